@@ -1,0 +1,124 @@
+"""Every failure that a user can meet, in one small tree.
+
+    SwarmError                  title, detail, hint; `exit_code` is what the command line returns
+    ├── UsageError          2   the request itself makes no sense
+    ├── NotFound            3   no such agent, host or snapshot (or more than one answers)
+    ├── Refused             4   policy says no: wrong state, missing capability
+    │   └── Busy            4   another verb is at work on this agent
+    ├── HostError           5   the libvirt host
+    │   ├── HostUnreachable     no daemon, no route, connection lost
+    │   ├── HostDenied          no permission on the socket
+    │   ├── Unsupported         the driver cannot do this
+    │   └── AgentGone           the VM is not there any more
+    ├── GuestError          6   the guest, over SSH
+    │   ├── GuestUnreachable    refused, timed out, cut
+    │   ├── HostKeyChanged      it answered with a key that is not the pinned one
+    │   └── GuestFailed         it answered, and the command failed
+    ├── DeadlineExceeded    7   no answer in time: the outcome is unknown
+    ├── ConfigError         8   config or theme file
+    ├── SnapshotError       9   incomplete, altered, or made by something else
+    ├── StorageFull        10   no room
+    ├── AuditError         11   the record cannot be written, so nothing was done
+    └── SetupError         12   a program, package or image that we need is missing
+
+Adapters map their library's errors into this tree once, with the cause chained; the edges
+(command line, app) show title, detail and hint.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from swarm_tui.text import Safe, sanitize
+
+
+class SwarmError(Exception):
+    """A failure told to a person: what happened, why, and what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
+        """All three may carry foreign text: they are sanitized here."""
+        self.title: Safe = sanitize(title, max_cells=200)
+        self.detail: Safe = sanitize(detail, lines="many", max_cells=400)
+        self.hint: Safe = sanitize(hint, lines="many", max_cells=400)
+        super().__init__(self.title)
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.title, self.detail) if part)
+
+
+class UsageError(SwarmError):
+    exit_code = 2
+
+
+class NotFound(SwarmError):
+    exit_code = 3
+
+
+class Refused(SwarmError):
+    exit_code = 4
+
+
+class Busy(Refused):
+    pass
+
+
+class HostError(SwarmError):
+    exit_code = 5
+
+
+class HostUnreachable(HostError):
+    pass
+
+
+class HostDenied(HostError):
+    pass
+
+
+class Unsupported(HostError):
+    pass
+
+
+class AgentGone(HostError):
+    pass
+
+
+class GuestError(SwarmError):
+    exit_code = 6
+
+
+class GuestUnreachable(GuestError):
+    pass
+
+
+class HostKeyChanged(GuestError):
+    pass
+
+
+class GuestFailed(GuestError):
+    pass
+
+
+class DeadlineExceeded(SwarmError):
+    exit_code = 7
+
+
+class ConfigError(SwarmError):
+    exit_code = 8
+
+
+class SnapshotError(SwarmError):
+    exit_code = 9
+
+
+class StorageFull(SwarmError):
+    exit_code = 10
+
+
+class AuditError(SwarmError):
+    exit_code = 11
+
+
+class SetupError(SwarmError):
+    exit_code = 12

@@ -1,0 +1,454 @@
+"""The words of the product as frozen records: what is known, what may be asked, what was seen.
+
+Times are Unix seconds (wall clock) unless a name says `monotonic`. `None` means that nobody knows;
+it is shown as "n/a", never as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import NewType
+
+from swarm_tui.text import EMPTY, Safe
+
+AgentId = NewType("AgentId", str)
+"""The domain's UUID, lower case with dashes."""
+HostName = NewType("HostName", str)
+SnapshotId = NewType("SnapshotId", str)
+"""Folder name of a snapshot: UTC time of its making and a random suffix; sorts by age."""
+
+
+class State(StrEnum):
+    """What an agent is doing; the same word on the screen, in CSS and in JSON."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ASKING = "asking"  # waits for a human
+    FROZEN = "frozen"  # its processes are stopped inside the guest
+    PAUSED = "paused"  # vCPUs stopped, RAM kept
+    SAVED = "saved"  # full state on disk, RAM freed
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"  # host or VM out of reach: last known facts, with their age
+    UNKNOWN = "unknown"
+
+
+class Verb(StrEnum):
+    """What a person can do; the same word for key, command, policy row, audit field and CLI."""
+
+    SPAWN = "spawn"
+    PAUSE = "pause"
+    RESUME = "resume"
+    REVIEW = "review"
+    APPROVE = "approve"
+    SEND_BACK = "send-back"
+    REJECT = "reject"
+    KILL = "kill"
+    FORK = "fork"
+    MESSAGE = "message"
+    SHELL = "shell"
+    LOGS = "logs"
+
+
+class Power(StrEnum):
+    """A VM as its hypervisor tells it."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    OFF = "off"
+    CRASHED = "crashed"
+    UNKNOWN = "unknown"
+
+
+class Link(StrEnum):
+    """Our SSH link into a guest."""
+
+    NONE = "none"  # not tried, or nothing to reach
+    CONNECTING = "connecting"
+    UP = "up"
+    DOWN = "down"
+
+
+class HostState(StrEnum):
+    CONNECTING = "connecting"
+    UP = "up"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """How to reach a guest by SSH, and how to know that it is the right one."""
+
+    host: str
+    port: int
+    host_key: str
+    """OpenSSH public key line ("ssh-ed25519 AAAA…") that the guest must present."""
+    identity: Path
+    """Our private key file."""
+    user: str = "agent"
+    """Login for a person's shell; supervision logs in as root."""
+    workspace: str = "/workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What we write into a domain's definition when it is made; never changed afterwards."""
+
+    task: Safe = EMPTY
+    owner: Safe = EMPTY
+    created: float | None = None
+    base: str = ""
+    """Commit of the workspace at spawn, against which reviews are made; hex or empty."""
+    address: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """One virtual machine with our tag, as described by its hypervisor."""
+
+    id: AgentId
+    name: Safe
+    host: HostName
+    power: Power
+    reason: Safe = EMPTY
+    """Why it is in that power state, in the hypervisor's words ("saved", "crashed", …)."""
+    memory_bytes: int | None = None
+    vcpus: int | None = None
+    disks: tuple[Path, ...] = ()
+    """Writable file-backed disks, in the definition's order."""
+    tag: Tag = Tag()
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """One reading of a VM's counters. Totals only grow while the VM lives; `None` is unknown."""
+
+    monotonic: float
+    cpu_ns: int | None = None
+    memory_used: int | None = None
+    memory_given: int | None = None
+    memory_host: int | None = None
+    """Resident size of the VMM on the host, bytes."""
+    disk_read: int | None = None
+    disk_written: int | None = None
+    net_received: int | None = None
+    net_sent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Rates made of two readings; seen from the guest (received = by the guest)."""
+
+    at: float
+    cpu_percent: float | None = None
+    """100 is one core of the host."""
+    memory_used: int | None = None
+    memory_given: int | None = None
+    memory_host: int | None = None
+    disk_read_per_s: float | None = None
+    disk_written_per_s: float | None = None
+    net_received_per_s: float | None = None
+    net_sent_per_s: float | None = None
+
+
+class EventKind(StrEnum):
+    LOG = "log"
+    STATUS = "status"
+    TOOL = "tool"
+    USAGE = "usage"
+    ASK = "ask"
+    DONE = "done"
+    OTHER = "other"  # a line that is not of the contract; shown as it is, sanitized
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEvent:
+    """One line of a guest's /run/swarm/events.jsonl; every field is the guest's own claim."""
+
+    kind: EventKind
+    text: Safe
+    at: float | None = None
+    model: Safe = EMPTY
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Events read from a guest's file; `offset` is the byte after the last one."""
+
+    events: tuple[GuestEvent, ...]
+    offset: int
+    dropped: int = 0
+    """Events that were skipped because they came faster than we keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What our own catalogue keeps of an agent across restarts of everything else."""
+
+    id: AgentId
+    name: Safe
+    host: HostName
+    is_frozen: bool = False
+    """We stopped its processes in the guest and have not thawed them."""
+    saved_in: SnapshotId | None = None
+    """The snapshot that holds its present state, if it is paused to disk."""
+    verb: Verb | None = None
+    """A verb in flight, written before it begins and cleared when its outcome is known."""
+    since: float | None = None
+    """When `is_frozen`, `saved_in` or `verb` last changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An immutable saved state: memory, devices, disks and the definition, with digests."""
+
+    id: SnapshotId
+    agent: AgentId
+    name: Safe
+    created: float
+    size_bytes: int
+    """Space that its files occupy on disk."""
+    hypervisor: str
+    """Driver and version that made it, e.g. "QEMU 7.2.22"; restoring needs the same."""
+    is_frozen: bool
+    digests: Mapping[str, str]
+    """File name → "sha256:…"; every file of the snapshot but the manifest itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A verb at work on an agent, for the screen."""
+
+    verb: Verb
+    step: Safe
+    fraction: float | None = None
+    started: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """All that is known of one agent, derived by the store; what every screen and list shows."""
+
+    id: AgentId
+    name: Safe
+    host: HostName
+    state: State
+    since: float | None
+    """When it entered `state`, as far as we know."""
+    reason: Safe = EMPTY
+    seen: float = 0.0
+    """When its host last confirmed these facts."""
+    vm: Vm | None = None
+    record: Record | None = None
+    usage: Usage | None = None
+    operation: Operation | None = None
+    link: Link = Link.NONE
+    last_line: Safe = EMPTY
+    last_line_at: float | None = None
+    status: Safe = EMPTY
+    tokens_in: int = 0
+    tokens_out: int = 0
+    model: Safe = EMPTY
+
+    @property
+    def tag(self) -> Tag:
+        return self.vm.tag if self.vm else Tag()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What one connection can do, probed once; a missing one carries the reason shown to users."""
+
+    driver: str
+    """libvirt's driver name: "QEMU", "CH", "TEST"; "simulated" for the simulated swarm."""
+    version: str
+    """Hypervisor's version, e.g. "7.2.22"."""
+    library: str = ""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Port method or counter name → reason why it is not there."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Counter name → where its number comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One libvirt connection."""
+
+    name: HostName
+    uri: Safe
+    state: HostState
+    since: float
+    detail: Safe = EMPTY
+    """Why it is down, and when the next try is."""
+    seen: float | None = None
+    capabilities: Capabilities | None = None
+    memory_total: int | None = None
+    memory_free: int | None = None
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message for an agent's inbox, delivered as /run/swarm/inbox/<id>.json."""
+
+    id: str
+    kind: str
+    """"message" or, for an answer to an ask, "verdict"."""
+    text: str
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ran to its end in a guest."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+# Commands: what a person asks for. Imperative, one per verb that acts.
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    host: HostName
+    name: str = ""
+    """Empty: the next free name."""
+    task: str = ""
+    verb: Verb = field(default=Verb.SPAWN, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    agent: AgentId
+    is_quick: bool = False
+    """Only stop the vCPUs: nothing is saved and the RAM stays in use."""
+    verb: Verb = field(default=Verb.PAUSE, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    agent: AgentId
+    verb: Verb = field(default=Verb.RESUME, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the VM and remove its disk, its snapshots and its record."""
+
+    agent: AgentId
+    verb: Verb = field(default=Verb.KILL, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """Record that a person opens a shell; the shell itself is the caller's."""
+
+    agent: AgentId
+    verb: Verb = field(default=Verb.SHELL, init=False)
+
+
+Command = Spawn | Pause | Resume | Kill | Shell
+
+
+# Facts: what was seen. Past tense; `seq` is taken when the question was asked, so that a late
+# answer never overwrites a newer one.
+
+
+@dataclass(frozen=True, slots=True)
+class VmSeen:
+    vm: Vm
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class VmGone:
+    agent: AgentId
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A whole list of a host: whoever is not on it is gone."""
+
+    host: HostName
+    vms: tuple[Vm, ...]
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostSeen:
+    host: Host
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    host: HostName
+    counters: Mapping[AgentId, Counters]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSampled:
+    """Network totals told by the guest itself, where the host cannot tell them."""
+
+    agent: AgentId
+    monotonic: float
+    net_received: int
+    net_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestHeard:
+    agent: AgentId
+    batch: EventBatch
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    agent: AgentId
+    link: Link
+    reason: Safe = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The catalogue's record of an agent changed (or, with None, went)."""
+
+    agent: AgentId
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationChanged:
+    agent: AgentId
+    operation: Operation | None
+
+
+Fact = (
+    VmSeen
+    | VmGone
+    | Listed
+    | HostSeen
+    | Sampled
+    | GuestSampled
+    | GuestHeard
+    | LinkChanged
+    | Recorded
+    | OperationChanged
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something may have changed on a host: re-read it. An event is never the truth itself."""
+
+    agent: AgentId | None
+    """None: anything may have changed; list again."""
+    kind: str
+    """The library's word for it, for the event log: "started", "stopped", "closed"…"""

@@ -1,0 +1,98 @@
+"""Which verb is legal on which agent, and why not. Pure; asked by the footer and by `do` alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from swarm_tui.model import Agent, Capabilities, Link, State, Verb
+from swarm_tui.text import Safe, join, literal, sanitize
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Legal, once a person has confirmed it."""
+
+    reason: Safe
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    reason: Safe
+
+
+Decision = Allow | Ask | Deny
+
+ALLOW: Final = Allow()
+
+_ALIVE: Final = frozenset({State.STARTING, State.RUNNING, State.ASKING, State.FROZEN, State.DONE})
+
+_LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
+    Verb.PAUSE: (_ALIVE | {State.PAUSED}, "only a live agent can be paused"),
+    Verb.RESUME: (
+        frozenset({State.PAUSED, State.SAVED, State.FROZEN}),
+        "only a paused, saved or frozen agent can be resumed",
+    ),
+    Verb.KILL: (frozenset(State) - {State.LOST}, "its host is out of reach"),
+    Verb.SHELL: (_ALIVE, "a shell needs a running VM"),
+    Verb.LOGS: (frozenset(State), ""),
+}
+"""Verb → the states it is legal in, and what to say in all others."""
+
+_NEEDS: Final[dict[Verb, tuple[str, ...]]] = {
+    Verb.PAUSE: ("save",),
+    Verb.RESUME: ("restore",),
+    Verb.SPAWN: ("spawn",),
+}
+"""Verb → the capabilities without which it cannot work at all."""
+
+_LATER: Final = frozenset(
+    {Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT, Verb.FORK, Verb.MESSAGE}
+)
+
+
+def decide(
+    verb: Verb, agent: Agent | None, capabilities: Capabilities | None, *, is_quick: bool = False
+) -> Decision:
+    """Whether `verb` may be done to `agent` (None: no agent is under the cursor) now.
+
+    `is_quick` is a pause that only stops the vCPUs, or the resume of one.
+    """
+    if verb in _LATER:
+        return Deny(literal("not in this version"))
+    if capabilities is None and verb is not Verb.LOGS:
+        return Deny(literal("the host is not connected"))
+    if capabilities and not is_quick:
+        for need in _NEEDS.get(verb, ()):
+            if need in capabilities.missing:
+                return Deny(sanitize(capabilities.missing[need]))
+    if verb is Verb.SPAWN:
+        return ALLOW
+    if agent is None:
+        return Deny(literal("no agent is selected"))
+    if agent.operation and verb is not Verb.LOGS:
+        return Deny(literal(f"{agent.operation.verb} is still at work on it"))
+    states, otherwise = _LEGAL[verb]
+    if agent.state not in states:
+        return Deny(literal(f"it is {agent.state}; {otherwise}"))
+    if is_quick and verb is Verb.PAUSE and agent.state is State.PAUSED:
+        return Deny(literal("its vCPUs are stopped already"))
+    if verb is Verb.SHELL and agent.tag.address is None:
+        return Deny(literal("no SSH address is known for it"))
+    if verb is Verb.KILL:
+        return Ask(
+            join(
+                (
+                    literal("The VM, its disk and its snapshots go for good."),
+                    literal("It has not been reached by SSH.")
+                    if agent.link is Link.DOWN
+                    else literal(""),
+                )
+            )
+        )
+    return ALLOW

@@ -1,0 +1,236 @@
+"""What the supervisor needs of the world, written from its side. Adapters conform to these.
+
+Every call may raise the errors named in `swarm_tui.errors`; none of them raises a library's own.
+Every call that waits has a deadline of its own and raises DeadlineExceeded when it passes: then
+the outcome is unknown and must be read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from swarm_tui.model import (
+    Address,
+    AgentId,
+    Capabilities,
+    Completed,
+    Counters,
+    EventBatch,
+    Hint,
+    HostName,
+    Message,
+    Vm,
+)
+from swarm_tui.text import Safe
+
+Progress = Callable[[Safe, float | None], None]
+"""Told a step in words and, where known, the fraction done (0 to 1). Called on the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """A host's size, for capacity and placement. `None` is unknown."""
+
+    cpus: int | None = None
+    memory_total: int | None = None
+    memory_free: int | None = None
+
+
+class Console(Protocol):
+    """The serial console of a VM, both ways."""
+
+    def read(self) -> AsyncIterator[bytes]:
+        """Output as it comes; ends when the VM stops or the console is taken by another."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+
+
+class Hypervisor(Protocol):
+    """One connection to one libvirt host (or a stand-in for one).
+
+    After `HostUnreachable` the connection is dead: `close` it and `open` it again, then list
+    everything anew. Agent ids stay valid across that.
+    """
+
+    @property
+    def host(self) -> HostName: ...
+
+    @property
+    def uri(self) -> str: ...
+
+    async def open(self, on_hint: Callable[[Hint], None]) -> Capabilities:
+        """Connect, probe what the driver can do, and begin to give hints.
+
+        `on_hint` is called on the event loop. A closed connection gives `Hint(None, "closed")`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection; VMs go on. Safe to call at any time, also twice."""
+        ...
+
+    async def list(self) -> Sequence[Vm]:
+        """Every VM that carries our tag, running or not."""
+        ...
+
+    async def describe(self, agent: AgentId) -> Vm:
+        """One VM, read now. Raises AgentGone."""
+        ...
+
+    async def definition(self, agent: AgentId) -> str:
+        """The definition (XML) from which the VM can be defined again."""
+        ...
+
+    async def counters(self) -> Mapping[AgentId, Counters]:
+        """Counters of all active VMs that carry our tag, in one round trip where possible."""
+        ...
+
+    async def facts(self) -> HostFacts: ...
+
+    async def define(self, definition: str) -> AgentId:
+        """Make a VM known, not started."""
+        ...
+
+    async def undefine(self, agent: AgentId) -> None:
+        """Forget a stopped VM; files stay. Already gone is fine."""
+        ...
+
+    async def start(self, agent: AgentId) -> None:
+        """Cold boot."""
+        ...
+
+    async def suspend(self, agent: AgentId) -> None:
+        """Stop the vCPUs."""
+        ...
+
+    async def resume(self, agent: AgentId) -> None:
+        """Let suspended vCPUs run."""
+        ...
+
+    async def destroy(self, agent: AgentId) -> None:
+        """Pull the plug. Already off is fine."""
+        ...
+
+    async def save(self, agent: AgentId, target: Path, on_progress: Progress) -> None:
+        """Write memory and devices to `target`, which must not exist, and stop the VM.
+
+        `target` becomes a file or a folder, as the driver likes. The disks are not copied, and
+        the VM stays defined. On failure the VM runs on (or is left paused; describe tells) and
+        `target` may be left over, incomplete. Raises StorageFull where the disk is the reason.
+        """
+        ...
+
+    async def restore(self, agent: AgentId, target: Path) -> None:
+        """Bring back what `save` wrote and let it run. `target` is only read."""
+        ...
+
+    async def checkpoint(self, agent: AgentId) -> str:
+        """Put memory and devices of a suspended VM into its own disk image.
+
+        Returns the driver's description of it, for `fork`. The VM stays suspended.
+        """
+        ...
+
+    async def fork(self, definition: str, checkpoint: str) -> AgentId:
+        """Define a VM and run it from the checkpoint that a copy of its disk holds.
+
+        `checkpoint` is the text from `checkpoint`, with the source's name, id, disk path, port
+        and console log already replaced by the new VM's own.
+        """
+        ...
+
+    def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
+        """Open the serial console; an earlier reader loses it."""
+        ...
+
+
+class Guest(Protocol):
+    """SSH into guests. One connection per guest is kept and made anew when it breaks.
+
+    Nothing that a guest says is believed: sizes are capped, text is sanitized, keys are pinned.
+    """
+
+    def events(self, address: Address, offset: int) -> AsyncIterator[EventBatch]:
+        """Follow the guest's event file from a byte offset. Raises GuestError when cut.
+
+        A file shorter than `offset` is a new one and is read from its start.
+        """
+        ...
+
+    def traffic(self, address: Address, interval_s: float) -> AsyncIterator[tuple[int, int]]:
+        """Network totals (received, sent) in bytes, as the guest tells them, again and again."""
+        ...
+
+    async def freeze(self, address: Address, timeout_s: float) -> None:
+        """Stop the agent's processes; returns when they stand still. Freezing twice is fine."""
+        ...
+
+    async def thaw(self, address: Address, timeout_s: float) -> None:
+        """Let them go on. Thawing what runs is fine."""
+        ...
+
+    async def refresh(self, address: Address, timeout_s: float) -> None:
+        """After a restore: set the clock to now and stir fresh entropy into the RNG.
+
+        Waits for the guest to answer, as long as `timeout_s` allows.
+        """
+        ...
+
+    async def deliver(self, address: Address, message: Message, timeout_s: float) -> None:
+        """Put a message into the inbox, atomically."""
+        ...
+
+    async def run(
+        self, address: Address, script: str, *, stdin: bytes = b"", timeout_s: float
+    ) -> Completed:
+        """Run a POSIX shell script as root, its output capped at 1 MiB per stream.
+
+        Waits for the guest to answer, as long as `timeout_s` allows.
+        """
+        ...
+
+    async def shell(self, address: Address, command: str | None, user: str | None) -> int:
+        """Join this process's terminal to a login shell, or to `command`; its exit status.
+
+        Without a terminal on standard input none is asked for, and bytes pass unchanged. Ended
+        by a signal: 128 + its number.
+        """
+        ...
+
+    async def forget(self, address: Address) -> None:
+        """Drop the connection, e.g. because the VM was stopped on purpose."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A new agent that answered over SSH."""
+
+    agent: AgentId
+    name: Safe
+    seconds: float
+
+
+class Spawner(Protocol):
+    """Makes new agents on one host."""
+
+    async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
+        """Make an agent and wait until it answers over SSH; empty `name`: the next free one.
+
+        A spawn that fails half-way leaves nothing behind.
+        """
+        ...
+
+    async def discard(self, vm: Vm) -> None:
+        """Remove the files of a VM that this spawner made and that is undefined by now.
+
+        Never touches files outside its own folder.
+        """
+        ...
