@@ -1,0 +1,160 @@
+"""The append-only record of what was done to which agent, by whom, and how it ended.
+
+One JSON object a line: an intent before the act, an outcome after it. The intent is on the disk
+before anything happens; if it cannot be written, nothing happens. An intent without an outcome
+means that nobody knows how it ended.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from swarm_tui.errors import AuditError
+from swarm_tui.model import Verb
+from swarm_tui.text import Safe, sanitize
+
+_TAIL_BYTES: Final = 1 << 20
+
+
+class Outcome(StrEnum):
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One act: its intent and, once there is one, its outcome."""
+
+    id: str
+    at: float
+    actor: Safe
+    verb: Safe
+    agent: Safe
+    name: Safe
+    host: Safe
+    detail: Safe
+    outcome: Outcome | None
+    ended: float | None
+
+
+class Audit:
+    """The file. Several processes may append to it at once: each line is one `write`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._actor = _actor()
+
+    def intend(self, verb: Verb, *, agent: str, name: str, host: str, detail: str = "") -> str:
+        """Write an intent, durably, and return its id. Raises AuditError."""
+        entry = secrets.token_hex(8)
+        self._append(
+            {
+                "id": entry,
+                "record": "intent",
+                "actor": self._actor,
+                "verb": verb,
+                "agent": agent,
+                "name": name,
+                "host": host,
+                "detail": detail,
+            }
+        )
+        return entry
+
+    def conclude(self, entry: str, outcome: Outcome, detail: str = "") -> None:
+        """Write how it ended. Raises AuditError."""
+        self._append({"id": entry, "record": "outcome", "outcome": outcome, "detail": detail})
+
+    def _append(self, fields: dict[str, Any]) -> None:
+        line = json.dumps({"at": round(time.time(), 3), **fields}, ensure_ascii=True) + "\n"
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                if os.write(handle, line.encode()) != len(line):
+                    raise OSError("the line was cut short")
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise AuditError(
+                "The audit log cannot be written",
+                f"{self._path}: {error}",
+                "Nothing is done without its record: make room or mend the folder's permissions.",
+            ) from error
+
+    def recent(self, agent: str | None = None) -> Sequence[Entry]:
+        """Entries of the file's last MiB, oldest first; all agents when `agent` is None."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(0, os.SEEK_END)
+                start = max(0, file.tell() - _TAIL_BYTES)
+                file.seek(start)
+                lines = file.read().splitlines()[1 if start else 0 :]
+        except FileNotFoundError:
+            return []
+        entries: dict[str, Entry] = {}
+        for line in lines:
+            try:
+                raw = json.loads(line)
+            except ValueError:
+                continue  # a line cut by a crash: its act shows as unfinished
+            if raw.get("record") == "intent":
+                entries[raw["id"]] = _entry(raw)
+            elif raw.get("record") == "outcome" and raw.get("id") in entries:
+                entries[raw["id"]] = _concluded(entries[raw["id"]], raw)
+        return [entry for entry in entries.values() if agent in (None, entry.agent)]
+
+
+def _entry(raw: dict[str, Any]) -> Entry:
+    def text(key: str) -> Safe:
+        return sanitize(str(raw.get(key, "")))
+
+    return Entry(
+        id=text("id"),
+        at=float(raw.get("at", 0)),
+        actor=text("actor"),
+        verb=text("verb"),
+        agent=text("agent"),
+        name=text("name"),
+        host=text("host"),
+        detail=text("detail"),
+        outcome=None,
+        ended=None,
+    )
+
+
+def _concluded(entry: Entry, raw: dict[str, Any]) -> Entry:
+    outcome = raw.get("outcome")
+    return Entry(
+        id=entry.id,
+        at=entry.at,
+        actor=entry.actor,
+        verb=entry.verb,
+        agent=entry.agent,
+        name=entry.name,
+        host=entry.host,
+        detail=sanitize(str(raw.get("detail", ""))) or entry.detail,
+        outcome=Outcome(outcome) if outcome in set(Outcome) else Outcome.UNKNOWN,
+        ended=float(raw.get("at", 0)),
+    )
+
+
+def _actor() -> str:
+    """Who acts: login name and machine, as the system knows them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in some containers
+        name = f"uid {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
