@@ -1,0 +1,180 @@
+"""What can be configured: every setting with its type, range, default and meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from swarm_tui.model import HostName
+from swarm_tui.paths import Paths
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a setting may be.
+
+    `read` takes a value as TOML has it and raises ValueError, with the reason where `allowed`
+    does not say it all.
+    """
+
+    allowed: str
+    read: Callable[[object], Any]
+    is_number: bool = False
+    """Text from the environment or the command line is to be read as a number."""
+    choices: tuple[str, ...] = ()
+    default: Callable[[Paths], Any] | None = None
+    """For a setting that follows from the folders; the others have theirs in their class."""
+
+
+def _choice(*choices: str) -> Kind:
+    def read(raw: object) -> str:
+        if not isinstance(raw, str) or raw not in choices:
+            raise ValueError
+        return raw
+
+    return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", read, choices=choices)
+
+
+def _integer(low: int, high: int) -> Kind:
+    def read(raw: object) -> int:
+        # TOML's true and false are ints to Python.
+        if not isinstance(raw, int) or isinstance(raw, bool) or not low <= raw <= high:
+            raise ValueError
+        return raw
+
+    return Kind(f"a whole number from {low} to {high}", read, is_number=True)
+
+
+def _seconds(low: float, high: float) -> Kind:
+    def read(raw: object) -> float:
+        if not isinstance(raw, int | float) or isinstance(raw, bool) or not low <= raw <= high:
+            raise ValueError
+        return float(raw)
+
+    return Kind(f"seconds from {low:g} to {high:g}", read, is_number=True)
+
+
+def _folder(default: Callable[[Paths], Path] | None = None) -> Kind:
+    return Kind("an absolute path, or one that begins with ~/", _read_path, default=default)
+
+
+def _read_path(raw: object) -> Path:
+    if not isinstance(raw, str) or not raw.isprintable():
+        raise ValueError
+    try:
+        path = Path(raw).expanduser()
+    except RuntimeError as error:
+        raise ValueError("there is no such home folder") from error
+    if not path.is_absolute():
+        raise ValueError
+    return path
+
+
+def _read_name(raw: object) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", raw):
+        raise ValueError
+    return raw
+
+
+def _read_uri(raw: object) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"[a-z][a-z0-9+]*:[!-~]+", raw):
+        raise ValueError
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        parts = urlsplit(raw)
+    except ValueError as error:
+        raise ValueError("it cannot be taken apart") from error
+    if parts.password is not None:
+        raise ValueError("a password does not belong in a URI; use keys")
+    # libvirt takes both separators and ignores case (virURIParseParams, doRemoteOpen).
+    for parameter in re.split("[&;]", parts.query):
+        name, _, value = (unquote(part).casefold() for part in parameter.partition("="))
+        if name == "no_verify" or (name == "known_hosts_verify" and value != "normal"):
+            raise ValueError(f"{name} switches off the check that it is the right host")
+    return raw
+
+
+NAME: Final = Kind("letters, digits, '_' and '-', at most 32, first a letter or digit", _read_name)
+URI: Final = Kind("a libvirt URI such as qemu:///system or ch+ssh://me@lab/system", _read_uri)
+PATH: Final = _folder()
+
+
+@dataclass(frozen=True, slots=True)
+class Ui:
+    themes: Annotated[Path, _folder(lambda paths: paths.themes)]
+    """Folder with themes of one's own."""
+    theme: Annotated[str, NAME] = "midnight"
+    """Name of a theme file, without its ending."""
+    view: Annotated[Literal["tiles", "table"], _choice("tiles", "table")] = "tiles"
+    """How the fleet is shown at first."""
+    ascii: Annotated[Literal["auto", "yes", "no"], _choice("auto", "yes", "no")] = "auto"
+    """Draw with ASCII only; auto: when the terminal's encoding is not UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    folder: Annotated[Path, _folder(lambda paths: paths.snapshots)]
+    keep: Annotated[int, _integer(0, 1000)] = 2
+    """Past snapshots kept per agent, besides the one that it is saved in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The local swarm."""
+
+    memory_mib: Annotated[int, _integer(128, 65536)] = 256
+    """Memory given to each agent's VM."""
+    agents: Annotated[int, _integer(1, 200)] = 3
+    """Agents that `demo` begins with."""
+    accel: Annotated[Literal["auto", "kvm", "tcg"], _choice("auto", "kvm", "tcg")] = "auto"
+    """auto: KVM where a Linux guest really boots with it, else software emulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    poll_s: Annotated[float, _seconds(0.2, 60)] = 1.0
+    """Pause between two readings of a host's counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    data: Annotated[Path, _folder(lambda paths: paths.data)]
+    state: Annotated[Path, _folder(lambda paths: paths.state)]
+    cache: Annotated[Path, _folder(lambda paths: paths.cache)]
+
+
+@dataclass(frozen=True, slots=True)
+class HostEntry:
+    """One libvirt host, `[hosts.NAME]`."""
+
+    name: HostName
+    uri: str
+    identity: Path | None = None
+    """Private key for SSH to the host itself; None: as ssh chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every value, checked, with the defaults filled in. The fields are the file's sections."""
+
+    hosts: Mapping[HostName, HostEntry]
+    """By name, in the order of the file; empty: none is configured."""
+    ui: Ui
+    snapshots: Snapshots
+    local: Local
+    supervisor: Supervision
+    paths: Folders
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "paths": Folders,  # first: other defaults follow from the folders
+    "ui": Ui,
+    "snapshots": Snapshots,
+    "local": Local,
+    "supervisor": Supervision,
+}
+HOST: Final[Mapping[str, Kind]] = {"uri": URI, "identity": PATH}
