@@ -1,7 +1,6 @@
 """What we keep of agents on disk across restarts of everything else: one folder an agent.
 
     <root>/<uuid>/record.json        the facts of `model.Record`, replaced atomically
-    <root>/<uuid>/definition.xml     as the VM was last defined; some drivers forget it
     <root>/<uuid>/lock               held by the process that has a verb at work on the agent
 
 Everything here blocks, briefly.
@@ -76,17 +75,6 @@ class Catalogue:
                 self.folder(record.id) / "record.json", json.dumps(content, indent=1).encode()
             )
         return record
-
-    def keep_definition(self, agent: AgentId, definition: str) -> None:
-        with durable.storage("keep the agent's definition"):
-            self._make_folder(agent)
-            durable.write(self.folder(agent) / "definition.xml", definition.encode())
-
-    def definition(self, agent: AgentId) -> str | None:
-        try:
-            return (self.folder(agent) / "definition.xml").read_text()
-        except FileNotFoundError:
-            return None
 
     def remove(self, agent: AgentId) -> None:
         """Remove all that is kept of an agent."""

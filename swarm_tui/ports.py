@@ -125,6 +125,10 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def check_saved(self, target: Path) -> None:
+        """Raise SnapshotError unless `target` is a whole save of this driver."""
+        ...
+
     async def restore(self, agent: AgentId, target: Path) -> None:
         """Bring back what `save` wrote and let it run. `target` is only read."""
         ...

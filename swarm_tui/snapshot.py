@@ -132,7 +132,7 @@ class Snapshots:
             names = sorted(
                 str(path.relative_to(draft.folder))
                 for path in draft.folder.rglob("*")
-                if path.is_file() and path.name not in (_MANIFEST, _PLAN)
+                if path.is_file() and path.name not in (_MANIFEST, _PLAN) and path.name[0] != "."
             )
             if not any(name.split("/")[0] == _MEMORY for name in names):
                 raise _damaged(draft.folder, "it has no memory")
@@ -219,6 +219,15 @@ class Snapshots:
         """Remove what `stage` copied, after a restore that failed. The snapshot stays."""
         for live in _read_manifest(self._folder(agent) / snapshot)["disks"].values():
             Path(live).unlink(missing_ok=True)
+
+    def unstage_untouched(self, agent: AgentId, snapshot: SnapshotId) -> None:
+        """Remove staged disks that no VM has written to; a disk that differs stays."""
+        folder = self._folder(agent) / snapshot
+        manifest = _read_manifest(folder)
+        for name, live in manifest["disks"].items():
+            path = Path(live)
+            if path.exists() and durable.digest(path) == manifest["files"][name]["digest"]:
+                path.unlink()
 
     def definition(self, agent: AgentId, snapshot: SnapshotId) -> str:
         return (self._folder(agent) / snapshot / _DEFINITION).read_text()

@@ -85,6 +85,8 @@ class _Known:
 
     vm: Vm | None = None
     vm_seq: int = -1
+    is_listed: bool = False
+    """Whether its host still knows the VM."""
     seen: float = 0.0
     record: Record | None = None
     operation: Operation | None = None
@@ -115,6 +117,7 @@ class Store:
         self._hosts: dict[HostName, Host] = {}
         self._gone: dict[AgentId, int] = {}
         self._dirty: set[AgentId] = set()
+        self._moved: set[AgentId] = set()
         self._hosts_changed = False
 
     # Reads
@@ -146,6 +149,11 @@ class Store:
         """Ids of agents that changed, came or went since the last call."""
         dirty, self._dirty = self._dirty, set()
         return dirty
+
+    def take_moved(self) -> set[AgentId]:
+        """Ids of agents whose VM came, went or changed its power since the last call."""
+        moved, self._moved = self._moved, set()
+        return moved
 
     def take_hosts_changed(self) -> bool:
         changed, self._hosts_changed = self._hosts_changed, False
@@ -180,6 +188,7 @@ class Store:
                 return self._sample_traffic(agent, fact)
             case GuestHeard(agent, batch):
                 if known := self._known.get(agent):
+                    known.is_ready = True
                     _hear(known, batch.events, batch.dropped)
                     return self._derive(agent, known)
             case LinkChanged(agent, link, reason):
@@ -203,8 +212,11 @@ class Store:
             return False
         was = known.vm
         known.vm, known.vm_seq, known.seen = vm, seq, time.time()
+        known.is_listed = True
         if vm.power is not Power.RUNNING:
             known.counters = known.usage = None
+        if was is None or (was.power, was.tag) != (vm.power, vm.tag):
+            self._moved.add(vm.id)
         if was and was.power in (Power.OFF, Power.CRASHED) and vm.power is Power.RUNNING:
             known.is_ready = False
         return self._derive(vm.id, known)
@@ -214,29 +226,32 @@ class Store:
         if not known or known.vm_seq > seq:
             return False
         self._gone[agent] = seq
-        if known.record and known.record.saved_in:
-            # Some drivers forget a VM that is off: our catalogue still holds all of it.
-            known.vm_seq, known.seen = seq, time.time()
-            if known.vm:
-                known.vm = replace(known.vm, power=Power.OFF)
-            return self._derive(agent, known)
-        del self._known[agent]
-        self._dirty.add(agent)
-        return True
+        known.vm_seq, known.seen, known.is_listed = seq, time.time(), False
+        if known.vm and known.vm.power is not Power.OFF:
+            known.vm = replace(known.vm, power=Power.OFF)
+            self._moved.add(agent)
+        return self._settle(agent, known)
 
     def _record(self, agent: AgentId, record: Record | None) -> bool:
         known = self._known.get(agent)
-        if record is None:
-            if known:
-                known.record = None
-                return self._derive(agent, known)
-            return False
         if not known:
-            if not record.saved_in:
+            if record is None or not record.saved_in:
                 return False
             known = self._known.setdefault(agent, _Known())
         known.record = record
-        return self._derive(agent, known)
+        return self._settle(agent, known)
+
+    def _settle(self, agent: AgentId, known: _Known) -> bool:
+        """Derive an agent anew, or drop it when neither its host nor our catalogue has it.
+
+        Some drivers forget a VM that is off; then the catalogue still holds all of it.
+        """
+        if known.is_listed or (known.record and known.record.saved_in):
+            return self._derive(agent, known)
+        del self._known[agent]
+        self._dirty.add(agent)
+        self._moved.add(agent)
+        return True
 
     def _see_host(self, host: Host) -> bool:
         if self._hosts.get(host.name) == host:
@@ -369,7 +384,7 @@ def _derive_state(known: _Known, host: Host | None) -> tuple[State, Safe]:
         return State.ASKING, known.asks
     if known.is_done:
         return State.DONE, known.status
-    if not known.is_ready and vm.tag.address:
+    if not known.is_ready and known.link is not Link.NONE:
         return State.STARTING, known.link_reason
     return State.RUNNING, known.link_reason if known.link is Link.DOWN else EMPTY
 
