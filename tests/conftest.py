@@ -1,0 +1,67 @@
+"""Folders of the tests' own, so that no test sees or touches a developer's swarm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CACHE_VARIABLE = "SWARM_TUI_TEST_CACHE"
+"""Where guest images are kept from one test run to the next."""
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the developer's reaches a test, and no test reaches a developer's folders."""
+    for variable in list(os.environ):
+        if variable.startswith("SWARM_TUI_") and variable != CACHE_VARIABLE:
+            monkeypatch.delenv(variable)
+    for variable in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TMUX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("SWARM_TUI_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def swarm_home(monkeypatch: pytest.MonkeyPatch, image_cache: Path) -> Iterator[Path]:
+    """An empty SWARM_TUI_HOME for real VMs; guest images are shared between runs.
+
+    It lies below /var/tmp: QEMU may run as a user of its own, who cannot pass pytest's folders.
+    """
+    with _fresh_home() as home:
+        monkeypatch.setenv("SWARM_TUI_HOME", str(home))
+        monkeypatch.setenv("SWARM_TUI_PATHS_CACHE", str(image_cache))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def shared_home() -> Iterator[Path]:
+    """Such a folder for a swarm that several tests share; the environment stays as it is."""
+    with _fresh_home() as home:
+        yield home
+
+
+@pytest.fixture(scope="session")
+def image_cache() -> Path:
+    """The cache folder with the guest images, kept between runs."""
+    default = "/var/cache" if os.getuid() == 0 else "~/.cache"
+    named = os.environ.get(CACHE_VARIABLE, f"{default}/swarm-tui-test")
+    folder = Path(named).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
+    return folder
+
+
+@contextmanager
+def _fresh_home() -> Iterator[Path]:
+    # Short, because sockets below it have at most 107 characters.
+    home = Path(tempfile.mkdtemp(prefix="swarm-", dir="/var/tmp"))
+    home.chmod(0o711)
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home)
