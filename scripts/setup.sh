@@ -1,0 +1,153 @@
+# shellcheck shell=bash
+# Sourced by scripts/demo and scripts/test: system packages and the virtual environment.
+# Says what it does on standard error, because standard output may be the program's JSON.
+
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PATH="$PATH:/usr/sbin:/sbin" # mke2fs and libvirtd, on a user's PATH in Debian
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+STAMP="$ROOT/.venv/swarm-tui.stamp"
+PIP_LOG="$ROOT/.venv/pip.log"
+
+say() { printf '==> %s\n' "$*" >&2; }
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 3
+}
+
+# What must be there, and the Debian package that brings it: a program or a file, with | between
+# places where it may be.
+RUN_NEEDS="
+qemu-system-x86_64 qemu-system-x86
+qemu-img qemu-utils
+libvirtd libvirt-daemon
+/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so|/usr/lib64/libvirt/connection-driver/libvirt_driver_qemu.so libvirt-daemon-driver-qemu
+virsh libvirt-clients
+mke2fs e2fsprogs
+cpio cpio
+fakeroot fakeroot
+strip binutils
+modprobe kmod
+lz4 lz4
+zstd zstd
+xz xz-utils
+ssh-keygen openssh-client
+git git
+tmux tmux
+pgrep procps
+/etc/ssl/certs/ca-certificates.crt ca-certificates
+"
+
+have() { # NEED
+  local place places
+  IFS='|' read -ra places <<<"$1"
+  for place in "${places[@]}"; do
+    case $place in
+    /*) compgen -G "$place" >/dev/null && return ;;
+    *) command -v "$place" >/dev/null && return ;;
+    esac
+  done
+  return 1
+}
+
+missing_from() { # LIST: the packages of those needs that are not met
+  local need package
+  while read -r need package; do
+    [ -z "$need" ] || have "$need" || echo "$package"
+  done <<<"$1"
+}
+
+install_packages() { # PACKAGE…
+  local sudo=() line="apt-get install --no-install-recommends $*"
+  command -v apt-get >/dev/null ||
+    fail "missing, by Debian's package names: $*. Install them, then run this again."
+  if [ "$(id -u)" != 0 ]; then
+    if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
+      say "these packages are missing, and installing them needs root. As root run:"
+      printf '\n    apt-get update && %s\n\n' "$line" >&2
+      exit 3
+    fi
+    sudo=(sudo -n)
+  fi
+  say "$line"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive bash -c \
+    'apt-get update -q && apt-get install -qy --no-install-recommends "$@"' _ "$@" </dev/null >&2 ||
+    fail "apt-get failed, see above"
+}
+
+find_python() { # the first Python that is new enough; a pyenv shim may exist and yet not run
+  local name
+  for name in python3 python3.13 python3.12 python3.11 python3.14; do
+    "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+    command -v "$name"
+    return
+  done
+}
+
+build_needs() { # PYTHON: packages without which the virtual environment cannot be made
+  "$1" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  "$1" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
+    echo python3-dev
+  have cc || echo gcc libc6-dev
+  have pkg-config || echo pkg-config
+  pkg-config --exists libvirt 2>/dev/null || echo libvirt-dev
+}
+
+stamp() { # GROUP: what the environment was made of; empty when it does not run
+  local version
+  version=$("$ROOT/.venv/bin/python" -c 'import sys; print(sys.version)' 2>/dev/null) || return 0
+  echo "$1 $ROOT $version $(sha256sum <"$ROOT/pyproject.toml")"
+}
+
+is_made() { # GROUP; the environment for the tests does for the demo too
+  local wanted
+  for wanted in "$(stamp "$1")" "$(stamp test)"; do
+    [ -n "$wanted" ] && grep -qxF -- "$wanted" "$STAMP" 2>/dev/null && return
+  done
+  return 1
+}
+
+make_venv() { # GROUP PYTHON
+  local wanted=()
+  if ! "$ROOT/.venv/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    say "making .venv with $2 ($("$2" --version))"
+    "$2" -m venv --clear "$ROOT/.venv"
+  fi
+  if [ "$1" = test ]; then
+    # pip before 25.1 knows no dependency groups.
+    mapfile -t wanted < <("$ROOT/.venv/bin/python" -c 'import sys, tomllib
+print(*tomllib.load(sys.stdin.buffer)["dependency-groups"]["dev"], sep="\n")' <"$ROOT/pyproject.toml")
+  fi
+  say "pip install -e . ${wanted[*]}"
+  rm -f "$STAMP"
+  "$ROOT/.venv/bin/python" -m pip install -q --progress-bar off --log "$PIP_LOG" -e "$ROOT" "${wanted[@]}" >&2 || {
+    if grep -qi 'libvirt-python' <(tail -n 200 "$PIP_LOG"); then
+      say "libvirt-python is built from source against the system's libvirt; that needs a C"
+      say "compiler, pkg-config, libvirt's headers and Python's own: gcc pkg-config libvirt-dev"
+      say "python3-dev (or the headers of $2)"
+    fi
+    fail "pip failed, see above and $PIP_LOG"
+  }
+  stamp "$1" >"$STAMP"
+}
+
+set_up() { # GROUP: demo or test; returns when everything is there
+  local packages python begun=$SECONDS
+  mapfile -t packages < <(missing_from "$RUN_NEEDS")
+  if is_made "$1"; then
+    [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
+  else
+    python=$(find_python)
+    [ -n "$python" ] || packages+=(python3)
+    mapfile -t -O ${#packages[@]} packages < <(build_needs "${python:-false}")
+    [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
+    [ -n "$python" ] || python=$(find_python)
+    [ -n "$python" ] || fail "no Python of 3.11 or newer: this system's is too old"
+    exec 9<"$ROOT/pyproject.toml" # two runs at once: the second waits, then finds it made
+    flock 9
+    is_made "$1" || make_venv "$1" "$python"
+    exec 9<&-
+  fi
+  say "set up in $((SECONDS - begun)) s"
+}
