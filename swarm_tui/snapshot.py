@@ -1,6 +1,6 @@
 """Immutable saved states of agents: memory, devices, disks and the definition, with digests.
 
-    <root>/<uuid>/snapshots/<id>/    memory, disk-0, disk-1…, definition.xml, manifest.json
+    <root>/<uuid>/<id>/    memory, disk-0, disk-1…, definition.xml, manifest.json
 
 A snapshot under way is `<id>.partial`. It becomes a snapshot only by the rename that follows the
 manifest, when memory, disks and definition are all there, digested and on the disk. Its files are
@@ -260,7 +260,7 @@ class Snapshots:
         return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
     def _folder(self, agent: AgentId) -> Path:
-        return self._root / agent / "snapshots"
+        return self._root / agent
 
 
 def _damaged(folder: Path, what: str) -> SnapshotError:

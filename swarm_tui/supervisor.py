@@ -97,14 +97,20 @@ class Supervisor:
         *,
         keep_snapshots: int = 2,
         timing: Timing = Timing(),
+        is_following: bool = True,
         is_spooling: bool = True,
     ) -> None:
+        """`is_following`: hold a link into every guest; not needed for a single verb.
+
+        `is_spooling`: keep what guests say on disk.
+        """
         self.store = Store()
         self.audit = audit
         self.snapshots = snapshots
         self._catalogue = catalogue
         self._keep = keep_snapshots
         self._guest = guest
+        self._is_following = is_following
         self._guests = GuestWatch(
             guest, self._apply, self._start_task, catalogue.folder if is_spooling else None
         )
@@ -337,7 +343,7 @@ class Supervisor:
 
     def _apply(self, fact: Fact) -> bool:
         changed = self.store.apply(fact)
-        if changed:
+        if changed and self._is_following:
             for agent in self.store.take_moved():
                 self._guests.tend(agent, self.store.agent(agent))
         return changed

@@ -1,0 +1,162 @@
+"""The only file that names concrete adapters: it joins them to a supervisor, as configured.
+
+Imports of adapters stand inside the functions: each is needed by some commands only, and a
+command must not pay for what it does not use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from swarm_tui.audit import Audit
+from swarm_tui.catalogue import Catalogue
+from swarm_tui.config import Loaded
+from swarm_tui.model import HostName, Vm
+from swarm_tui.paths import Paths
+from swarm_tui.ports import Guest, Hypervisor, Progress, Spawned
+from swarm_tui.snapshot import Snapshots
+
+if TYPE_CHECKING:
+    from swarm_tui.adapters.simulated import SimulatedSwarm
+    from swarm_tui.local.swarm import LocalSwarm
+    from swarm_tui.supervisor import Supervisor
+
+LOCAL: Final = HostName("local")
+"""Name of the host on which the local swarm lives."""
+CONNECTED: Final = HostName("connected")
+"""Name of the host that --connect names."""
+
+
+def open_catalogue(loaded: Loaded) -> Catalogue:
+    return Catalogue(loaded.paths.catalogue)
+
+
+def open_snapshots(loaded: Loaded) -> Snapshots:
+    return Snapshots(loaded.config.snapshots.folder)
+
+
+def open_audit(loaded: Loaded) -> Audit:
+    return Audit(loaded.paths.audit_log)
+
+
+def make_guest() -> Guest:
+    from swarm_tui.adapters.ssh import SshGuest
+
+    return SshGuest()
+
+
+def make_hypervisors(loaded: Loaded, connect: str | None = None) -> Sequence[Hypervisor]:
+    """One for each host: `connect` alone when given, else those configured and the local one."""
+    from swarm_tui.adapters.libvirt import LibvirtHypervisor
+
+    if connect:
+        return [LibvirtHypervisor(CONNECTED, connect)]
+    hosts = {host.name: host.uri for host in loaded.config.hosts.values()}
+    local = local_uri(loaded.paths)
+    if local and local not in hosts.values():
+        hosts.setdefault(LOCAL, local)
+    return [LibvirtHypervisor(name, uri) for name, uri in hosts.items()]
+
+
+def make_supervisor(
+    loaded: Loaded, *, connect: str | None = None, is_following: bool = True
+) -> Supervisor:
+    """A supervisor over real hosts, not started yet."""
+    from swarm_tui.supervisor import Site, Supervisor, Timing
+
+    loaded.paths.make()
+    guest = make_guest()
+    sites = [
+        Site(
+            hypervisor,
+            LocalSpawner(loaded, hypervisor, guest)
+            if hypervisor.uri == local_uri(loaded.paths)
+            else None,
+        )
+        for hypervisor in make_hypervisors(loaded, connect)
+    ]
+    return Supervisor(
+        sites,
+        guest,
+        open_catalogue(loaded),
+        open_snapshots(loaded),
+        open_audit(loaded),
+        keep_snapshots=loaded.config.snapshots.keep,
+        timing=Timing(poll_s=loaded.config.supervisor.poll_s),
+        is_following=is_following,
+    )
+
+
+def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]:
+    """A supervisor over a simulated swarm; its records live in `home`, which the caller removes."""
+    from swarm_tui.adapters.simulated import SimulatedSwarm
+    from swarm_tui.supervisor import Site, Supervisor
+
+    swarm = SimulatedSwarm(agents)
+    supervisor = Supervisor(
+        [Site(swarm.hypervisor(), swarm.spawner())],
+        swarm.guest,
+        Catalogue(home / "catalogue"),
+        Snapshots(home / "snapshots"),
+        Audit(home / "audit.jsonl"),
+        is_spooling=False,
+    )
+    return supervisor, swarm
+
+
+# The local swarm
+
+
+def local_folder(paths: Paths) -> Path:
+    return paths.data / "local"
+
+
+def local_uri(paths: Paths) -> str | None:
+    """The libvirt connection of the local swarm; None while it has never been brought up."""
+    try:
+        return (local_folder(paths) / "uri").read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def ensure_local(paths: Paths) -> str:
+    """See that a libvirt daemon runs for the local swarm, and remember how to reach it.
+
+    Blocks. Raises SetupError.
+    """
+    from swarm_tui import durable
+    from swarm_tui.local.daemon import ensure_daemon
+    from swarm_tui.paths import make_traversable
+
+    paths.make()
+    folder = make_traversable(local_folder(paths))
+    uri = ensure_daemon(folder)
+    if uri != local_uri(paths):
+        with durable.storage("remember the local swarm"):
+            durable.write(folder / "uri", f"{uri}\n".encode())
+    return uri
+
+
+class LocalSpawner:
+    """Makes agents on the local host; image and template are looked up at the first one."""
+
+    def __init__(self, loaded: Loaded, hypervisor: Hypervisor, guest: Guest) -> None:
+        self._loaded = loaded
+        self._hypervisor = hypervisor
+        self._guest = guest
+        self._swarm: LocalSwarm | None = None
+
+    async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
+        swarm = await self.swarm(on_progress)
+        return await swarm.spawn(name, task, on_progress)
+
+    async def discard(self, vm: Vm) -> None:
+        from swarm_tui.local.swarm import discard_files
+
+        await discard_files(local_folder(self._loaded.paths), vm)
+
+    async def swarm(self, on_progress: Progress) -> LocalSwarm:
+        """The swarm with its image built, its accelerator chosen and its template warm."""
+        raise NotImplementedError

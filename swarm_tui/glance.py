@@ -1,0 +1,116 @@
+"""One reading of all hosts without a supervisor, for commands that only look.
+
+What guests said is taken from what a supervisor spooled; its age is told, and no guest is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from swarm_tui import spool
+from swarm_tui.bootstrap import make_hypervisors, open_catalogue
+from swarm_tui.config import Loaded
+from swarm_tui.errors import NotFound, SwarmError
+from swarm_tui.model import (
+    Agent,
+    GuestHeard,
+    Host,
+    HostSeen,
+    HostState,
+    Listed,
+    Recorded,
+)
+from swarm_tui.ports import Hypervisor
+from swarm_tui.store import Store
+from swarm_tui.text import sanitize
+
+SPOOL_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    store: Store
+    errors: Sequence[SwarmError]
+    """One for each host that could not be read."""
+
+    def find(self, wanted: str) -> Agent:
+        """An agent by name, HOST/NAME, id, or the beginning of an id. Raises NotFound."""
+        agent = find(self.store.agents(), wanted)
+        if agent:
+            return agent
+        if self.errors:
+            raise self.errors[0]
+        raise NotFound("No such agent", wanted, "`swarm-tui ls` shows all.")
+
+
+def find(agents: Sequence[Agent], wanted: str) -> Agent | None:
+    """The one agent that `wanted` names, None when none does. Raises NotFound for several."""
+    host, _, name = wanted.rpartition("/")
+    named = [
+        agent
+        for agent in agents
+        if agent.id == wanted or (agent.name == name and host in ("", agent.host))
+    ]
+    found = named or [agent for agent in agents if len(wanted) >= 4 and agent.id.startswith(wanted)]
+    if len(found) > 1:
+        raise NotFound(
+            f"{wanted} names {len(found)} agents",
+            ", ".join(f"{agent.host}/{agent.name} ({agent.id[:8]})" for agent in found),
+            "Use HOST/NAME or the id.",
+        )
+    return found[0] if found else None
+
+
+async def glance(loaded: Loaded, connect: str | None) -> Glance:
+    """Read every host once, side by side; one that does not answer costs only its own agents."""
+    store = Store()
+    hypervisors = make_hypervisors(loaded, connect)
+    results = await asyncio.gather(
+        *(_read(store, hypervisor) for hypervisor in hypervisors), return_exceptions=True
+    )
+    errors = []
+    for result in results:
+        if isinstance(result, SwarmError):
+            errors.append(result)
+        elif result is not None:
+            raise result
+    catalogue = open_catalogue(loaded)
+    hosts = {hypervisor.host for hypervisor in hypervisors}
+    for record in catalogue.records():
+        if record.host in hosts:
+            store.apply(Recorded(record.id, record))
+    for agent in store.agents():
+        batch, _ = spool.read(catalogue.folder(agent.id), SPOOL_BYTES)
+        if batch.events:
+            store.apply(GuestHeard(agent.id, batch))
+    return Glance(store, errors)
+
+
+async def _read(store: Store, hypervisor: Hypervisor) -> None:
+    now = time.time()
+    host = Host(hypervisor.host, sanitize(hypervisor.uri), HostState.UP, now)
+    try:
+        capabilities = await hypervisor.open(lambda hint: None)
+        vms = await hypervisor.list()
+    except SwarmError as error:
+        store.apply(
+            HostSeen(
+                Host(
+                    hypervisor.host,
+                    sanitize(hypervisor.uri),
+                    HostState.DOWN,
+                    now,
+                    sanitize(str(error)),
+                )
+            )
+        )
+        raise
+    finally:
+        await hypervisor.close()
+    store.apply(
+        HostSeen(Host(host.name, host.uri, HostState.UP, now, seen=now, capabilities=capabilities))
+    )
+    store.apply(Listed(hypervisor.host, tuple(vms), 0))

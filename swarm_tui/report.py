@@ -1,0 +1,157 @@
+"""Agents, snapshots and acts as rows for a terminal and as objects for JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from swarm_tui.audit import Entry
+from swarm_tui.errors import SwarmError
+from swarm_tui.model import Agent, GuestEvent, Snapshot
+from swarm_tui.text import sanitize
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
+
+
+def age(seconds: float | None) -> str:
+    """ "42s", "3m", "5h", "2d"; "n/a" when unknown."""
+    if seconds is None:
+        return "n/a"
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(max(0, seconds))}s"
+
+
+def size(count: float | None) -> str:
+    """Bytes as "71M" in powers of 1024; "n/a" when unknown."""
+    if count is None:
+        return "n/a"
+    for unit in ("B", "K", "M", "G"):
+        if count < 1024 or unit == "G":
+            return f"{count:.0f}{unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def agent_object(agent: Agent) -> dict[str, Any]:
+    """An agent for JSON: plain names, Unix seconds, bytes, null for what nobody knows."""
+    address = agent.tag.address
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "host": agent.host,
+        "state": agent.state,
+        "since": agent.since,
+        "reason": agent.reason or None,
+        "seen": agent.seen or None,
+        "task": agent.tag.task or None,
+        "owner": agent.tag.owner or None,
+        "created": agent.tag.created,
+        "base": agent.tag.base or None,
+        "vcpus": agent.vm.vcpus if agent.vm else None,
+        "memory_bytes": agent.vm.memory_bytes if agent.vm else None,
+        "ssh": {"host": address.host, "port": address.port, "host_key": address.host_key}
+        if address
+        else None,
+        "saved_in": agent.record.saved_in if agent.record else None,
+        "last_line": agent.last_line or None,
+        "status": agent.status or None,
+        "tokens_in": agent.tokens_in,
+        "tokens_out": agent.tokens_out,
+    }
+
+
+def plain(value: object) -> Any:
+    """A record as JSON-able objects."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(value: object, out: TextIO | None = None) -> None:
+    print(json.dumps(plain(value), indent=2, ensure_ascii=False), file=out or sys.stdout)
+
+
+def write_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Left-aligned columns; the last one is cut at the terminal's width, if there is one."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header) - 1)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in (header, *rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[-1]])[:room].rstrip())
+
+
+def agent_row(agent: Agent) -> list[str]:
+    now = time.time()
+    return [
+        agent.name,
+        agent.state,
+        age(now - agent.since if agent.since else None),
+        agent.host,
+        size(agent.vm.memory_bytes if agent.vm else None),
+        agent.tag.task or "-",
+        agent.reason or agent.last_line or "-",
+    ]
+
+
+AGENT_HEADER = ("NAME", "STATE", "FOR", "HOST", "MEMORY", "TASK", "LAST")
+
+
+def write_agent(agent: Agent, snapshots: Sequence[Snapshot], acts: Sequence[Entry]) -> None:
+    """One agent in full, for people."""
+    for name, value in agent_object(agent).items():
+        shown = json.dumps(value) if isinstance(value, dict) else value
+        if name in ("since", "seen", "created") and value:
+            shown = f"{age(time.time() - value)} ago"
+        elif name == "memory_bytes":
+            shown = size(value)
+        print(f"{name + ':':14}{'n/a' if shown is None else shown}")
+    for snapshot in snapshots:
+        print(
+            f"{'snapshot:':14}{snapshot.id}  {size(snapshot.size_bytes)}  by {snapshot.hypervisor}"
+        )
+    for act in acts:
+        outcome = act.outcome or "unknown"
+        print(f"{'act:':14}{clock(act.at)}  {act.verb}  {outcome}  by {act.actor}  {act.detail}")
+
+
+def event_line(event: GuestEvent) -> str:
+    at = clock(event.at) if event.at is not None else "--:--:--"
+    return f"{at} {event.kind:6} {event.text}"
+
+
+def clock(at: float) -> str:
+    """Local time of day; a guest may claim any number."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return "--:--:--"
+
+
+def write_error(error: SwarmError, *, is_json: bool) -> None:
+    """Title, detail and hint on standard error, or as an object on standard output."""
+    if is_json:
+        write_json(
+            {
+                "error": type(error).__name__,
+                "title": error.title,
+                "detail": error.detail,
+                "hint": error.hint,
+            }
+        )
+        return
+    print(f"swarm-tui: {sanitize(error.title)}", file=sys.stderr)
+    for part in (error.detail, error.hint):
+        for line in part.splitlines():
+            print(f"  {line}", file=sys.stderr)
