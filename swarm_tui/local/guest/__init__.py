@@ -1,0 +1,83 @@
+"""What the host says to a guest of our image: its host key, its identity, its fresh randomness.
+
+The files beside this one go into the image: `root/` as it lies here (what begins with #! becomes
+executable), `initramfs/`, and `reseed.hex`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import struct
+from typing import Final
+
+IDENTIFY: Final = "/usr/lib/swarm/identify"
+"""Run as root, with `render_identity` on standard input, once in every new guest."""
+REFRESH: Final = "/usr/lib/swarm/refresh"
+"""Run as root after a restore: `refresh UNIXTIME`, with base64 entropy on standard input."""
+
+_MAGIC: Final = b"openssh-key-v1\0"
+_TYPE: Final = b"ssh-ed25519"
+
+
+def render_identity(name: str, host_key: bytes, now: float, task: str = "") -> bytes:
+    """Standard input for `IDENTIFY`: a name (host name of the guest), a private host key in
+    dropbear's format, the time in Unix seconds, a task for the agent, and fresh entropy.
+
+    From then on, new connections find the new host key; the one that ran it goes on. Raises
+    ValueError when `name` is not a plain host name.
+    """
+    label = name.replace("-", "")
+    if not (label.isascii() and label.isalnum() and len(name) <= 63):
+        raise ValueError(f"{name!r} cannot be a host name")
+    values = {
+        "name": name.encode(),
+        "time": str(round(now)).encode(),
+        "entropy": base64.b64encode(secrets.token_bytes(64)),
+        "host_key": base64.b64encode(host_key),
+        "task": base64.b64encode(task.encode()),
+    }
+    return b"".join(b"%s=%s\n" % (key.encode(), value) for key, value in values.items())
+
+
+def dropbear_key(openssh: bytes) -> bytes:
+    """An ed25519 private key as written by `ssh-keygen -t ed25519 -N ''`, in dropbear's format.
+
+    dropbear reads no other (signkey.c, ed25519.c: the name, then seed and public key as one
+    string); OpenSSH's is described in its PROTOCOL.key. Raises ValueError.
+    """
+    try:
+        lines = openssh.decode("ascii").split("-----")
+        blob = base64.b64decode("".join(lines[2].split()), validate=True)
+        if not blob.startswith(_MAGIC):
+            raise ValueError("not an OpenSSH private key")
+        cipher, rest = _take(blob[len(_MAGIC) :])
+        if cipher != b"none":
+            raise ValueError("the private key has a passphrase")
+        _, rest = _take(rest)  # key derivation
+        _, rest = _take(rest)  # its options
+        _, rest = _take(rest[4:])  # one public key
+        private, _ = _take(rest)
+        name, rest = _take(private[8:])  # after two check numbers
+        if name != _TYPE:
+            raise ValueError("not an ed25519 key")
+        _, rest = _take(rest)
+        pair, _ = _take(rest)
+    except (IndexError, struct.error, UnicodeDecodeError, binascii.Error) as error:
+        raise ValueError("not an OpenSSH private key") from error
+    if len(pair) != 64:
+        raise ValueError("not an ed25519 key")
+    return _string(_TYPE) + _string(pair)
+
+
+def _take(data: bytes) -> tuple[bytes, bytes]:
+    """The leading length-prefixed string, and what follows it (RFC 4251, section 5)."""
+    (length,) = struct.unpack_from(">I", data)
+    if len(data) < 4 + length:
+        raise ValueError("the private key is cut off")
+    return data[4 : 4 + length], data[4 + length :]
+
+
+def _string(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
