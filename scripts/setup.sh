@@ -24,13 +24,8 @@ libvirtd libvirt-daemon
 /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so|/usr/lib64/libvirt/connection-driver/libvirt_driver_qemu.so libvirt-daemon-driver-qemu
 virsh libvirt-clients
 mke2fs e2fsprogs
-cpio cpio
 fakeroot fakeroot
-strip binutils
-modprobe kmod
 lz4 lz4
-zstd zstd
-xz xz-utils
 ssh-keygen openssh-client
 git git
 tmux tmux
@@ -57,22 +52,27 @@ missing_from() { # LIST: the packages of those needs that are not met
   done <<<"$1"
 }
 
-install_packages() { # PACKAGE…
-  local sudo=() line="apt-get install --no-install-recommends $*"
+lacks_lists() { # the guest image is made of Debian packages, which apt finds by its lists
+  command -v apt-get >/dev/null && ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null
+}
+
+install_packages() { # PACKAGE…; none: only fetch apt's lists
+  local sudo=() line="apt-get update"
+  [ $# = 0 ] || line+=" && apt-get install --no-install-recommends $*"
   command -v apt-get >/dev/null ||
     fail "missing, by Debian's package names: $*. Install them, then run this again."
   if [ "$(id -u)" != 0 ]; then
     if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
-      say "these packages are missing, and installing them needs root. As root run:"
-      printf '\n    apt-get update && %s\n\n' "$line" >&2
+      say "something is missing, and installing it needs root. As root run:"
+      printf '\n    %s\n\n' "$line" >&2
       exit 3
     fi
     sudo=(sudo -n)
   fi
   say "$line"
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive bash -c \
-    'apt-get update -q && apt-get install -qy --no-install-recommends "$@"' _ "$@" </dev/null >&2 ||
-    fail "apt-get failed, see above"
+    'apt-get update -q && { [ $# = 0 ] || apt-get install -qy --no-install-recommends "$@"; }' \
+    _ "$@" </dev/null >&2 || fail "apt-get failed, see above"
 }
 
 find_python() { # the first Python that is new enough; a pyenv shim may exist and yet not run
@@ -89,7 +89,7 @@ build_needs() { # PYTHON: packages without which the virtual environment cannot 
   "$1" -c 'import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
     echo python3-dev
-  have cc || echo gcc libc6-dev
+  have cc || printf '%s\n' gcc libc6-dev
   have pkg-config || echo pkg-config
   pkg-config --exists libvirt 2>/dev/null || echo libvirt-dev
 }
@@ -120,28 +120,31 @@ make_venv() { # GROUP PYTHON
 print(*tomllib.load(sys.stdin.buffer)["dependency-groups"]["dev"], sep="\n")' <"$ROOT/pyproject.toml")
   fi
   say "pip install -e . ${wanted[*]}"
-  rm -f "$STAMP"
-  "$ROOT/.venv/bin/python" -m pip install -q --progress-bar off --log "$PIP_LOG" -e "$ROOT" "${wanted[@]}" >&2 || {
-    if grep -qi 'libvirt-python' <(tail -n 200 "$PIP_LOG"); then
-      say "libvirt-python is built from source against the system's libvirt; that needs a C"
-      say "compiler, pkg-config, libvirt's headers and Python's own: gcc pkg-config libvirt-dev"
-      say "python3-dev (or the headers of $2)"
+  rm -f "$STAMP" "$PIP_LOG"
+  "$ROOT/.venv/bin/python" -m pip install --progress-bar off --log "$PIP_LOG" \
+    -e "$ROOT" "${wanted[@]}" >&2 || {
+    if grep -q 'Failed .*libvirt-python' "$PIP_LOG"; then
+      say "libvirt-python is built against the system's libvirt: that needs gcc, pkg-config,"
+      say "libvirt-dev and the headers of $2 (python3-dev)"
     fi
-    fail "pip failed, see above and $PIP_LOG"
+    fail "pip failed, see above; more is in $PIP_LOG"
   }
   stamp "$1" >"$STAMP"
 }
 
 set_up() { # GROUP: demo or test; returns when everything is there
-  local packages python begun=$SECONDS
+  local packages made=yes python begun=$SECONDS
   mapfile -t packages < <(missing_from "$RUN_NEEDS")
-  if is_made "$1"; then
-    [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
-  else
+  is_made "$1" || made=no
+  if [ $made = no ]; then
     python=$(find_python)
     [ -n "$python" ] || packages+=(python3)
     mapfile -t -O ${#packages[@]} packages < <(build_needs "${python:-false}")
-    [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
+  fi
+  if [ ${#packages[@]} != 0 ] || lacks_lists; then
+    install_packages "${packages[@]}"
+  fi
+  if [ $made = no ]; then
     [ -n "$python" ] || python=$(find_python)
     [ -n "$python" ] || fail "no Python of 3.11 or newer: this system's is too old"
     exec 9<"$ROOT/pyproject.toml" # two runs at once: the second waits, then finds it made
