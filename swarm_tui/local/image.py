@@ -171,10 +171,7 @@ def build_image(cache: Path, on_progress: Say) -> Image:
     Blocks: some milliseconds when it is there, else about two seconds, plus the download. Raises
     SetupError (a program, a package or the network is missing) and StorageFull.
     """
-    if platform.machine() != "x86_64":
-        raise SetupError(
-            "A local swarm needs an x86-64 machine so far", f"This one is {platform.machine()}."
-        )
+    require_x86_64()
     with _storage("build the guest image"):
         for name in ("debs", "kernels", "images"):
             _make_folder(cache / name)
@@ -187,6 +184,14 @@ def build_image(cache: Path, on_progress: Say) -> Image:
             if not (image := _load(folder)):
                 image = _build(cache, packages, folder, on_progress)
         return image
+
+
+def require_x86_64() -> None:
+    """Raise SetupError on another architecture, which has other kernels and boot protocols."""
+    if platform.machine() != "x86_64":
+        raise SetupError(
+            "A local swarm needs an x86-64 machine so far", f"This one is {platform.machine()}."
+        )
 
 
 def _load(folder: Path) -> Image | None:
