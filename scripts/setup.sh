@@ -120,14 +120,14 @@ make_venv() { # GROUP PYTHON
 print(*tomllib.load(sys.stdin.buffer)["dependency-groups"]["dev"], sep="\n")' <"$ROOT/pyproject.toml")
   fi
   say "pip install -e . ${wanted[*]}"
-  rm -f "$STAMP" "$PIP_LOG"
-  "$ROOT/.venv/bin/python" -m pip install --progress-bar off --log "$PIP_LOG" \
-    -e "$ROOT" "${wanted[@]}" >&2 || {
+  rm -f "$STAMP"
+  "$ROOT/.venv/bin/python" -m pip install -q --progress-bar off -e "$ROOT" "${wanted[@]}" 2>&1 |
+    tee "$PIP_LOG" >&2 || {
     if grep -q 'Failed .*libvirt-python' "$PIP_LOG"; then
       say "libvirt-python is built against the system's libvirt: that needs gcc, pkg-config,"
       say "libvirt-dev and the headers of $2 (python3-dev)"
     fi
-    fail "pip failed, see above; more is in $PIP_LOG"
+    fail "pip failed, see above"
   }
   stamp "$1" >"$STAMP"
 }
