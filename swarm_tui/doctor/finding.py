@@ -1,0 +1,75 @@
+"""What a check says, and what it stands on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from swarm_tui.config import Loaded
+from swarm_tui.errors import SwarmError
+from swarm_tui.text import EMPTY, Safe, sanitize
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARN = "warn"  # works, but worse than it could
+    FAIL = "fail"  # something that was asked for cannot work
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    name: Safe
+    """What was looked at."""
+    level: Level
+    what: Safe
+    why: Safe = EMPTY
+    """Why it matters, or what the system said."""
+    remedy: Safe = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The machine and the settings that are examined."""
+
+    loaded: Loaded
+    environ: Mapping[str, str]
+    uid: int
+
+    def find(self, program: str) -> Path | None:
+        """A program's path; also where Debian keeps those that users do not have in PATH."""
+        path = self.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+        found = shutil.which(program, path=path)
+        return Path(found) if found else None
+
+    def lack(self, name: str, what: str, why: str, remedy: str = "") -> Finding:
+        """Something that only the local swarm needs: no failure where hosts are configured."""
+        tell = warn if self.loaded.config.hosts else fail
+        return tell(name, what, why, remedy)
+
+    def install(self, *packages: str) -> str:
+        """The line that brings Debian packages."""
+        sudo = "" if self.uid == 0 else "sudo "
+        return f"{sudo}apt-get install --no-install-recommends {' '.join(packages)}"
+
+
+Check = Callable[[Ground], Iterator[Finding]]
+
+
+def ok(name: str, what: str) -> Finding:
+    return Finding(sanitize(name), Level.OK, sanitize(what))
+
+
+def warn(name: str, what: str, why: str, remedy: str = "") -> Finding:
+    return Finding(sanitize(name), Level.WARN, sanitize(what), sanitize(why), sanitize(remedy))
+
+
+def fail(name: str, what: str, why: str, remedy: str = "") -> Finding:
+    return Finding(sanitize(name), Level.FAIL, sanitize(what), sanitize(why), sanitize(remedy))
+
+
+def failed(name: str, error: SwarmError) -> Finding:
+    return fail(name, error.title, error.detail, error.hint)
