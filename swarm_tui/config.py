@@ -124,8 +124,8 @@ class _Reading:
             tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             place = re.search(r"line (\d+), column (\d+)", str(error))
-            where = f"{file}:{place[1]}:{place[2]}" if place else f"{file}"
-            self._problems.append(f"{where}: not TOML: {error}")
+            line = f"{place[1]}:{place[2]}" if place else str(text.count("\n") + 1)
+            self._problems.append(f"{file}:{line}: not TOML: {error}")
             return
         self._lines = _find_lines(text)
         for section, entries in tree.items():
