@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -112,7 +112,9 @@ class _Known:
 class Store:
     """Holds agents and hosts. `apply` takes facts, the rest are reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        """`now` is the wall clock; tests give their own."""
+        self._now = now
         self._known: dict[AgentId, _Known] = {}
         self._hosts: dict[HostName, Host] = {}
         self._gone: dict[AgentId, int] = {}
@@ -211,7 +213,7 @@ class Store:
         if known.vm_seq > seq:
             return False
         was = known.vm
-        known.vm, known.vm_seq, known.seen = vm, seq, time.time()
+        known.vm, known.vm_seq, known.seen = vm, seq, self._now()
         known.is_listed = True
         if vm.power is not Power.RUNNING:
             known.counters = known.usage = None
@@ -226,7 +228,7 @@ class Store:
         if not known or known.vm_seq > seq:
             return False
         self._gone[agent] = seq
-        known.vm_seq, known.seen, known.is_listed = seq, time.time(), False
+        known.vm_seq, known.seen, known.is_listed = seq, self._now(), False
         if known.vm and known.vm.power is not Power.OFF:
             known.vm = replace(known.vm, power=Power.OFF)
             self._moved.add(agent)
@@ -273,7 +275,7 @@ class Store:
         cpu = _rate(reading.cpu_ns, was.cpu_ns, seconds)
         old = known.usage
         known.usage = Usage(
-            at=time.time(),
+            at=self._now(),
             cpu_percent=None if cpu is None else cpu / 1e7,
             memory_used=reading.memory_used,
             memory_given=reading.memory_given,
@@ -316,7 +318,7 @@ class Store:
             name=known.vm.name if known.vm else known.record.name if known.record else EMPTY,
             host=_host_of(known),
             state=state,
-            since=was.since if was and was.state is state else _since(known, was),
+            since=was.since if was and was.state is state else _since(known, was, self._now()),
             reason=reason,
             seen=known.seen,
             vm=known.vm,
@@ -344,13 +346,13 @@ def _host_of(known: _Known) -> HostName:
     return known.record.host if known.record else HostName("")
 
 
-def _since(known: _Known, was: Agent | None) -> float | None:
+def _since(known: _Known, was: Agent | None, now: float) -> float | None:
     if was is None:
         # Seen for the first time: it may have been like this for long.
         if known.record and (known.record.saved_in or known.record.is_frozen):
             return known.record.since
         return known.vm.tag.created if known.vm else None
-    return time.time()
+    return now
 
 
 def _derive_state(known: _Known, host: Host | None) -> tuple[State, Safe]:
