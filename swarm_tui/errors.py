@@ -27,9 +27,11 @@ Adapters map their library's errors into this tree once, with the cause chained;
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from swarm_tui.text import Safe, sanitize
+
+_LINES: Final = 200
 
 
 class SwarmError(Exception):
@@ -40,12 +42,19 @@ class SwarmError(Exception):
     def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
         """All three may carry foreign text: they are sanitized here."""
         self.title: Safe = sanitize(title, max_cells=200)
-        self.detail: Safe = sanitize(detail, lines="many", max_cells=400)
+        self.detail: Safe = sanitize(_shortened(detail), lines="many", max_cells=400)
         self.hint: Safe = sanitize(hint, lines="many", max_cells=400)
         super().__init__(self.title)
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.title, self.detail) if part)
+
+
+def _shortened(text: str) -> str:
+    lines = text.split("\n")
+    if len(lines) <= _LINES:
+        return text
+    return "\n".join([*lines[:_LINES], f"… and {len(lines) - _LINES} more lines"])
 
 
 class UsageError(SwarmError):

@@ -6,9 +6,10 @@ catalogue, because some drivers lose a saved VM when its definition is changed.
 
 from __future__ import annotations
 
-import math
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Final
 
 from swarm_tui.model import Address, Tag
 from swarm_tui.text import sanitize
@@ -16,6 +17,20 @@ from swarm_tui.text import sanitize
 NAMESPACE = "urn:swarm-tui:1"
 _AGENT = f"{{{NAMESPACE}}}agent"
 _SSH = f"{{{NAMESPACE}}}ssh"
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_ADDRESS: Final = {
+    "host": re.compile(r"[0-9A-Za-z:][0-9A-Za-z.:_%-]*"),
+    "port": re.compile(r"[0-9]{1,5}"),
+    "host-key": re.compile(r"[a-z0-9@.-]+ [0-9A-Za-z+/=]+(?: [!-~ ]*)?"),
+    "identity": re.compile(r"/[^\x00-\x1f\x7f]+"),
+    "user": re.compile(r"[a-z_][a-z0-9_-]*"),
+    "workspace": re.compile(r"/[^\x00-\x1f\x7f]*"),
+}
+"""What each part of an address looks like. Definitions come from hosts, which may be hostile, and
+these go into file names, key pins and command lines."""
+_LATEST: Final = 1e11
+"""Unix seconds; later times than this (the year 5138) do not fit into calendars everywhere."""
 
 
 def render_tag(tag: Tag) -> str:
@@ -48,11 +63,12 @@ def parse_tag(definition: ET.Element) -> Tag | None:
     element = definition.find(f"metadata/{_AGENT}")
     if element is None:
         return None
+    base = element.get("base", "")
     return Tag(
         task=sanitize(element.get("task", "")),
         owner=sanitize(element.get("owner", "")),
         created=_parse_time(element.get("created", "")),
-        base=sanitize(element.get("base", "")),
+        base=base if _COMMIT.fullmatch(base) else "",
         address=_parse_address(element.find(_SSH)),
     )
 
@@ -62,22 +78,23 @@ def _parse_time(text: str) -> float | None:
         seconds = float(text)
     except ValueError:
         return None
-    return seconds if math.isfinite(seconds) else None
+    return seconds if 0 <= seconds < _LATEST else None
 
 
 def _parse_address(element: ET.Element | None) -> Address | None:
     if element is None:
         return None
-    port = element.get("port", "")
-    host_key = element.get("host-key", "")
-    identity = element.get("identity", "")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536 and host_key and identity):
+    parts = {"host": "127.0.0.1", "user": "agent", "workspace": "/workspace"} | element.attrib
+    if not all(shape.fullmatch(parts.get(name, "")) for name, shape in _ADDRESS.items()):
+        return None
+    port = int(parts["port"])
+    if not 0 < port < 65536:
         return None
     return Address(
-        host=element.get("host", "127.0.0.1"),
-        port=int(port),
-        host_key=host_key,
-        identity=Path(identity),
-        user=element.get("user", "agent"),
-        workspace=element.get("workspace", "/workspace"),
+        host=parts["host"],
+        port=port,
+        host_key=parts["host-key"],
+        identity=Path(parts["identity"]),
+        user=parts["user"],
+        workspace=parts["workspace"],
     )

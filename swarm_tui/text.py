@@ -41,18 +41,29 @@ _DROPPED: Final = (
     (0xFEFF, 0xFEFF),
     (0xFFA0, 0xFFA0),
     (0xFFF0, 0xFFFB),
+    (0xFFFE, 0xFFFF),  # no characters; XML refuses them
+    (0x13430, 0x13440),  # hieroglyph layout
+    (0x1BCA0, 0x1BCA3),
     (0x1D173, 0x1D17A),
     (0xE0000, 0x10FFFF),  # tags and the upper private planes
 )
 _REPLACEMENT: Final = "\ufffd"
 
 _HOSTILE: Final = re.compile(
-    "[\\x00-\\x09\\x0b-\\x1f\\x7f"
-    + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in _DROPPED)
-    + "]"
+    "[\\x00-\\x1f\\x7f" + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in _DROPPED) + "]"
 )
-_COMBINING: Final = "[\\u0300-\\u036f\\u0483-\\u0489\\u20d0-\\u20ff]"
-_COMBINING_RUN: Final = re.compile(f"({_COMBINING}{{2}}){_COMBINING}+")
+_EMOJI_STYLE: Final = re.compile("([\\u203c-\\u3299\\U0001f000-\\U0001faff])\\ufe0f")
+"""A sign and the selector that asks for its coloured form: common, and safe to leave out."""
+
+MARKS: Final = 3
+"""Marks that may be stacked on one letter; no living script needs more."""
+_MARK_BLOCKS: Final = (
+    "[\\u0300-\\u036f\\u0483-\\u0489\\u0591-\\u1cff\\u1dc0-\\u1dff\\u20d0-\\u20ff\\u2ce0-\\u2dff"
+    "\\u3020-\\u309f\\ua66f-\\uabff\\ufb1e\\ufe20-\\ufe2f\\U00010000-\\U0001efff]"
+)
+"""Where Unicode has its combining marks, among letters: the first, quick look."""
+_CROWDED: Final = re.compile(f"^{_MARK_BLOCKS}|{_MARK_BLOCKS}{{{MARKS + 1}}}")
+_DOTTED_CIRCLE: Final = "\u25cc"
 
 
 class Untrusted:
@@ -94,27 +105,51 @@ def sanitize(
     """Make foreign text safe to show.
 
     Controls become visible pictures (␛ for ESC), invisible and bidirectional characters become
-    U+FFFD, tabs become spaces, runs of more than two combining marks are cut, and each line is
-    capped at `max_cells` characters with an ellipsis. With `lines="one"` a newline becomes ␊.
+    U+FFFD, tabs become spaces, stacks of combining marks are cut to `MARKS`, a mark without a
+    letter gets a dotted circle, and a line of more than `max_cells` (at least 1) characters ends
+    there with an ellipsis. With `lines="one"` a newline becomes ␊.
     """
     raw = text.reveal() if isinstance(text, Untrusted) else Untrusted(text).reveal()
     if raw.isascii() and raw.isprintable():  # the common case, and the hot one
-        return Safe(raw if len(raw) <= max_cells else raw[: max_cells - 1] + "…")
+        return Safe(raw if len(raw) <= max_cells else _cut(raw, max_cells))
     if lines == "many":
         parts = raw.replace("\r\n", "\n").split("\n")
         return Safe("\n".join(_clean_line(part, max_cells) for part in parts))
-    return Safe(_clean_line(raw.replace("\n", _PICTURES[0x0A]), max_cells))
+    return Safe(_clean_line(raw, max_cells))
 
 
 def _clean_line(line: str, max_cells: int) -> str:
     # Cut first with room to spare, so that a line of megabytes costs no more than a short one.
-    cut = line[: max_cells + 1].expandtabs(TAB_CELLS)
-    cleaned = _COMBINING_RUN.sub(r"\1", _HOSTILE.sub(_visible, cut))
-    return cleaned if len(cleaned) <= max_cells else cleaned[: max_cells - 1] + "…"
+    head = line[: max_cells + 1].expandtabs(TAB_CELLS)
+    cleaned = _HOSTILE.sub(_visible, _EMOJI_STYLE.sub(r"\1", head))
+    if _CROWDED.search(cleaned):
+        cleaned = _thin(cleaned)
+    is_whole = len(line) <= max_cells + 1 and len(cleaned) <= max_cells
+    return cleaned if is_whole else _cut(cleaned, max_cells)
+
+
+def _cut(line: str, max_cells: int) -> str:
+    return line[: max(max_cells - 1, 0)] + "…"
 
 
 def _visible(match: re.Match[str]) -> str:
     return _PICTURES.get(ord(match.group()), _REPLACEMENT)
+
+
+def _thin(line: str) -> str:
+    """Stacks of marks cut, and a letter for a mark at the line's beginning to stand on."""
+    import unicodedata
+
+    kept: list[str] = []
+    stack = 0
+    for character in line:
+        is_mark = unicodedata.category(character) in ("Mn", "Me")
+        stack = stack + 1 if is_mark else 0
+        if is_mark and not kept:
+            kept.append(_DOTTED_CIRCLE)
+        if stack <= MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def literal(text: str) -> Safe:
