@@ -6,14 +6,16 @@ command must not pay for what it does not use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
-from swarm_tui.model import HostName, Vm
+from swarm_tui.model import AgentId, HostName, Vm
 from swarm_tui.paths import Paths
 from swarm_tui.ports import Guest, Hypervisor, Progress, Spawned
 from swarm_tui.snapshot import Snapshots
@@ -104,6 +106,44 @@ def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]
         is_spooling=False,
     )
     return supervisor, swarm
+
+
+# The screen
+
+
+def run_app(
+    supervisor: Supervisor,
+    loaded: Loaded,
+    shell_argv: Callable[[AgentId], list[str]],
+    banner: str = "",
+) -> int:
+    """Show the screen until the person leaves; returns the exit code.
+
+    `shell_argv` gives the command that joins a terminal to an agent's shell.
+    """
+    from swarm_tui.ui.app import Settings, SwarmApp
+    from swarm_tui.ui.glyphs import needs_plain
+    from swarm_tui.ui.grid import View
+
+    ui = loaded.config.ui
+    is_plain = needs_plain(os.environ.get("TERM", "")) if ui.ascii == "auto" else ui.ascii == "yes"
+    settings = Settings(
+        theme=ui.theme,
+        view=View(ui.view),
+        themes=(ui.themes,),
+        banner=banner,
+        is_plain=needs_plain(os.environ.get("TERM", ""))
+        if ui.ascii == "auto"
+        else ui.ascii == "yes",
+    )
+
+    async def run() -> int:
+        async with supervisor:
+            app = SwarmApp(supervisor, settings, shell_argv)
+            await app.run_async()
+            return app.return_code or 0
+
+    return asyncio.run(run())
 
 
 # The local swarm

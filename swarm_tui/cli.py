@@ -20,7 +20,7 @@ from swarm_tui.errors import NotFound, SwarmError, UsageError
 if TYPE_CHECKING:
     from swarm_tui.config import Loaded
     from swarm_tui.glance import Glance
-    from swarm_tui.model import Agent, Command
+    from swarm_tui.model import Agent, AgentId, Command
     from swarm_tui.text import Safe
 
 CONNECT_S: Final = 15.0
@@ -123,6 +123,16 @@ def _load(arguments: argparse.Namespace, **overrides: object) -> Loaded:
     return load(overrides=overrides, file=arguments.config)
 
 
+def _shell_argv(arguments: argparse.Namespace) -> Callable[[AgentId], list[str]]:
+    """What the app runs to attach a shell: this program, with the same global options."""
+    options = [option for setting in arguments.set for option in ("--set", setting)]
+    if arguments.config:
+        options += ["--config", str(arguments.config)]
+    if arguments.connect:
+        options += ["--connect", arguments.connect]
+    return lambda agent: [sys.executable, "-m", "swarm_tui", *options, "shell", agent]
+
+
 def _run(work: Coroutine[Any, Any, int]) -> int:
     import asyncio
 
@@ -182,7 +192,8 @@ def _tui(arguments: argparse.Namespace) -> int:
     from swarm_tui.bootstrap import make_supervisor, run_app
 
     loaded = _load(arguments)
-    return run_app(make_supervisor(loaded, connect=arguments.connect), loaded)
+    supervisor = make_supervisor(loaded, connect=arguments.connect)
+    return run_app(supervisor, loaded, _shell_argv(arguments))
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -350,4 +361,4 @@ def _demo(arguments: argparse.Namespace) -> int:
         return _run(demo.down(loaded, is_json=arguments.json))
     if arguments.check or arguments.json:
         return _run(demo.check(loaded))
-    return demo.show(loaded, is_kept=arguments.keep)
+    return demo.show(loaded, _shell_argv(arguments), is_kept=arguments.keep)

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,8 @@ from typing import Final
 
 from swarm_tui.bootstrap import (
     LOCAL,
-    LocalSpawner,
     ensure_local,
-    local_spawner,
+
     make_guest,
     make_simulated,
     make_supervisor,
@@ -41,7 +40,7 @@ STATE_S: Final = 15.0
 ANSWER_S: Final = 20.0
 
 
-def show(loaded: Loaded, *, is_kept: bool) -> int:
+def show(loaded: Loaded, shell_argv: Callable[[AgentId], list[str]], *, is_kept: bool) -> int:
     """Bring the swarm up, open the app on it and, unless it is kept, bring it down after."""
     _say(f"a swarm of {loaded.config.local.agents} agents, each in a microVM of its own")
     asyncio.run(_bring_up(loaded))
@@ -50,7 +49,7 @@ def show(loaded: Loaded, *, is_kept: bool) -> int:
         if is_kept
         else "they end when you leave; --keep lets them stay"
     )
-    status = run_app(make_supervisor(loaded), loaded)
+    status = run_app(make_supervisor(loaded), loaded, shell_argv)
     if not is_kept:
         asyncio.run(down(loaded, is_json=False))
     return status
@@ -61,9 +60,14 @@ def simulate(agents: int, loaded: Loaded) -> int:
     home = Path(tempfile.mkdtemp(prefix="swarm-tui-simulated-"))
     try:
         supervisor, _ = make_simulated(agents, home)
-        return run_app(supervisor, loaded, banner="simulated: nothing here is real")
+        return run_app(supervisor, loaded, _no_shell, "simulated: nothing here is real")
     finally:
         shutil.rmtree(home)
+
+
+def _no_shell(_agent: AgentId) -> list[str]:
+    told = "This agent is simulated: there is no VM and no shell. Enter goes back."
+    return ["sh", "-c", 'echo "$1"; read -r _', "sh", told]
 
 
 async def down(loaded: Loaded, *, is_json: bool) -> int:
