@@ -1,0 +1,340 @@
+"""The app: shows the store on screens, and does through the supervisor what a person wants."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.command import SimpleCommand
+from textual.filter import LineFilter
+from textual.markup import escape
+
+from swarm_tui.errors import ConfigError, SwarmError
+from swarm_tui.model import AgentId, Command, Spawn, State
+from swarm_tui.supervisor import Supervisor
+from swarm_tui.text import Safe, join, literal, sanitize
+from swarm_tui.ui.actions import Action, at, key_names
+from swarm_tui.ui.agent import AgentScreen
+from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog
+from swarm_tui.ui.figures import plural
+from swarm_tui.ui.fleet import FleetScreen
+from swarm_tui.ui.glyphs import PlainFilter
+from swarm_tui.ui.grid import View
+from swarm_tui.ui.ink import ink_of
+from swarm_tui.ui.question import ask_before, ask_to_leave
+from swarm_tui.ui.roster import Roster
+from swarm_tui.ui.screen import Act, Context, top
+from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
+from swarm_tui.ui.theme import DEFAULT, builtin_folder, load_themes
+
+TICK_S: Final = 0.1
+_TOAST_S: Final = 4.0
+_ERROR_S: Final = 10.0
+_ERRORS_AT_MOST: Final = 3
+_AT_ONCE: Final = 4
+"""Verbs on many agents are done so many at a time: each may write gigabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What of the configuration the screen needs."""
+
+    theme: str = DEFAULT
+    view: View = View.TILES
+    themes: tuple[Path, ...] = ()
+    """Folders with the user's own themes; the shipped ones are always there."""
+    banner: str = ""
+    """Stands in the first line, for what must not be overlooked: "simulated swarm"."""
+    is_plain: bool = False
+    """Draw in ASCII, for terminals without UTF-8; see `glyphs.needs_plain`."""
+
+
+class SwarmApp(App[None], inherit_bindings=False):
+    """Shows a supervisor that the caller starts before and closes after."""
+
+    CSS_PATH = "swarm.tcss"
+    TITLE = "swarm-tui"
+    ENABLE_COMMAND_PALETTE = False  # the palette is made from the table of actions instead
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q", "act('quit')", show=False)]
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        settings: Settings,
+        shell_argv: Callable[[AgentId], list[str]],
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`now` and `monotonic` are given by tests, to make pictures that stay the same."""
+        self._themes = load_themes((builtin_folder(), *settings.themes))
+        super().__init__()
+        self._supervisor = supervisor
+        self._settings = settings
+        self._shell_argv = shell_argv
+        self._plain = [PlainFilter()] if settings.is_plain else []
+        self._roster = Roster(supervisor.store)
+        self._swarm = Context(
+            supervisor, self._roster, now, monotonic, sanitize(settings.banner, max_cells=40)
+        )
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._last_error: BaseException | None = None
+        self._is_away = False
+        """The terminal is somebody else's now."""
+        self._asking = {a.id for a in supervisor.store.agents() if a.state is State.ASKING}
+        self._told_title = ""
+        for palette in self._themes.palettes.values():
+            self.register_theme(palette.to_textual())
+
+    # Look
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        fallback = self._themes.palettes.get(DEFAULT)
+        return fallback.variables() if fallback else {}
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), *self._plain]
+
+    def on_mount(self) -> None:
+        self._choose_theme(self._settings.theme)
+        self._write_terminal("\x1b[22;0t")  # lets the terminal keep its own title
+        self.push_screen(FleetScreen(self._swarm, self._settings.view))
+        for problem in self._themes.problems:
+            self._show_error(problem)
+        self.set_interval(TICK_S, self._tick)
+
+    def _choose_theme(self, name: str) -> None:
+        if name in self._themes.palettes:
+            self.theme = name
+            return
+        self.theme = DEFAULT
+        known = ", ".join(sorted(self._themes.palettes))
+        self._show_error(
+            ConfigError(f"There is no theme “{name}”", f"Known are {known}.", "Set ui.theme.")
+        )
+
+    def _write_terminal(self, sequence: str) -> None:
+        # Textual has no public way to set a terminal's title.
+        if self._driver and not self.is_headless and not self._is_away:
+            self._driver.write(sequence)
+
+    # News
+
+    def _tick(self) -> None:
+        store = self._supervisor.store
+        for fault in self._supervisor.take_faults():
+            self._show_error(fault)
+        dirty = store.take_dirty()
+        hosts_changed = store.take_hosts_changed()
+        rearranged = self._roster.absorb(dirty, self._swarm.monotonic())
+        top(self).tick(dirty, hosts_changed=hosts_changed, rearranged=rearranged)
+        if dirty:
+            self._call_out(dirty)
+
+    def _call_out(self, dirty: set[AgentId]) -> None:
+        """Ring once when somebody begins to wait, and say in the terminal's title how many do."""
+        known = self._roster.agents
+        asking = {a for a in dirty if a in known and known[a].state is State.ASKING}
+        if asking - self._asking and not self._is_away:
+            self.bell()
+        self._asking = (self._asking - dirty) | asking
+        title = f"{len(self._asking)} asking · swarm-tui" if self._asking else "swarm-tui"
+        if title != self._told_title:
+            self._told_title = title
+            self._write_terminal(f"\x1b]0;{title}\x07")
+
+    def _show_error(self, error: BaseException) -> None:
+        """A failure as a toast, its whole story for `e`; a fault of our own as a dialog."""
+        self._last_error = error
+        if not self.is_running:
+            return
+        if not isinstance(error, SwarmError):
+            self.push_screen(fault_dialog(error))
+            return
+        message = join((error.detail, error.hint), "\n") or literal("e tells more")
+        self.notify(message, title=error.title, severity="error", timeout=_ERROR_S, markup=False)
+
+    def _tell(self, title: Safe, message: Safe, *, is_refusal: bool = False) -> None:
+        severity: Literal["warning", "information"] = "warning" if is_refusal else "information"
+        self.notify(message, title=title, severity=severity, timeout=_TOAST_S, markup=False)
+
+    # Jobs: they belong to the app, so that no closing of a screen cuts them off
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        job = asyncio.create_task(work, name=name)
+        self._jobs.add(job)
+        job.add_done_callback(self._settle)
+
+    def _settle(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()):
+            self._show_error(error)
+
+    # What a person wants
+
+    def action_act(self, action_id: str) -> None:
+        top(self).action_act(action_id)
+
+    def on_act(self, message: Act) -> None:
+        action, current = message.action, message.current
+        match action.id:
+            case "palette":
+                self._open_palette()
+            case "theme":
+                self._open_themes()
+            case "help":
+                self._open_help()
+            case "error" if self._last_error:
+                self.push_screen(fault_dialog(self._last_error))
+            case "error":
+                top(self).footer.say("no error so far")
+            case "refresh":
+                self._start(self._supervisor.refresh(), "refresh")
+            case "quit":
+                self._quit()
+            case "open" | "logs" if current:
+                log_alone = action.id == "logs"
+                self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))
+            case "shell":
+                self._open_shell(action, current)
+            case "spawn":
+                self._spawn(action)
+            case _ if action.verb:
+                self._steer(action, message.targets)
+
+    def _refuse(self, action: Action, agent: AgentId | None) -> bool:
+        """Tell why policy says no; False when it does not."""
+        denied = self._swarm.deny(action, agent)
+        if denied:
+            known = self._roster.agents.get(agent) if agent else None
+            whom = (known.name,) if known else ()
+            title = join((literal(f"Cannot {action.verb}"), *whom, literal("now")))
+            self._tell(title, denied.reason, is_refusal=True)
+        return denied is not None
+
+    def _steer(self, action: Action, targets: list[AgentId]) -> None:
+        assert action.verb
+        allowed = [agent for agent in targets if not self._swarm.deny(action, agent)]
+        if not allowed:
+            self._refuse(action, targets[0] if targets else None)
+            return
+        agents = [self._roster.agents[agent] for agent in allowed]
+        decision = self._supervisor.may(action.verb, allowed[0], is_quick=action.is_quick)
+        question = ask_before(action, agents, len(targets) - len(allowed), decision)
+        if question is None:
+            self._start(self._carry_out(action, allowed), action.id)
+            return
+
+        def answered(is_yes: bool | None) -> None:
+            if is_yes:
+                top(self).drop_selection()
+                self._start(self._carry_out(action, allowed), action.id)
+
+        self.push_screen(Confirm(question), answered)
+
+    async def _carry_out(self, action: Action, agents: list[AgentId]) -> None:
+        """Do one verb to each agent, a few at a time, and tell of all of them once."""
+        assert action.command
+        names = {agent: self._roster.agents[agent].name for agent in agents}
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def carry_out(command: Command) -> Safe:
+            async with gate:
+                return await self._supervisor.do(command)
+
+        results = await asyncio.gather(
+            *(carry_out(action.command(agent)) for agent in agents), return_exceptions=True
+        )
+        failed = [result for result in results if isinstance(result, BaseException)]
+        for error in failed[:_ERRORS_AT_MOST]:
+            self._show_error(error)
+        if len(failed) > _ERRORS_AT_MOST:
+            more = literal(f"{len(failed) - _ERRORS_AT_MOST} more failed likewise")
+            self._tell(literal(f"{action.verb}"), more, is_refusal=True)
+        done = [result for result in results if not isinstance(result, BaseException)]
+        if len(agents) == 1 and done:
+            self._tell(join((names[agents[0]], literal(f"{action.verb}")), ": "), done[0])
+        elif done:
+            self._tell(literal(f"{action.verb}"), literal(f"done to {plural(len(done), 'agent')}"))
+
+    def _spawn(self, action: Action) -> None:
+        hosts = self._supervisor.spawners()
+        if self._refuse(action, None) or not hosts:
+            return
+
+        def answered(command: Spawn | None) -> None:
+            if command:
+                self._tell(literal("New agent"), literal("it is being made"))
+                self._start(self._make(command), action.id)
+
+        self.push_screen(SpawnDialog(hosts), answered)
+
+    async def _make(self, command: Spawn) -> None:
+        self._tell(literal("New agent"), await self._supervisor.do(command))
+
+    # Shell
+
+    def _open_shell(self, action: Action, agent: AgentId | None) -> None:
+        if agent and not self._refuse(action, agent):
+            name = self._roster.agents[agent].name
+            self._start(self._attach_shell(self._shell_argv(agent), name), action.id)
+
+    async def _attach_shell(self, argv: list[str], name: Safe) -> None:
+        if is_in_tmux(os.environ):
+            await open_window(argv, name, os.environ)
+            return
+        self._is_away = True
+        try:
+            await take_terminal(self, argv)
+        finally:
+            self._is_away = False
+
+    # Dialogs
+
+    def _open_palette(self) -> None:
+        screen = top(self)
+        commands = []
+        for action in at(screen.PLACE):
+            if action.is_bound and action.id != "palette":
+                denied = self._swarm.deny(action, screen.current())
+                told = f"{key_names(action)} · {action.help}"
+                told += f" · not now: {denied.reason}" if denied else ""
+                run = partial(screen.action_act, action.id)
+                commands.append(SimpleCommand(action.id, run, escape(told)))
+        self.search_commands(commands, "What to do …")
+
+    def _open_themes(self) -> None:
+        commands = [
+            SimpleCommand(name, partial(self._choose_theme, name))
+            for name in sorted(self._themes.palettes)
+        ]
+        self.search_commands(commands, "Theme …")
+
+    def _open_help(self) -> None:
+        screen = top(self)
+
+        def say_why(action: Action) -> str:
+            denied = self._swarm.deny(action, screen.current())
+            return denied.reason if denied else ""
+
+        self.push_screen(help_dialog(screen.PLACE, ink_of(self, "panel"), say_why))
+
+    def _quit(self) -> None:
+        at_work = [agent for agent in self._roster.agents.values() if agent.operation]
+        if not at_work and not self._jobs:
+            self._leave(True)
+            return
+        self.push_screen(Confirm(ask_to_leave(at_work)), self._leave)
+
+    def _leave(self, is_yes: bool | None) -> None:
+        if is_yes:
+            self._write_terminal("\x1b[23;0t")
+            self.exit()

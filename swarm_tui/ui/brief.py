@@ -1,0 +1,75 @@
+"""What one agent is doing, in a few words; the same on tile, row and agent screen."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from rich.style import Style
+
+from swarm_tui.model import Agent, Operation, Power, State
+from swarm_tui.store import History
+from swarm_tui.text import join, literal
+from swarm_tui.ui.figures import render_age, render_percent
+from swarm_tui.ui.glyphs import SPINNER
+from swarm_tui.ui.ink import Ink
+
+SPINNER_FRAMES: Final = len(SPINNER)
+STOPPED: Final = "stopped"
+
+
+def is_off(agent: Agent) -> bool:
+    """Its VM is known not to run, so that there is nothing to measure."""
+    return agent.vm is None or agent.vm.power in (Power.OFF, Power.CRASHED)
+
+
+def age_of(agent: Agent, now: float) -> float | None:
+    """Seconds in its present state, as far as we know."""
+    return None if agent.since is None else now - agent.since
+
+
+def cpu_figure(agent: Agent) -> str:
+    """What stands for its CPU: a percentage, or why there is none."""
+    if is_off(agent):
+        return "off"
+    if agent.vm and agent.vm.power is Power.PAUSED:
+        return STOPPED
+    return render_percent(agent.usage.cpu_percent if agent.usage else None)
+
+
+def cpu_top(agent: Agent, history: History | None) -> float:
+    """The value of a full block in its CPU graphs: all of its vCPUs, or more if it used more."""
+    given = 100.0 * (agent.vm.vcpus or 1) if agent.vm else 100.0
+    peak = (
+        max((value for value in history.cpu_percent if value == value), default=0.0)
+        if (history)
+        else 0.0
+    )
+    return given if peak <= given * 1.1 else math.ceil(peak / 100) * 100.0
+
+
+def render_operation(operation: Operation, frame: int) -> str:
+    """ "⠹ pause: saving memory 43%"."""
+    done = "" if operation.fraction is None else f" {operation.fraction:.0%}"
+    step = f": {operation.step}" if operation.step else ""
+    return f"{SPINNER[frame % SPINNER_FRAMES]} {operation.verb}{step}{done}"
+
+
+def tell(agent: Agent, now: float, frame: int, ink: Ink) -> tuple[str, Style]:
+    """What is to be said beside the state word, and how; empty when there is nothing to say."""
+    if agent.operation:
+        return render_operation(agent.operation, frame), ink.accent
+    match agent.state:
+        case State.LOST:
+            seen = f"last seen {render_age(now - agent.seen)} ago" if agent.seen else ""
+            return join((literal(seen), agent.reason), " · "), ink.faint
+        case State.ASKING:
+            return agent.reason or literal("waits for you"), ink.states[State.ASKING]
+        case State.FAILED:
+            return agent.reason, ink.bad
+        case State.SAVED:
+            return agent.reason or literal("on disk, its RAM is free"), ink.muted
+        case State.RUNNING if agent.reason:
+            return agent.reason, ink.warning
+        case _:
+            return agent.reason or agent.status, ink.muted

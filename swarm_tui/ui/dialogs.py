@@ -1,0 +1,229 @@
+"""What stands in front of a screen until it is answered."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from rich.table import Table
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.visual import VisualType
+from textual.widgets import Button, Input, Static
+
+from swarm_tui.errors import SwarmError
+from swarm_tui.model import HostName, Spawn
+from swarm_tui.text import Safe, literal, sanitize
+from swarm_tui.ui.actions import Action, Place, at, by_section, key_names
+from swarm_tui.ui.field import Field
+from swarm_tui.ui.ink import Ink
+from swarm_tui.ui.question import Question
+
+
+class Confirm(ModalScreen[bool]):
+    """Ask before something is done; answers True only for a clear yes."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "yes", show=False),
+        Binding("n,escape,q", "no", show=False),
+        Binding("left,up,h,k", "app.focus_previous", show=False),
+        Binding("right,down,l,j", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, question: Question) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        question = self._question
+        with Vertical(id="dialog", classes="-grave" if question.is_grave else ""):
+            yield Static(Content(question.title), id="dialog-title")
+            with VerticalScroll(id="dialog-body", can_focus=False):
+                for agent in question.agents:
+                    yield Static(Content(agent), classes="item")
+                for line in question.lines:
+                    yield Static(Content(line), classes="line")
+            if question.typed:
+                yield Static(Content(f"Type “{question.typed}” to go ahead:"), id="dialog-ask")
+                yield Field(id="typed")
+            with Horizontal(id="dialog-keys"):
+                keys = "↵" if question.typed else "y"
+                yield Button(Content(f"{keys}  {question.word}"), id="yes", compact=True)
+                yield Button(Content("esc  leave it"), id="no", compact=True)
+
+    def on_mount(self) -> None:
+        if self._question.typed:
+            self.query_one("#yes", Button).disabled = True
+            self.query_one("#typed", Input).focus()
+        else:
+            self.query_one("#no", Button).focus()
+
+    @property
+    def _may_go_ahead(self) -> bool:
+        typed = self._question.typed
+        return not typed or self.query_one("#typed", Input).value.strip() == typed
+
+    @on(Input.Changed)
+    def _allow(self) -> None:
+        self.query_one("#yes", Button).disabled = not self._may_go_ahead
+
+    @on(Input.Submitted)
+    @on(Button.Pressed, "#yes")
+    def action_yes(self) -> None:
+        if self._may_go_ahead:
+            self.dismiss(True)
+
+    @on(Button.Pressed, "#no")
+    def action_no(self) -> None:
+        self.dismiss(False)
+
+
+class SpawnDialog(ModalScreen[Spawn | None]):
+    """Ask for the name, the task and, where there is a choice, the host of a new agent."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "no", show=False),
+        Binding("up", "app.focus_previous", show=False),
+        Binding("down", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, hosts: Sequence[HostName]) -> None:
+        super().__init__()
+        self._hosts = hosts
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(Content("New agent"), id="dialog-title")
+            yield Static(Content("name"), classes="label")
+            yield Field(id="name", placeholder="the next free name")
+            yield Static(Content("task"), classes="label")
+            yield Field(id="task", placeholder="what it is to do")
+            if len(self._hosts) > 1:
+                yield Static(Content(f"host: {', '.join(self._hosts)}"), classes="label")
+                yield Field(id="host", value=self._hosts[0])
+            yield Static(Content(""), id="dialog-problem")
+            with Horizontal(id="dialog-keys"):
+                yield Button(Content("↵  make it"), id="yes", compact=True)
+                yield Button(Content("esc  leave it"), id="no", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#name", Input).focus()
+
+    @on(Input.Submitted)
+    def _next_or_done(self, event: Input.Submitted) -> None:
+        fields = list(self.query(Field))
+        if event.input is fields[-1]:
+            self._done()
+        else:
+            self.focus_next(Field)
+
+    @on(Button.Pressed, "#yes")
+    def _done(self) -> None:
+        host = self._hosts[0]
+        if len(self._hosts) > 1:
+            host = HostName(self.query_one("#host", Input).value.strip())
+            if host not in self._hosts:
+                problem = self.query_one("#dialog-problem", Static)
+                problem.update(Content(f"There is no host {sanitize(host)}."))
+                self.query_one("#host", Input).focus()
+                return
+        name, task = (
+            self.query_one(f"#{field}", Input).value.strip() for field in ("name", "task")
+        )
+        self.dismiss(Spawn(host, name, task))
+
+    @on(Button.Pressed, "#no")
+    def action_no(self) -> None:
+        self.dismiss(None)
+
+
+class Reading(ModalScreen[None]):
+    """Something to read; any of the usual keys closes it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,enter,question_mark,e", "close", show=False),
+        Binding("j,down", "scroll(1)", show=False),
+        Binding("k,up", "scroll(-1)", show=False),
+        Binding("pagedown,ctrl+d,space", "scroll(10)", show=False),
+        Binding("pageup,ctrl+u", "scroll(-10)", show=False),
+    ]
+
+    def __init__(self, title: str, blocks: Sequence[VisualType], *, kind: str) -> None:
+        super().__init__()
+        self._heading = title
+        self._blocks = blocks
+        self._kind = kind
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog", classes=self._kind):
+            yield Static(Content(self._heading), id="dialog-title")
+            with VerticalScroll(id="dialog-body", can_focus=False):
+                for block in self._blocks:
+                    yield Static(block, markup=False)
+            yield Static(Content("j k scroll   esc close"), id="dialog-hint")
+
+    def action_close(self) -> None:
+        self.dismiss()
+
+    def action_scroll(self, lines: int) -> None:
+        body = self.query_one("#dialog-body", VerticalScroll)
+        body.scroll_to(y=body.scroll_offset.y + lines, animate=False)
+
+
+def help_dialog(place: Place, ink: Ink, say_why: Callable[[Action], str]) -> Reading:
+    """All keys of one screen; `say_why` tells why policy denies one now, or nothing."""
+    blocks: list[VisualType] = []
+    here = at(place)
+    width = max(len(key_names(action)) for action in here)
+    for section, actions in by_section(here).items():
+        table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        table.add_column(width=width + 1, justify="right")
+        table.add_column(ratio=1)
+        for action in actions:
+            why = say_why(action)
+            text = Text(action.help, ink.faint if why else ink.text)
+            if why:
+                text.append(f" — {why}", ink.muted)
+            table.add_row(Text(key_names(action), ink.faint if why else ink.accent), text)
+        blocks += [Content.styled(f"\n{section}", "$text-muted"), table]
+    return Reading("Keys", blocks, kind="-help")
+
+
+def fault_dialog(error: BaseException) -> Reading:
+    """An error in full: what happened, why, what to do, and what it came from."""
+    if isinstance(error, SwarmError):
+        title, told, hint = error.title, error.detail, error.hint
+    else:
+        title = literal("A fault in swarm-tui itself")
+        told = _describe(error)
+        hint = literal("Everything else goes on. Please report this with what you had just done.")
+    came_from = "\n".join(_describe(cause) for cause in _causes(error))
+    blocks: list[VisualType] = []
+    for heading, text in (("Why", told), ("What to do", hint), ("What it came from", came_from)):
+        if text:
+            blocks += [Content.styled(f"\n{heading}", "$text-muted"), Content(text)]
+    return Reading(title, blocks, kind="-grave")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen = {id(error)}
+    cause = error.__cause__
+    while cause is not None and id(cause) not in seen:
+        yield cause
+        seen.add(id(cause))
+        cause = cause.__cause__
+
+
+def _describe(error: BaseException) -> Safe:
+    """Its kind and words, and the place where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    told = error.title if isinstance(error, SwarmError) else str(error)
+    return sanitize(f"{type(error).__name__}: {told}{where}", lines="many", max_cells=400)

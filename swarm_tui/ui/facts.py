@@ -1,0 +1,255 @@
+"""What is known of one agent, number by number with its source, and its graphs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from swarm_tui.model import Agent, Host, Link, Usage
+from swarm_tui.store import History
+from swarm_tui.ui.bar import Inked
+from swarm_tui.ui.brief import age_of, cpu_top, is_off
+from swarm_tui.ui.figures import (
+    NOT_KNOWN,
+    plural,
+    render_age,
+    render_bytes,
+    render_chart,
+    render_count,
+    render_percent,
+    wrap,
+)
+from swarm_tui.ui.ink import Ink, Line, Role, fit_line
+
+_LABEL: Final = 11
+
+
+class Fact(NamedTuple):
+    """One line; an empty label and value make a heading of the source."""
+
+    label: str
+    value: str
+    role: Role = "text"
+    source: str = ""
+
+
+def _when(at: float | None, now: float) -> str:
+    if at is None:
+        return NOT_KNOWN
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    return f"{clock}, {render_age(now - at)} ago"
+
+
+def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
+    """Who it is, where it runs, what it uses."""
+    tag, vm, record = agent.tag, agent.vm, agent.record
+    yield Fact("state", f"{agent.state} for {render_age(age_of(agent, now))}", "strong")
+    if agent.reason:
+        yield Fact("because", agent.reason)
+    yield Fact("task", tag.task or "none given", "text" if tag.task else "faint")
+    if agent.status and agent.status != agent.reason:
+        yield Fact("status", agent.status)
+    yield Fact("owner", tag.owner or NOT_KNOWN, "text" if tag.owner else "faint")
+    yield Fact("made", _when(tag.created, now))
+    if agent.model:
+        yield Fact("model", agent.model, source="told by the agent")
+    if agent.tokens_in or agent.tokens_out:
+        tokens = f"{render_count(agent.tokens_in)} in, {render_count(agent.tokens_out)} out"
+        yield Fact("tokens", tokens, source="told by the agent")
+    yield Fact("", "", source="Where")
+    yield Fact("host", agent.host)
+    if host:
+        yield Fact("", host.uri, "muted")
+        if host.capabilities:
+            able = host.capabilities
+            yield Fact("driver", f"{able.driver} {able.version}")
+    yield Fact("vm", agent.id, "muted")
+    if vm:
+        size = f"{render_bytes(vm.memory_bytes)}, {plural(vm.vcpus, 'vCPU') if vm.vcpus else ''}"
+        yield Fact("size", size.rstrip(", "))
+        yield Fact("seen", _when(agent.seen or None, now))
+        yield Fact("power", f"{vm.power}" + (f", {vm.reason}" if vm.reason else ""))
+        for disk in vm.disks:
+            yield Fact("disk", str(disk), "muted")
+    if tag.address:
+        address = tag.address
+        up: Role = "good" if agent.link is Link.UP else "warning"
+        yield Fact("ssh", f"{address.user}@{address.host}:{address.port}")
+        yield Fact("", f"link {agent.link}", up)
+    else:
+        yield Fact("ssh", "no address known", "faint")
+    if record and record.saved_in:
+        yield Fact("snapshot", record.saved_in)
+        yield Fact("", _when(record.since, now), "muted")
+    yield Fact("", "", source="Uses")
+    yield from _list_usage(agent, host)
+
+
+def _list_usage(agent: Agent, host: Host | None) -> Iterable[Fact]:
+    usage = agent.usage or Usage(at=0.0)
+    sources = host.capabilities.sources if host and host.capabilities else {}
+    missing = host.capabilities.missing if host and host.capabilities else {}
+    off = is_off(agent)
+    for label, value, counter in (
+        ("cpu", _known(usage.cpu_percent, render_percent), "cpu_ns"),
+        ("memory", _known(usage.memory_used, render_bytes), "memory_used"),
+        ("  given", _known(usage.memory_given, render_bytes), "memory_given"),
+        ("  on host", _known(usage.memory_host, render_bytes), "memory_host"),
+        ("net in", _rate(usage.net_received_per_s), "net_received"),
+        ("net out", _rate(usage.net_sent_per_s), "net_sent"),
+        ("disk read", _rate(usage.disk_read_per_s), "disk_read"),
+        ("disk write", _rate(usage.disk_written_per_s), "disk_written"),
+    ):
+        if off:
+            yield Fact(label, "off", "faint")
+        elif value is None:
+            yield Fact(label, NOT_KNOWN, "faint", missing.get(counter, ""))
+        else:
+            yield Fact(label, value, "text", sources.get(counter, ""))
+
+
+def _known(value: float | None, render: Callable[[float | None], str]) -> str | None:
+    return None if value is None else render(value)
+
+
+def _rate(value: float | None) -> str | None:
+    return None if value is None else f"{render_bytes(value)}/s"
+
+
+class Facts(Inked, ScrollView, can_focus=True):
+    """The facts as lines; a long value is wrapped, its source stands behind or beneath it."""
+
+    DEFAULT_CSS = """
+    Facts { overflow-x: hidden; overflow-y: auto; scrollbar-size-vertical: 1; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="facts")
+        self._facts: list[Fact] = []
+        self._rows: list[tuple[tuple[str, Role], ...]] = []
+
+    def show(self, facts: Iterable[Fact]) -> None:
+        """Draw again if anything is another."""
+        fresh = list(facts)
+        if fresh != self._facts:
+            self._facts = fresh
+            self._lay_out()
+
+    def on_resize(self) -> None:
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        width = max(_LABEL + 10, self.scrollable_content_region.width)
+        self._rows = [row for fact in self._facts for row in _rows(fact, width - 1)]
+        self.virtual_size = Size(width, len(self._rows))
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        ink, width = self.ink, self.scrollable_content_region.width
+        number = y + self.scroll_offset.y
+        line: Line = []
+        if number < len(self._rows):
+            line = [Segment(text, getattr(ink, role)) for text, role in self._rows[number]]
+        return Strip(fit_line([Segment(" ", ink.text), *line], width, ink.text), width)
+
+
+def _rows(fact: Fact, width: int) -> Iterable[tuple[tuple[str, Role], ...]]:
+    if not fact.label and not fact.value:
+        yield ()
+        yield ((fact.source, "accent"),)
+        return
+    pieces = wrap(fact.value, width - _LABEL)
+    behind = f"  {fact.source}" if fact.source else ""
+    fits = len(pieces) == 1 and len(fact.value) + len(behind) <= width - _LABEL
+    for place, piece in enumerate(pieces):
+        label = fact.label if place == 0 else ""
+        row: tuple[tuple[str, Role], ...] = ((label.ljust(_LABEL), "faint"), (piece, fact.role))
+        yield (*row, (behind, "faint")) if behind and fits else row
+    if behind and not fits:
+        for piece in wrap(fact.source, width - _LABEL):
+            yield ((" " * _LABEL, "faint"), (piece, "faint"))
+
+
+class Graphs(Inked):
+    """CPU and memory over the last two minutes, side by side."""
+
+    DEFAULT_CSS = """
+    Graphs { height: 6; width: 100%; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="graphs")
+        self._agent: Agent | None = None
+        self._history: History | None = None
+        self._lines: list[Line] = []
+
+    def show(self, agent: Agent, history: History | None) -> None:
+        self._agent, self._history = agent, history
+        self._lines = []
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        if y == 0 or not self._lines:
+            self._lines = self._draw(width, self.size.height)
+        line = self._lines[y] if y < len(self._lines) else []
+        return Strip(fit_line(line, width, self.ink.text), width)
+
+    def _draw(self, width: int, height: int) -> list[Line]:
+        agent, history, ink = self._agent, self._history, self.ink
+        if agent is None:
+            return []
+        half = (width - 5) // 2
+        usage = agent.usage or Usage(at=0.0)
+        top = cpu_top(agent, history)
+        given = usage.memory_given or (agent.vm.memory_bytes if agent.vm else None) or 0
+        off = is_off(agent)
+        left = _chart(
+            ("cpu", "off" if off else render_percent(usage.cpu_percent), f"of {top:.0f}%"),
+            history.cpu_percent if history and not off else (),
+            (half, height, top),
+            ink,
+            ink.cpu,
+        )
+        right = _chart(
+            (
+                "memory",
+                "free" if off else render_bytes(usage.memory_used),
+                f"of {render_bytes(given or None)}",
+            ),
+            history.memory_used if history and not off else (),
+            (half, height, float(given)),
+            ink,
+            ink.memory,
+        )
+        gap = [Segment(" ", ink.text)]
+        return [[*gap, *a, *gap * 3, *b, *gap] for a, b in zip(left, right, strict=True)]
+
+
+def _chart(
+    title: tuple[str, str, str],
+    samples: Iterable[float],
+    size: tuple[int, int, float],
+    ink: Ink,
+    style: Style,
+) -> list[Line]:
+    width, height, top = size
+    label, value, limit = title
+    head = [
+        Segment(f"{label} ", ink.faint),
+        Segment(value, ink.strong),
+        Segment(f" {limit}", ink.faint),
+    ]
+    rows = render_chart(list(samples), width, height - 2, top)
+    return [
+        fit_line(head, width, ink.text),
+        *([Segment(row, style)] for row in rows),
+        [Segment("─" * width, ink.line)],
+    ]

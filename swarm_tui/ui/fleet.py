@@ -1,0 +1,319 @@
+"""The fleet: who waits for a human, and what everybody else is doing."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar, Final
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.widgets import Input
+
+from swarm_tui.model import AgentId, Host, HostState
+from swarm_tui.text import sanitize
+from swarm_tui.ui.actions import bindings
+from swarm_tui.ui.bar import Bar
+from swarm_tui.ui.field import Field
+from swarm_tui.ui.figures import plural, render_age, render_count, wrap
+from swarm_tui.ui.glyphs import STATE_GLYPHS
+from swarm_tui.ui.grid import Grid, TableHead, View
+from swarm_tui.ui.ink import Ink, Line, Role
+from swarm_tui.ui.roster import URGENCY, Group, Order, Roster
+from swarm_tui.ui.screen import Context, SwarmScreen
+
+_NOTICES_AT_MOST: Final = 3
+"""Lines for hosts that are not up."""
+
+_Row = tuple[tuple[str, Role], ...]
+
+
+class Summary(Bar):
+    """The first line: how many are in each state, how the list is shown, and the time."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(id="summary")
+        self._swarm = context
+        self._shown: object = None
+        self.selected = 0
+
+    def update(self) -> None:
+        """Draw again if anything on it changed."""
+        roster = self._swarm.roster
+        hosts = self._swarm.store.hosts()
+        shown = (
+            dict(roster.counts),
+            (roster.order, roster.group, roster.filter, len(roster)),
+            self.selected,
+            [host.state for host in hosts],
+            int(self._swarm.now()) // 60,
+        )
+        if shown != self._shown:
+            self._shown = shown
+            self.refresh()
+
+    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
+        right = self._right(ink, width)
+        room = width - sum(segment.cell_length for segment in right)
+        return self._left(ink, room), right
+
+    def _left(self, ink: Ink, room: int) -> Line:
+        counts = self._swarm.roster.counts
+        present = [state for state in URGENCY if counts[state]]
+        line: Line = [Segment(" ", ink.text)]
+        room -= 1 + sum(len(f"◆ {counts[state]:,}  ") for state in present)
+        for state in present:  # the words of the most urgent ones, as far as there is room
+            line.append(
+                Segment(f"{STATE_GLYPHS[state]} {render_count(counts[state])}", ink.states[state])
+            )
+            word = f" {state}"
+            room -= len(word)
+            line.append(Segment(f"{word if room >= 0 else ''}  ", ink.muted))
+        if not present:
+            line.append(Segment("no agents", ink.muted))
+        return line
+
+    def _right(self, ink: Ink, width: int) -> Line:
+        roster = self._swarm.roster
+        parts: Line = []
+        if self.selected:
+            parts.append(Segment(f"{render_count(self.selected)} selected", ink.accent))
+        if roster.filter:
+            shown = f"/{sanitize(roster.filter, max_cells=20)} {render_count(len(roster))} shown"
+            parts.append(Segment(shown, ink.accent))
+        if roster.order is not Order.ATTENTION:
+            parts.append(Segment(f"by {roster.order}", ink.muted))
+        if roster.group is not Group.NONE and width >= 100:
+            parts.append(Segment(f"grouped by {roster.group}", ink.muted))
+        hosts = self._swarm.store.hosts()
+        up = sum(host.state is HostState.UP for host in hosts)
+        if hosts and (width >= 100 or up < len(hosts)):
+            style = ink.muted if up == len(hosts) else ink.bad
+            parts.append(Segment(f"{up}/{len(hosts)} hosts up", style))
+        if self._swarm.banner:
+            parts.append(Segment(self._swarm.banner, ink.warning))
+        if width >= 60:
+            clock = time.strftime("%H:%M", time.localtime(self._swarm.now()))
+            parts.append(Segment(clock, ink.muted))
+        line: Line = []
+        for part in parts:
+            line += [Segment("  ", ink.text), part]
+        return [*line, Segment(" ", ink.text)]
+
+
+class HostNotices(Bar):
+    """A few lines about the hosts that are not up: why, and what happens next."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(id="hosts")
+        self._swarm = context
+        self._rows: list[_Row] = []
+
+    def update(self) -> None:
+        hosts = [host for host in self._swarm.store.hosts() if host.state is not HostState.UP]
+        shown = hosts if len(hosts) <= _NOTICES_AT_MOST else hosts[: _NOTICES_AT_MOST - 1]
+        rows: list[_Row] = []
+        for host in shown:
+            rows += self._tell(host, _NOTICES_AT_MOST // len(hosts))
+        if more := len(hosts) - len(shown):
+            rows.append(((f" … and {plural(more, 'more host')} not up", "bad"),))
+        if rows != self._rows:
+            self._rows = rows
+            self.display = bool(rows)
+            self.styles.height = len(rows)
+            self.refresh()
+
+    def _tell(self, host: Host, lines: int) -> list[_Row]:
+        """One line, or more where there is room for the whole of a long reason."""
+        if host.state is HostState.CONNECTING:
+            said = f"  connecting to {host.uri}"
+            return [((" … ", "muted"), (host.name, "text"), (said, "muted"))]
+        age = render_age(self._swarm.now() - host.since)
+        head: _Row = ((" ○ ", "bad"), (host.name, "strong"), (f"  out of reach for {age}", "bad"))
+        width = self.app.size.width - 4
+        reason = host.detail.replace("\n", " ")
+        if lines < 2 or sum(cell_len(text) for text, _ in head) + cell_len(reason) < width:
+            return [(*head, (f"  {reason}", "text"))]
+        pieces = wrap(reason, width)[: lines - 1]
+        return [head, *(((f"   {piece}", "text"),) for piece in pieces)]
+
+    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
+        row = self._rows[y] if y < len(self._rows) else ()
+        return [Segment(text, getattr(ink, role)) for text, role in row], []
+
+
+class FleetScreen(SwarmScreen):
+    """All agents, as tiles or as a table."""
+
+    PLACE = "fleet"
+    BINDINGS: ClassVar[list[BindingType]] = bindings("fleet")
+
+    def __init__(self, context: Context, view: View) -> None:
+        super().__init__(context)
+        self._roster: Roster = context.roster
+        self.grid = Grid(
+            context.store, context.roster, view=view, now=context.now, monotonic=context.monotonic
+        )
+        self._head = TableHead(id="head")
+        self._summary = Summary(context)
+        self._hosts = HostNotices(context)
+        self._input = Field(id="filter", placeholder="words; !word: without")
+        self._second = 0
+
+    def compose(self) -> ComposeResult:
+        yield self._summary
+        yield self._hosts
+        yield self._head
+        yield self.grid
+        yield self._input
+        yield self.footer
+
+    def on_mount(self) -> None:
+        self._input.display = False
+        self._head.display = self.grid.view is View.TABLE
+        self.grid.focus()
+        self.catch_up()
+
+    def targets(self) -> list[AgentId]:
+        if self.grid.selected:
+            return self._roster.in_order(self.grid.selected)
+        return [self.grid.cursor] if self.grid.cursor else []
+
+    def current(self) -> AgentId | None:
+        return self.grid.cursor
+
+    def is_steady(self) -> bool:
+        return bool(self.grid.selected) or self.grid.is_steady()
+
+    def drop_selection(self) -> None:
+        self.grid.select(())
+        self._show_keys()
+        self._show_summary()
+
+    def on_resize(self) -> None:
+        self._hosts.update()
+
+    # News
+
+    def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
+        if rearranged:
+            self.grid.show()
+        else:
+            self.grid.tick(dirty)
+        second = int(self.context.now())
+        if hosts_changed or second != self._second:
+            self._second = second
+            self._hosts.update()
+            self._explain_nothing()
+        if dirty or hosts_changed:
+            self._show_keys()
+        self._show_summary()
+
+    def catch_up(self) -> None:
+        self.grid.show(asked_for=True)
+        self._hosts.update()
+        self._explain_nothing()
+        self._show_keys()
+        self._show_summary()
+
+    @on(Grid.Moved)
+    def _show_keys(self) -> None:
+        self.show_keys({"logs": "l" if self.grid.view is View.TABLE else "L"})
+
+    def _show_summary(self) -> None:
+        self._summary.selected = len(self.grid.selected)
+        self._summary.update()
+
+    def _explain_nothing(self) -> None:
+        hosts = self.context.store.hosts()
+        up = [host for host in hosts if host.state is HostState.UP]
+        if self._roster.agents:
+            told = ("No agent matches the filter", "esc shows all of them")
+        elif up:
+            makes = self.context.supervisor.spawners()
+            told = ("No agents yet", "n makes one" if makes else "swarm-tui spawn makes one")
+        elif any(host.state is HostState.CONNECTING for host in hosts) or not hosts:
+            told = ("Connecting", "agents appear as their host answers")
+        else:
+            told = ("No host can be reached", "it is tried again and again; swarm-tui doctor")
+        self.grid.explain_nothing(*told)
+
+    # Actions
+
+    def do_back(self) -> None:
+        if self._input.has_focus or (self._roster.filter and not self.grid.selected):
+            self._close_filter()
+            self._choose(filter="")
+        else:
+            self.drop_selection()
+
+    def do_filter(self) -> None:
+        self._input.display = True
+        self._input.value = self._roster.filter
+        self._input.focus()
+
+    def do_select(self) -> None:
+        if self.grid.cursor:
+            self.grid.toggle(self.grid.cursor)
+            self._show_keys()
+            self._show_summary()
+
+    def do_select_all(self) -> None:
+        shown = {agent for section in self._roster.sections for agent in section.ids}
+        self.grid.select(() if self.grid.selected >= shown else shown)
+        self._show_keys()
+        self._show_summary()
+
+    def do_view(self) -> None:
+        view = View.TABLE if self.grid.view is View.TILES else View.TILES
+        self._head.display = view is View.TABLE
+        self.grid.choose_view(view)
+        self._show_keys()
+
+    def do_sort(self) -> None:
+        orders = list(Order)
+        self._choose(order=orders[(orders.index(self._roster.order) + 1) % len(orders)])
+        self.footer.say(f"sorted by {self._roster.order}")
+
+    def do_group(self) -> None:
+        groups = list(Group)
+        self._choose(group=groups[(groups.index(self._roster.group) + 1) % len(groups)])
+        self.footer.say(
+            "not grouped"
+            if self._roster.group is Group.NONE
+            else f"grouped by {self._roster.group}"
+        )
+
+    def do_next_waiting(self) -> None:
+        agent = self._roster.next_asking(self.grid.cursor)
+        if agent is None:
+            self.footer.say("nobody waits for you")
+            return
+        if agent not in self._roster:
+            self._choose(filter="")
+        self.grid.move_to(agent)
+
+    def _choose(
+        self, *, order: Order | None = None, group: Group | None = None, filter: str | None = None
+    ) -> None:
+        self._roster.choose(self.context.monotonic(), order=order, group=group, filter=filter)
+        self.catch_up()
+
+    def _close_filter(self) -> None:
+        self._input.display = False
+        self.grid.focus()
+
+    @on(Input.Changed)
+    def _filter_as_typed(self, event: Input.Changed) -> None:
+        if self._input.has_focus and event.value != self._roster.filter:
+            self._choose(filter=event.value)
+
+    @on(Input.Submitted)
+    def _keep_filter(self) -> None:
+        self._close_filter()
+
+    @on(Grid.Opened)
+    def _open(self) -> None:
+        self.action_act("open")

@@ -1,0 +1,124 @@
+"""The base of the two screens: keys of the one table, dispatched in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from textual.app import App
+from textual.message import Message
+from textual.screen import Screen
+
+from swarm_tui.model import AgentId
+from swarm_tui.policy import Deny
+from swarm_tui.store import Store
+from swarm_tui.supervisor import Supervisor
+from swarm_tui.text import Safe
+from swarm_tui.ui.actions import BY_ID, Action, Place, at
+from swarm_tui.ui.bar import Footer
+from swarm_tui.ui.roster import Roster
+
+_ASKED_AT_MOST = 50
+"""Of a large selection, so many are asked about for greying a key; all are when it is pressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the screens share."""
+
+    supervisor: Supervisor
+    roster: Roster
+    now: Callable[[], float]
+    """Wall clock, Unix seconds; what is shown."""
+    monotonic: Callable[[], float]
+    banner: Safe
+
+    @property
+    def store(self) -> Store:
+        return self.supervisor.store
+
+    def deny(self, action: Action, agent: AgentId | None) -> Deny | None:
+        """Why policy refuses a verb now; None when it does not."""
+        if action.verb is None:
+            return None
+        decision = self.supervisor.may(action.verb, agent, is_quick=action.is_quick)
+        return decision if isinstance(decision, Deny) else None
+
+
+class Act(Message):
+    """A person wants something that is not of one screen alone."""
+
+    def __init__(self, action: Action, targets: list[AgentId], current: AgentId | None) -> None:
+        super().__init__()
+        self.action = action
+        self.targets = targets
+        self.current = current
+
+
+class SwarmScreen(Screen[None]):
+    """A screen with a footer. An action is done by its method `do_<id>`, else by the app."""
+
+    PLACE: ClassVar[Place]
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        self.footer = Footer(at(self.PLACE), id="footer")
+
+    def targets(self) -> list[AgentId]:
+        """The agents that a verb would be done to."""
+        raise NotImplementedError
+
+    def current(self) -> AgentId | None:
+        """The agent under the cursor, or the one that is shown."""
+        raise NotImplementedError
+
+    def is_steady(self) -> bool:
+        """False for a moment after another agent came under the cursor by itself."""
+        return True
+
+    def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
+        """News, ten times a second; `rearranged`: the roster has another arrangement."""
+        raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """Back on top: show all anew."""
+        raise NotImplementedError
+
+    def on_screen_resume(self) -> None:
+        self.catch_up()
+
+    def drop_selection(self) -> None:
+        """A verb has been started on all that were selected."""
+
+    def action_act(self, action_id: str) -> None:
+        action = BY_ID[action_id]
+        if action.acts_on_agent and not self.is_steady():
+            self.footer.say("the list moved: press again")
+            return
+        own = getattr(self, f"do_{action_id.replace('-', '_')}", None)
+        if own:
+            own()
+        else:
+            self.post_message(Act(action, self.targets(), self.current()))
+
+    def on_footer_pressed(self, message: Footer.Pressed) -> None:
+        self.action_act(message.action)
+
+    def show_keys(self, keys: dict[str, str]) -> None:
+        """Grey what policy denies for all that a verb would be done to."""
+        targets: list[AgentId | None] = [*self.targets()[:_ASKED_AT_MOST]] or [None]
+        denied = frozenset(
+            action.id
+            for action in at(self.PLACE)
+            if action.label
+            and action.verb
+            and all(self.context.deny(action, target) for target in targets)
+        )
+        self.footer.show(denied, keys)
+
+
+def top(app: App[Any]) -> SwarmScreen:
+    """The uppermost of our screens, below any dialog."""
+    return next(screen for screen in reversed(app.screen_stack) if isinstance(screen, SwarmScreen))
