@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from swarm_tui.config import Loaded
 from swarm_tui.errors import SwarmError
 from swarm_tui.text import EMPTY, Safe, sanitize
+
+SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Programs that Debian keeps out of a user's PATH."""
 
 
 class Level(StrEnum):
@@ -40,9 +44,7 @@ class Ground:
     uid: int
 
     def find(self, program: str) -> Path | None:
-        """A program's path; also where Debian keeps those that users do not have in PATH."""
-        path = self.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
-        found = shutil.which(program, path=path)
+        found = shutil.which(program, path=f"{self.environ.get('PATH', os.defpath)}:{SBIN}")
         return Path(found) if found else None
 
     def lack(self, name: str, what: str, why: str, remedy: str = "") -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,11 @@ from swarm_tui.ports import Hypervisor
 
 _SOCKETS: Final = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
 _DAEMONS: Final = ("libvirtd", "virtqemud")
-_DRIVERS: Final = ("usr/lib/*/libvirt", "usr/lib64/libvirt", "usr/lib/libvirt")
+_DRIVERS: Final = tuple(
+    f"usr/{place}/libvirt/connection-driver/libvirt_driver_qemu.so"
+    for place in ("lib/*", "lib64", "lib")
+)
+_QEMU_USER: Final = "libvirt-qemu"
 
 
 def daemon(ground: Ground) -> Iterator[Finding]:
@@ -31,15 +36,20 @@ def daemon(ground: Ground) -> Iterator[Finding]:
             ground.install("libvirt-daemon", "libvirt-daemon-driver-qemu"),
         )
         return
-    if not any(
-        any(Path("/").glob(f"{folder}/connection-driver/libvirt_driver_qemu.so"))
-        for folder in _DRIVERS
-    ):
+    driver = next((file for place in _DRIVERS for file in Path("/").glob(place)), None)
+    if driver is None:
         yield ground.lack(
             "libvirt's QEMU driver",
             "not installed",
             "The daemon cannot run QEMU without it.",
             ground.install("libvirt-daemon-driver-qemu"),
+        )
+    elif ground.uid == 0 and _lacks_qemu_user(driver):
+        yield ground.lack(
+            "libvirt's QEMU driver",
+            f"there is no user {_QEMU_USER}",
+            "As root, the driver runs QEMU as that user and does not load without it.",
+            ground.install("libvirt-daemon-system", "libvirt-daemon-system-sysv"),
         )
     if not sockets:
         yield ok("libvirt", f"{programs[0]}; it is started when it is needed")
@@ -54,6 +64,15 @@ def daemon(ground: Ground) -> Iterator[Finding]:
         )
     else:
         yield ok("libvirt", f"{programs[0]}; a daemon of your own is used (qemu:///session)")
+
+
+def _lacks_qemu_user(driver: Path) -> bool:
+    """In Debian 12 another package makes that user than the one that holds the driver."""
+    try:
+        pwd.getpwnam(_QEMU_USER)
+    except KeyError:
+        return _QEMU_USER.encode() in driver.read_bytes()
+    return False
 
 
 def hosts(ground: Ground) -> Iterator[Finding]:

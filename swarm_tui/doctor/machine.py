@@ -62,17 +62,17 @@ def _first_line(program: Path, option: str) -> str:
 
 
 def image_tools(ground: Ground) -> Iterator[Finding]:
-    from swarm_tui.local.image import PROGRAMS
+    from swarm_tui.local.programs import PROGRAMS
 
-    missing = {
-        program: package for program, package in PROGRAMS.items() if not ground.find(program)
-    }
+    missing = [program for program in PROGRAMS if not ground.find(program)]
+    if ground.uid == 0 and "fakeroot" in missing:
+        missing.remove("fakeroot")  # root needs no pretence
     if missing:
         yield ground.lack(
             "guest image",
             f"cannot be built: no {', '.join(missing)}",
             "The local swarm's image is built from Debian packages with them.",
-            ground.install(*sorted(set(missing.values()))),
+            ground.install(*sorted({PROGRAMS[program] for program in missing})),
         )
     elif not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
         yield ground.lack(
