@@ -52,6 +52,11 @@ missing_from() { # LIST: the packages of those needs that are not met
   done <<<"$1"
 }
 
+lacks_qemu_user() { # as root, Debian's driver runs QEMU as that user and does not load without it
+  [ "$(id -u)" = 0 ] && ! getent passwd libvirt-qemu >/dev/null &&
+    grep -qs libvirt-qemu /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so
+}
+
 lacks_lists() { # the guest image is made of Debian packages, which apt finds by its lists
   command -v apt-get >/dev/null && ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null
 }
@@ -142,6 +147,11 @@ set_up() { # GROUP: demo or test; returns when everything is there
     mapfile -t -O ${#packages[@]} packages < <(build_needs "${python:-false}")
   fi
   if [ ${#packages[@]} != 0 ] || lacks_lists; then
+    install_packages "${packages[@]}"
+  fi
+  if lacks_qemu_user; then # Debian 12 makes it with another package than the driver's
+    packages=(libvirt-daemon-system)
+    [ -d /run/systemd/system ] || packages+=(libvirt-daemon-system-sysv)
     install_packages "${packages[@]}"
   fi
   if [ $made = no ]; then
