@@ -1,0 +1,226 @@
+"""The simulated swarm's side of `ports.Guest`: SSH into guests that are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Final
+
+from swarm_tui.adapters.simulated.life import LINE_BYTES
+from swarm_tui.adapters.simulated.world import Machine, World
+from swarm_tui.errors import GuestUnreachable
+from swarm_tui.model import Address, Completed, EventBatch, Message
+
+_NOT_FOUND: Final = 127
+_WELCOME: Final = (
+    "This is a simulated agent; nothing runs here.\n"
+    "A few commands answer (cat, echo, hostname, uptime, true, false); exit or Ctrl-D leaves.\n"
+)
+
+
+class SimulatedGuest:
+    """Reaches every guest of the simulated swarm by its address."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._is_closed = False
+
+    async def events(self, address: Address, offset: int) -> AsyncIterator[EventBatch]:
+        machine = await self._connect(address, "events")
+        link = machine.link
+        is_first = True
+        while True:
+            batch = machine.life.read(offset)
+            offset = batch.offset
+            if batch.events or batch.dropped or is_first:
+                is_first = False
+                yield batch
+            else:
+                await self._world.change(machine)
+            self._check(machine, link)
+            self._world.live(machine)
+
+    async def traffic(self, address: Address, interval_s: float) -> AsyncIterator[tuple[int, int]]:
+        machine = await self._connect(address, "traffic")
+        link = machine.link
+        while True:
+            now = self._world.clock.monotonic()
+            if machine.is_running:
+                counters = machine.life.counters(now, None)
+                yield counters.net_received or 0, counters.net_sent or 0
+            await self._world.until(now + interval_s)
+            self._check(machine, link)
+
+    async def freeze(self, address: Address, timeout_s: float) -> None:
+        machine = await self._reach(address, "freeze", timeout_s)
+        machine.is_frozen = True
+        self._world.pace(machine)
+
+    async def thaw(self, address: Address, timeout_s: float) -> None:
+        machine = await self._reach(address, "thaw", timeout_s)
+        if machine.is_frozen:
+            machine.is_frozen = False
+            self._world.pace(machine)
+
+    async def refresh(self, address: Address, timeout_s: float) -> None:
+        await self._reach(address, "refresh", timeout_s)
+
+    async def deliver(self, address: Address, message: Message, timeout_s: float) -> None:
+        machine = await self._reach(address, "deliver", timeout_s)
+        now = self._world.clock.monotonic()
+        if message.kind == "verdict":
+            machine.life.answer(message.verdict, message.text, now)
+        else:
+            machine.life.note(message.text, now)
+        self._world.poke(machine)
+
+    async def run(
+        self, address: Address, script: str, *, stdin: bytes = b"", timeout_s: float
+    ) -> Completed:
+        """Answers a few commands, one a line; any other ends with status 127."""
+        machine = await self._reach(address, "run", timeout_s)
+        output, errors, status = "", "", 0
+        for line in script.splitlines():
+            said, complaint, status = self._answer(machine, line, stdin)
+            output += said
+            errors += complaint
+            if status == _NOT_FOUND:
+                break
+        return Completed(status, output.encode(), errors.encode())
+
+    async def shell(self, address: Address, command: str | None, user: str | None) -> int:
+        """A pretend shell that says so; with `command`, what `run` would say."""
+        machine = await self._reach(address, "shell", 0.0)
+        if command is not None:
+            return self._print(machine, command)
+        sys.stdout.write(_WELCOME)
+        status = 0
+        # Ctrl-C clears the line, as a shell's would, and does not end the whole program.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            while True:
+                sys.stdout.write(f"{machine.vm.name} (simulated) $ ")
+                sys.stdout.flush()
+                line = await asyncio.to_thread(sys.stdin.readline)
+                if not line:
+                    sys.stdout.write("\n")
+                    return status
+                words = line.split()
+                if words and words[0] in ("exit", "logout"):
+                    return int(words[1]) & 255 if words[1:] and words[1].isdecimal() else status
+                status = self._print(machine, line) if words else status
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    async def forget(self, address: Address) -> None:
+        machine = self._world.machine_at(address)
+        if machine:
+            self._world.cut(machine)
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for machine in self._world.machines():
+            self._world.cut(machine)
+
+    # Reaching a guest
+
+    async def _connect(self, address: Address, call: str) -> Machine:
+        """Wait until the guest has booted, as a connection's first packets would."""
+        await self._world.sleep(call)
+        self._world.fail(call)
+        while True:
+            machine = self._world.machine_at(address)
+            if machine:
+                self._world.live(machine)
+            if machine is None or not machine.is_active:
+                raise _unreachable("connection refused")
+            self._check(machine, machine.link)
+            if machine.boots_until <= self._world.clock.monotonic():
+                return machine
+            await self._world.until(machine.boots_until)
+
+    async def _reach(self, address: Address, call: str, timeout_s: float) -> Machine:
+        """As `_connect`, for a command: a VM whose vCPUs stand still does not answer in time."""
+        machine = await self._connect(address, call)
+        if not machine.is_running:
+            await self._world.until(self._world.clock.monotonic() + timeout_s)
+            if not machine.is_running:
+                raise _unreachable(f"no answer in {timeout_s:g} s; its vCPUs are stopped")
+        return machine
+
+    def _check(self, machine: Machine, link: object) -> None:
+        if self._is_closed:
+            raise _unreachable("the connection was closed")
+        if machine.site.is_lost:
+            raise _unreachable("no route to host")
+        if machine.is_cut:
+            raise _unreachable("connection refused")
+        if machine.link is not link:
+            raise _unreachable("the connection was cut")
+
+    # Commands
+
+    def _answer(self, machine: Machine, line: str, stdin: bytes) -> tuple[str, str, int]:
+        """Standard output, standard error and status of one command."""
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            return "", f"sh: {error}\n", 2
+        if not words:
+            return "", "", 0
+        name, *arguments = words
+        match name:
+            case "true" | "false":
+                return "", "", int(name == "false")
+            case "echo":
+                return " ".join(arguments) + "\n", "", 0
+            case "hostname":
+                return f"{machine.vm.name}\n", "", 0
+            case "uptime":
+                return self._file(machine, "/proc/uptime") or "", "", 0
+            case "cat" if not arguments:
+                return stdin.decode(errors="replace"), "", 0
+            case "cat":
+                files = [(path, self._file(machine, path)) for path in arguments]
+                missing = "".join(
+                    f"cat: {path}: not in this simulated guest\n"
+                    for path, text in files
+                    if not text
+                )
+                return "".join(text for _, text in files if text), missing, int(bool(missing))
+        return "", f"sh: {name}: this is a simulated agent; nothing runs here\n", _NOT_FOUND
+
+    def _file(self, machine: Machine, path: str) -> str | None:
+        life, now = machine.life, self._world.clock.monotonic()
+        life.live(now)
+        match path:
+            case "/run/swarm/counter":
+                return f"{int(life.position(now))}\n"
+            case "/proc/uptime":
+                return f"{life.position(now):.2f} 0.00\n"
+            case "/etc/hostname":
+                return f"{machine.vm.name}\n"
+            case "/etc/machine-id":
+                return machine.vm.id.replace("-", "") + "\n"
+            case "/run/swarm/task":
+                return f"{machine.vm.tag.task}\n"
+            case "/run/swarm/events.jsonl":
+                events = life.read(0).events
+                lines = [json.dumps({"kind": event.kind, "text": event.text}) for event in events]
+                return "".join(f"{line:{LINE_BYTES - 1}}\n" for line in lines)
+        return None
+
+    def _print(self, machine: Machine, line: str) -> int:
+        said, complaint, status = self._answer(machine, line, b"")
+        sys.stdout.write(said)
+        sys.stderr.write(complaint)
+        sys.stdout.flush()
+        return status
+
+
+def _unreachable(why: str) -> GuestUnreachable:
+    return GuestUnreachable("The simulated guest is out of reach", why)
