@@ -55,18 +55,17 @@ class SimulatedSwarm:
         if clock is None:
             self._world.set_real_pace()
         self._guest = SimulatedGuest(self._world)
-        self._hypervisors = [SimulatedHypervisor(self._world, site) for site in self._world.sites]
-        self._spawners = [SimulatedSpawner(self._world, site) for site in self._world.sites]
 
     @property
     def guest(self) -> SimulatedGuest:
         return self._guest
 
     def hypervisor(self, host: int = 0) -> SimulatedHypervisor:
-        return self._hypervisors[host]
+        """A connection to a host, not open yet; another one at each call."""
+        return SimulatedHypervisor(self._world, self._world.sites[host])
 
     def spawner(self, host: int = 0) -> SimulatedSpawner:
-        return self._spawners[host]
+        return SimulatedSpawner(self._world, self._world.sites[host])
 
     def ids(self) -> list[AgentId]:
         """All agents, in the order in which they were made."""

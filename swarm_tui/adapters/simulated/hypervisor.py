@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,14 @@ from typing import Any, Final
 from swarm_tui.adapters.simulated.life import Life
 from swarm_tui.adapters.simulated.world import BOOT_S, Machine, Site, World, gone, unreachable
 from swarm_tui.durable import storage
-from swarm_tui.errors import HostUnreachable, Refused, SnapshotError, SwarmError
+from swarm_tui.errors import (
+    HostError,
+    HostUnreachable,
+    Refused,
+    SnapshotError,
+    StorageFull,
+    SwarmError,
+)
 from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Power, Vm
 from swarm_tui.ports import HostFacts, Progress, Spawned
 from swarm_tui.text import literal
@@ -163,13 +171,13 @@ class SimulatedHypervisor:
 
     async def restore(self, agent: AgentId, target: Path) -> None:
         machine = await self._find("restore", agent)
-        if machine.is_active:
-            raise Refused("Cannot restore the VM", "it is running")
         saved = _read(target)
         if saved["agent"] != agent:
             raise SnapshotError(
                 "The saved memory is of another agent", f"{target} is of {saved['agent']}."
             )
+        if machine.is_active:
+            raise Refused("Cannot restore the VM", "it is running")
         self._load(machine, saved)
         self._world.turn(machine, Power.RUNNING, "restored", "started", "resumed")
 
@@ -181,7 +189,10 @@ class SimulatedHypervisor:
 
     async def fork(self, definition: str, checkpoint: str) -> AgentId:
         await self._begin("fork")
-        saved = _parse(checkpoint, "the checkpoint")
+        try:
+            saved = _parse(checkpoint, "The checkpoint")
+        except SnapshotError as error:
+            raise HostError("Cannot fork the VM", error.detail) from error
         machine = self._world.define(self._site, definition)
         if machine.is_active:
             raise Refused("Cannot fork the VM", "the new one is running already")
@@ -247,13 +258,17 @@ class SimulatedConsole:
         world.poke(machine)
 
     async def read(self) -> AsyncIterator[bytes]:
-        while self._machine.console is self._token:
-            if self._output.empty():
+        while True:
+            if not self._output.empty():
+                yield self._output.get_nowait()
+            elif self._machine.console is self._token:
                 await self._world.change(self._machine)
             else:
-                yield self._output.get_nowait()
+                return
 
     async def write(self, data: bytes) -> None:
+        if self._machine.console is not self._token:
+            raise HostError("The console is closed", "the VM stopped, or another took the console")
         echoed = data.replace(b"\r", b"\r\n")
         if b"\r" in data or b"\n" in data:
             echoed += b"simulated: nobody logs in here\r\n" + _prompt(self._machine.vm)
@@ -297,8 +312,13 @@ def _exists(target: Path) -> bool:
 
 
 def _write(target: Path, content: str) -> None:
-    with storage("save the simulated memory"), open(target, "x") as file:
-        file.write(content)
+    try:
+        with open(target, "x") as file:
+            file.write(content)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("No room to save the VM", str(error)) from error
+        raise HostError("Cannot save the VM", str(error)) from error
 
 
 def _read(target: Path) -> dict[str, Any]:
