@@ -245,7 +245,8 @@ def _precompile(root: Path) -> None:
 
 
 def _seed(workspace: Path) -> str:
-    """Make the workspace a git repository with one commit, the same on every machine."""
+    """Make the agents' project as a git repository of one commit, the same on every machine."""
+    make_folder(workspace)
     variables = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
     for role in ("AUTHOR", "COMMITTER"):
         variables[f"GIT_{role}_NAME"] = "swarm"
@@ -256,7 +257,7 @@ def _seed(workspace: Path) -> str:
         return run(["git", *arguments], cwd=workspace, variables=variables).decode().strip()
 
     git("init", "-q", "--template=", "--object-format=sha1", "--initial-branch=main")
-    git("add", "--all")
+    git("apply", "--index", "-p0", str(_GUEST / "workspace.patch"))
     git("commit", "-q", "-m", "Convert lengths, masses and temperatures")
     return git("rev-parse", "HEAD")
 

@@ -37,6 +37,7 @@ _WANTED: Final = (
     "busybox-static",
     "dropbear-bin",
     "git",
+    "libc-bin",
     "ncurses-base",
     "python3-minimal",
 )
@@ -54,7 +55,9 @@ _LEFT_OUT: Final = (
     "./etc/default",
     "./etc/init.d",
     "./etc/skel",
+    "./sbin/ldconfig",
     "./usr/bin/git-shell",
+    "./usr/bin/localedef",
     "./usr/bin/scalar",
     "./usr/lib/git-core/git-daemon",
     "./usr/lib/git-core/git-http*",
@@ -78,6 +81,7 @@ _LEFT_OUT: Final = (
     "./usr/share/menu",
     "./usr/share/perl5",
     "./usr/share/python3",
+    "./usr/sbin/ldconfig",
 )
 
 
