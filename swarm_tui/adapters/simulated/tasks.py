@@ -9,7 +9,7 @@ from typing import Final
 @dataclass(frozen=True, slots=True)
 class Task:
     slug: str
-    """The agent's name is made of it."""
+    """The agent's name is made of it; short, so that a number after it still fits on a tile."""
     text: str
     files: tuple[str, ...]
     test: str
@@ -18,21 +18,21 @@ class Task:
 
 TASKS: Final = (
     Task(
-        "orders-paging",
+        "paging",
         "Page the orders API by cursor instead of by offset",
         ("api/orders.py", "db/cursor.py", "api/schema.py"),
         "tests/api/test_orders.py",
         "next_cursor",
     ),
     Task(
-        "login-lockout",
+        "lockout",
         "Lock an account for ten minutes after five failed logins",
         ("auth/login.py", "auth/attempts.py", "settings.py"),
         "tests/auth/test_login.py",
         "is_locked",
     ),
     Task(
-        "invoice-rounding",
+        "rounding",
         "Fix the cent that invoices lose when discounts are split",
         ("billing/invoice.py", "billing/money.py"),
         "tests/billing/test_rounding.py",
@@ -53,7 +53,7 @@ TASKS: Final = (
         "useTheme",
     ),
     Task(
-        "flaky-cache",
+        "flaky-test",
         "Find out why test_cache fails once in fifty runs",
         ("cache/store.py", "cache/expiry.py"),
         "tests/cache/test_expiry.py",
@@ -67,35 +67,35 @@ TASKS: Final = (
         "take_token",
     ),
     Task(
-        "search-typos",
+        "typos",
         "Let product search forgive one typo",
         ("search/index.py", "search/distance.py"),
         "tests/search/test_fuzzy.py",
         "within_one_edit",
     ),
     Task(
-        "retry-webhooks",
+        "webhooks",
         "Send failed webhooks again, with back-off and a dead letter box",
         ("hooks/sender.py", "hooks/queue.py", "db/migrations/0042.sql"),
         "tests/hooks/test_retry.py",
         "next_attempt",
     ),
     Task(
-        "typed-config",
+        "config",
         "Type the configuration and refuse unknown keys",
         ("config/model.py", "config/load.py"),
         "tests/config/test_strict.py",
         "nearest_key",
     ),
     Task(
-        "image-thumbs",
+        "thumbs",
         "Make thumbnails in the background, not in the request",
         ("media/thumbs.go", "media/worker.go", "media/http.go"),
         "media/thumbs_test.go",
         "Enqueue",
     ),
     Task(
-        "audit-export",
+        "audit-log",
         "Export the audit log as signed JSON lines",
         ("audit/export.py", "audit/sign.py", "cli/audit.py"),
         "tests/audit/test_export.py",
@@ -109,7 +109,7 @@ TASKS: Final = (
         "to_local",
     ),
     Task(
-        "slow-report",
+        "slow-sql",
         "Bring the monthly report from 40 s below 2 s",
         ("reports/monthly.py", "reports/query.sql"),
         "tests/reports/test_monthly.py",
@@ -123,28 +123,28 @@ TASKS: Final = (
         "verify_code",
     ),
     Task(
-        "proto-upgrade",
+        "wire-v3",
         "Move the wire format to version 3, reading version 2",
         ("wire/codec.rs", "wire/v2.rs", "wire/v3.rs"),
         "wire/tests/compat.rs",
         "decode_frame",
     ),
     Task(
-        "undo-delete",
+        "undo",
         "Keep deleted notes for 30 days and let people undo",
         ("notes/store.py", "notes/trash.py", "web/notes.tsx"),
         "tests/notes/test_trash.py",
         "restore_note",
     ),
     Task(
-        "metrics-labels",
+        "metrics",
         "Stop user ids from becoming metric labels",
         ("metrics/labels.go", "metrics/registry.go"),
         "metrics/labels_test.go",
         "allowLabel",
     ),
     Task(
-        "docs-links",
+        "dead-links",
         "Check all links of the documentation in CI",
         ("docs/check.py", "ci/docs.yml"),
         "tests/docs/test_links.py",
@@ -158,28 +158,28 @@ TASKS: Final = (
         "release",
     ),
     Task(
-        "fr-plurals",
+        "plurals",
         "Get French plurals right in e-mails",
         ("mail/plural.py", "mail/fr.po"),
         "tests/mail/test_plural.py",
         "plural_form",
     ),
     Task(
-        "safe-uploads",
+        "uploads",
         "Check uploads by content, not by their name",
         ("uploads/sniff.py", "uploads/view.py"),
         "tests/uploads/test_sniff.py",
         "sniff_type",
     ),
     Task(
-        "graph-zoom",
+        "zoom",
         "Keep the point under the mouse in place when a graph is zoomed",
         ("web/graph.ts", "web/zoom.ts"),
         "web/zoom.test.ts",
         "zoomAround",
     ),
     Task(
-        "tax-table",
+        "vat-rates",
         "Read VAT rates from a table with dates, not from code",
         ("billing/tax.py", "billing/rates.csv"),
         "tests/billing/test_tax.py",
