@@ -26,6 +26,7 @@ virsh libvirt-clients
 mke2fs e2fsprogs
 fakeroot fakeroot
 lz4 lz4
+zstd zstd
 ssh-keygen openssh-client
 git git
 tmux tmux

@@ -113,11 +113,11 @@ def _decompress(content: bytes) -> bytes:
         return lzma.LZMADecompressor().decompress(content)
     if content.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(wbits=31).decompress(content)
+    # To these two the kernel's build appends the unpacked size, four bytes that they stumble over.
     if content.startswith(b"\x02\x21\x4c\x18"):
-        # The kernel's build appends the unpacked size, four bytes that lz4 would stumble over.
         return run(["lz4", "-dcq"], stdin=content[:-4])
     if content.startswith(b"\x28\xb5\x2f\xfd"):
-        return run(["zstd", "-dcq"], stdin=content)
+        return run(["zstd", "-dcq"], stdin=content[:-4])
     return content
 
 

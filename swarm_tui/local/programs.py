@@ -23,6 +23,7 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "mke2fs": "e2fsprogs",
     "qemu-img": "qemu-utils",
     "lz4": "lz4",
+    "zstd": "zstd",
     "fakeroot": "fakeroot",
 }
 """Program that an image build runs → the Debian package that holds it."""
