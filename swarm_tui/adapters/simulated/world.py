@@ -106,17 +106,19 @@ class World:
         again = index // len(TASKS)
         name = f"{task.slug}-{again + 1}" if again else task.slug
         lived = draws.uniform(300.0, 18_000.0)
+        # Who waits for a person may have waited long; that costs nothing to catch up with.
+        past_s = draws.uniform(20.0, 400.0) if fate in ("asking", "done") else self._past_s
         life = self._make_life(index, fate, lived)
         tag = Tag(
             task=literal(task.text),
             owner=literal(OWNERS[draws.whole(0, len(OWNERS) - 1)]),
-            created=round(self.clock.wall() - lived, 3),
+            created=round(self.clock.wall() - lived - past_s, 3),
             base=f"{draws.whole(0, (1 << 60) - 1):040x}",
             address=self._next_address(site),
         )
         gib = (1, 1, 2, 4)[draws.whole(0, 3)]
         machine = self._add(site, self._next_id(), name, tag, gib << 30, max(1, gib // 2), life)
-        self.turn(machine, Power.RUNNING, "booted", past_s=self._past_s)
+        self.turn(machine, Power.RUNNING, "booted", past_s=past_s)
 
     def spawn(self, site: Site, name: str, task: str) -> Machine:
         """A new machine, on and booting; empty `name`: the next free one."""
