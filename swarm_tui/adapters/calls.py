@@ -1,0 +1,101 @@
+"""Blocking calls that can neither be cancelled nor given a time-out, made to keep deadlines.
+
+Each call runs in a daemon thread of its own. A thread that overruns is abandoned: it keeps its
+slot until its library lets go of it, and never holds up the event loop or the end of the program
+(a `ThreadPoolExecutor` would be joined at exit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from swarm_tui.errors import DeadlineExceeded, HostUnreachable
+from swarm_tui.model import HostName
+
+T = TypeVar("T")
+
+
+def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Begin `work` in a daemon thread; the future belongs to the running event loop."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    # Looked at here, because whoever asked may be gone by then.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # one of the two is given
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - not handled here, only carried over
+            failure = error
+        with suppress(RuntimeError):  # the event loop is gone, and so is everybody who asked
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, daemon=True, name="swarm-call").start()
+    return future
+
+
+class Calls:
+    """The calls in flight on one connection."""
+
+    def __init__(self, host: HostName) -> None:
+        self._host = host
+        self._ended: str | None = None
+        # A libvirt daemon serves five calls of a client at a time (max_client_requests). These
+        # lanes fill it, so that a long save never blocks a look, and nothing blocks a destroy.
+        self.quick = asyncio.Semaphore(2)
+        self.long = asyncio.Semaphore(2)
+        self.reserve = asyncio.Semaphore(1)
+
+    @property
+    def ended(self) -> bool:
+        return self._ended is not None
+
+    def end(self, why: str) -> None:
+        """Let no further call begin; the first reason stays."""
+        if self._ended is None:
+            self._ended = why
+
+    async def call(
+        self, doing: str, work: Callable[[], T], *, lane: asyncio.Semaphore, deadline_s: float
+    ) -> T:
+        """Run `work` when its lane has a slot.
+
+        The deadline holds for the wait and then again for the call. Raises DeadlineExceeded,
+        HostUnreachable after `end`, and whatever `work` raises.
+        """
+        self._check()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await lane.acquire()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"Host {self._host} does not answer",
+                f"asked to {doing}; not begun, because earlier calls still wait for an answer",
+            ) from None
+        future = in_thread(work)
+        future.add_done_callback(lambda _: lane.release())
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"Host {self._host} does not answer",
+                f"asked to {doing}, no answer in {deadline_s:g} s; the outcome is unknown",
+            ) from None
+
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise HostUnreachable(f"Host {self._host} is out of reach", self._ended)

@@ -1,0 +1,421 @@
+"""libvirt behind `ports.Hypervisor`.
+
+Of libvirt's handles only the connection outlives a call. Agents are looked up by UUID each time,
+because handles die with their connection and UUIDs do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import libvirt
+
+from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
+from swarm_tui.adapters.console import StreamConsole
+from swarm_tui.adapters.domain import Definition, counters_of, parse_definition, power_of
+from swarm_tui.adapters.fault import Code, is_unsupported
+from swarm_tui.errors import (
+    AgentGone,
+    HostError,
+    HostUnreachable,
+    Refused,
+    SnapshotError,
+    SwarmError,
+)
+from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Power, Vm
+from swarm_tui.ports import Console, HostFacts, Progress
+from swarm_tui.text import literal
+
+PROGRESS_S: Final = 0.2
+CHECKPOINT: Final = "warm"
+
+
+class LibvirtHypervisor:
+    """One libvirt host, as `ports.Hypervisor` says."""
+
+    def __init__(self, host: HostName, uri: str, *, deadlines: Deadlines | None = None) -> None:
+        """Raises ConfigError when `uri` is an alias or switches off the check of the host."""
+        without_prompts(uri)
+        self._host = host
+        self._uri = uri
+        self._deadlines = deadlines or Deadlines()
+        self._connection: Connection | None = None
+        self._domains: _Domains | None = None
+
+    @property
+    def host(self) -> HostName:
+        return self._host
+
+    @property
+    def uri(self) -> str:
+        return self._uri
+
+    async def open(self, on_hint: Callable[[Hint], None]) -> Capabilities:
+        await self.close()
+        connection = Connection(self._host, self._uri, self._deadlines, on_hint)
+        self._connection = connection
+        self._domains = _Domains(self._host, connection)
+        return await connection.open()
+
+    async def close(self) -> None:
+        connection, self._connection, self._domains = self._connection, None, None
+        if connection:
+            await connection.close()
+
+    async def list(self) -> Sequence[Vm]:
+        connection, domains = self._opened()
+        return await connection.read("list the VMs", domains.list_vms)
+
+    async def describe(self, agent: AgentId) -> Vm:
+        connection, domains = self._opened()
+        return await connection.read("describe the VM", partial(domains.describe, agent))
+
+    async def definition(self, agent: AgentId) -> str:
+        connection, domains = self._opened()
+        return await connection.read("read its definition", partial(domains.definition, agent))
+
+    async def counters(self) -> Mapping[AgentId, Counters]:
+        connection, domains = self._opened()
+        return await connection.read("read the counters", domains.counters)
+
+    async def facts(self) -> HostFacts:
+        connection, domains = self._opened()
+        return await connection.read("tell its size", domains.facts)
+
+    async def define(self, definition: str) -> AgentId:
+        connection, domains = self._opened()
+        return await connection.act("define the VM", partial(domains.define, definition))
+
+    async def undefine(self, agent: AgentId) -> None:
+        connection, domains = self._opened()
+        await connection.act("forget the VM", partial(domains.undefine, agent))
+
+    async def start(self, agent: AgentId) -> None:
+        connection, domains = self._opened()
+        await connection.act("start the VM", partial(domains.start, agent))
+
+    async def suspend(self, agent: AgentId) -> None:
+        connection, domains = self._opened()
+        await connection.act("suspend the VM", partial(domains.suspend, agent))
+
+    async def resume(self, agent: AgentId) -> None:
+        connection, domains = self._opened()
+        await connection.act("resume the VM", partial(domains.resume, agent))
+
+    async def destroy(self, agent: AgentId) -> None:
+        connection, domains = self._opened()
+        await connection.destroy("destroy the VM", partial(domains.destroy, agent))
+
+    async def save(self, agent: AgentId, target: Path, on_progress: Progress) -> None:
+        connection, domains = self._opened()
+        on_progress(literal("saving memory"), None)
+        watching = asyncio.ensure_future(self._watch_save(agent, on_progress))
+        try:
+            await connection.move("save the VM", partial(domains.save, agent, target))
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch_save(self, agent: AgentId, on_progress: Progress) -> None:
+        connection, domains = self._opened()
+        with suppress(SwarmError):  # the save has ended, or its progress cannot be known
+            while True:
+                await asyncio.sleep(PROGRESS_S)
+                fraction = await connection.read("tell its job", partial(domains.progress, agent))
+                if fraction is not None:
+                    on_progress(literal("saving memory"), fraction)
+
+    async def check_saved(self, target: Path) -> None:
+        connection, domains = self._opened()
+        await connection.read("read the saved memory", partial(domains.check_saved, target))
+
+    async def restore(self, agent: AgentId, target: Path) -> None:
+        connection, domains = self._opened()
+        await connection.move("restore the VM", partial(domains.restore, agent, target))
+
+    async def checkpoint(self, agent: AgentId) -> str:
+        connection, domains = self._opened()
+        return await connection.move("checkpoint the VM", partial(domains.checkpoint, agent))
+
+    async def fork(self, definition: str, checkpoint: str) -> AgentId:
+        connection, domains = self._opened()
+        return await connection.move("fork the VM", partial(domains.fork, definition, checkpoint))
+
+    @asynccontextmanager
+    async def console(self, agent: AgentId) -> AsyncIterator[Console]:
+        connection, domains = self._opened()
+        console = StreamConsole(libvirt.libvirtError)
+        try:
+            await connection.act(
+                "open its console", lambda: console.listen(domains.open_console(agent))
+            )
+            yield console
+        finally:
+            console.end()
+            with suppress(SwarmError):  # the connection is gone, and the stream with it
+                await connection.act("close its console", console.abort)
+
+    def _opened(self) -> tuple[Connection, _Domains]:
+        if self._connection is None or self._domains is None:
+            raise HostUnreachable(f"Host {self._host} is out of reach", "it is not connected")
+        return self._connection, self._domains
+
+
+class _Domains:
+    """The calls themselves, which block and raise libvirtError."""
+
+    def __init__(self, host: HostName, connection: Connection) -> None:
+        self._host = host
+        self._connection = connection
+        self._definitions: dict[str, Definition | None] = {}
+        self._epoch = 0
+        connection.changed = self._forget
+
+    def _domain(self, agent: AgentId) -> Any:
+        return self._connection.handle.lookupByUUIDString(agent)
+
+    def list_vms(self) -> Sequence[Vm]:
+        vms = []
+        for domain, state, reason in self._states():
+            definition = self._read_definition(domain)
+            if definition and definition.tag:
+                vms.append(definition.to_vm(self._host, state, reason))
+        return vms
+
+    def _states(self) -> Iterable[tuple[Any, int, int]]:
+        """Every domain with its state and reason, in one round trip where the driver can."""
+        ask = self._connection.handle.getAllDomainStats
+        try:
+            records = ask(libvirt.VIR_DOMAIN_STATS_STATE, self._connection.nowait)
+        except libvirt.libvirtError as error:
+            if not is_unsupported(error.get_error_code()):
+                raise
+            return [
+                (domain, *domain.state()) for domain in self._connection.handle.listAllDomains()
+            ]
+        return [(domain, told["state.state"], told["state.reason"]) for domain, told in records]
+
+    def _read_definition(self, domain: Any, *, is_fresh: bool = False) -> Definition | None:
+        """The parsed definition; None when it is not readable. Asked once, until it changes."""
+        uuid = domain.UUIDString()
+        if not is_fresh and uuid in self._definitions:
+            return self._definitions[uuid]
+        epoch = self._epoch
+        try:
+            definition = parse_definition(domain.XMLDesc())
+        except HostError:
+            definition = None  # not one of ours: we write readable ones
+        except libvirt.libvirtError as error:
+            if is_fresh or error.get_error_code() != Code.NO_DOMAIN:
+                raise
+            return None  # it went while we were listing
+        if epoch == self._epoch:  # else it may have changed while we read
+            self._definitions[uuid] = definition
+        return definition
+
+    def _forget(self, uuid: str) -> None:
+        self._epoch += 1
+        self._definitions.pop(uuid, None)
+
+    def describe(self, agent: AgentId) -> Vm:
+        domain = self._domain(agent)
+        definition = self._read_definition(domain, is_fresh=True)
+        if definition is None or definition.tag is None:
+            raise AgentGone("The VM is not there any more", "no agent of ours has this id")
+        return definition.to_vm(self._host, *domain.state())
+
+    def definition(self, agent: AgentId) -> str:
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        return str(self._domain(agent).XMLDesc(flags))
+
+    def counters(self) -> Mapping[AgentId, Counters]:
+        readings = {}
+        for domain, told in self._statistics_of_active():
+            definition = self._read_definition(domain)
+            if definition and definition.tag:
+                if "cpu.time" not in told:
+                    told = _info(domain) | told
+                readings[definition.id] = counters_of(told, time.monotonic())
+        return readings
+
+    def _statistics_of_active(self) -> Iterable[tuple[Any, dict[str, object]]]:
+        if not self._connection.statistics:
+            active = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
+            return [(domain, {}) for domain in self._connection.handle.listAllDomains(active)]
+        active = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+        records: Iterable[tuple[Any, dict[str, object]]] = (
+            self._connection.handle.getAllDomainStats(
+                self._connection.statistics, active | self._connection.nowait
+            )
+        )
+        return records
+
+    def facts(self) -> HostFacts:
+        _, memory_mib, cpus, *_ = self._connection.handle.getInfo()
+        try:
+            # virNodeGetInfo knows only the memory that was there at boot.
+            told = self._connection.handle.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+        except libvirt.libvirtError as error:
+            if not is_unsupported(error.get_error_code()):
+                raise
+            return HostFacts(cpus=cpus, memory_total=memory_mib << 20)
+        free = sum(told.get(part, 0) for part in ("free", "buffers", "cached"))
+        return HostFacts(cpus=cpus, memory_total=told["total"] << 10, memory_free=free << 10)
+
+    def define(self, definition: str) -> AgentId:
+        uuid = self._connection.handle.defineXML(definition).UUIDString()
+        self._forget(uuid)
+        return AgentId(uuid)
+
+    def undefine(self, agent: AgentId) -> None:
+        with _gone_is_fine():
+            domain = self._domain(agent)
+            if domain.isActive():
+                raise Refused("Cannot forget the VM", "it is running; stop it first")
+            _undefine(domain)
+        self._forget(agent)
+
+    def start(self, agent: AgentId) -> None:
+        domain = self._domain(agent)
+        if domain.isActive():
+            raise Refused("Cannot start the VM", "it is running already")
+        domain.create()
+
+    def suspend(self, agent: AgentId) -> None:
+        domain = self._domain(agent)
+        if _power(domain) is not Power.PAUSED:
+            _check_active(domain)
+            domain.suspend()
+
+    def resume(self, agent: AgentId) -> None:
+        domain = self._domain(agent)
+        if _power(domain) is not Power.RUNNING:
+            _check_active(domain)
+            domain.resume()
+
+    def destroy(self, agent: AgentId) -> None:
+        domain = self._domain(agent)
+        with _gone_is_fine():
+            try:
+                if domain.isActive():
+                    domain.destroy()
+            except libvirt.libvirtError:
+                # It may have stopped by itself meanwhile; libvirt says so when its process is
+                # reaped late, although the destroy did it.
+                if domain.isActive():
+                    raise
+
+    def save(self, agent: AgentId, target: Path) -> None:
+        if target.is_symlink() or target.exists():
+            raise Refused("Cannot save the VM", f"{target} exists already")
+        self._domain(agent).save(str(target))
+
+    def progress(self, agent: AgentId) -> float | None:
+        told = self._domain(agent).jobStats()
+        total, processed = told.get("data_total"), told.get("data_processed")
+        return min(1.0, processed / total) if total and processed is not None else None
+
+    def check_saved(self, target: Path) -> None:
+        self._saved(target)
+
+    def restore(self, agent: AgentId, target: Path) -> None:
+        saved = self._saved(target)
+        if saved and saved.id != agent:  # restoring it in the other's place would lose both
+            raise SnapshotError("The saved memory is of another VM", f"it is of {saved.name}")
+        if flag := self._connection.restore_running:
+            self._connection.handle.restoreFlags(str(target), None, flag)
+        else:
+            self._connection.handle.restore(str(target))
+
+    def _saved(self, target: Path) -> Definition | None:
+        """What a save was made of; None where the driver cannot tell.
+
+        QEMU's driver marks a save as whole when its last byte is written, and refuses others.
+        """
+        try:
+            return parse_definition(self._connection.handle.saveImageGetXMLDesc(str(target)))
+        except libvirt.libvirtError as error:
+            if is_unsupported(error.get_error_code()):
+                return None
+            if not self._connection.is_alive():
+                raise
+            raise SnapshotError(
+                "The saved memory cannot be read", error.get_error_message()
+            ) from error
+
+    def checkpoint(self, agent: AgentId) -> str:
+        domain = self._domain(agent)
+        if _power(domain) is not Power.PAUSED:
+            raise Refused("Cannot checkpoint the VM", "suspend it first")
+        _drop_checkpoint(domain)
+        xml = f"<domainsnapshot><name>{CHECKPOINT}</name></domainsnapshot>"
+        return str(domain.snapshotCreateXML(xml, 0).getXMLDesc())
+
+    def fork(self, definition: str, checkpoint: str) -> AgentId:
+        domain = self._connection.handle.defineXML(definition)
+        try:
+            redefine = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
+            snapshot = domain.snapshotCreateXML(checkpoint, redefine)
+            domain.revertToSnapshot(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING)
+            _drop_checkpoint(domain)
+        except libvirt.libvirtError:
+            with suppress(libvirt.libvirtError):
+                if domain.isActive():
+                    domain.destroy()
+                _undefine(domain)
+            raise
+        return AgentId(domain.UUIDString())
+
+    def open_console(self, agent: AgentId) -> Any:
+        stream = self._connection.handle.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        self._domain(agent).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+        return stream
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != Code.NO_DOMAIN:
+            raise
+
+
+def _power(domain: Any) -> Power:
+    return power_of(*domain.state())[0]
+
+
+def _check_active(domain: Any) -> None:
+    if not domain.isActive():
+        raise Refused("The VM is not running", "only a VM with live vCPUs can be stopped and go on")
+
+
+def _info(domain: Any) -> dict[str, object]:
+    """The few statistics that every driver has, under the names of the many."""
+    _, _, memory_kib, _, cpu_ns = domain.info()
+    return {"cpu.time": cpu_ns, "balloon.current": memory_kib}
+
+
+def _undefine(domain: Any) -> None:
+    try:
+        domain.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        )
+    except libvirt.libvirtError as error:
+        if not is_unsupported(error.get_error_code()):
+            raise
+        domain.undefine()
+
+
+def _drop_checkpoint(domain: Any) -> None:
+    """Its memory would stay in the disk image for ever, and be copied with it."""
+    for snapshot in domain.listAllSnapshots():
+        if snapshot.getName() == CHECKPOINT:
+            snapshot.delete()
