@@ -1,0 +1,1 @@
+"""The screens. They know the supervisor, the store and the model, and nothing behind them."""
