@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +24,8 @@ from swarm_tui.local.image import Image
 
 from .machine import ANSWER_S, Machine, boot, make_disk, make_key
 
-HELPER = Path(guest.__file__).parent / "root/usr/bin/swarm"
+ROOT = Path(guest.__file__).parent / "root"
+HELPER = ROOT / "usr/bin/swarm"
 
 HOSTILE = [
     "plain",
@@ -176,6 +181,133 @@ def test_the_inbox_prints_any_text_once(helper: Helper) -> None:
     assert len(list(helper.folder.glob("inbox/read/*"))) == len(texts)
 
 
+# The example agent, with its pauses cut short
+
+
+class ExampleAgent:
+    """The example agent on this machine, in a folder of its own, under a given host name."""
+
+    def __init__(self, folder: Path, name: str, tasks: int) -> None:
+        self.run_folder = folder / "run"
+        self.workspace = folder / "workspace"
+        scripts = folder / "scripts"
+        for path in (self.run_folder / "inbox/read", self.workspace, scripts):
+            path.mkdir(parents=True)
+        for source in ("usr/lib/swarm/agent", "usr/bin/swarm"):
+            path = scripts / Path(source).name
+            path.write_bytes((ROOT / source).read_bytes())
+            path.chmod(0o755)
+        lines = (ROOT / "usr/lib/swarm/tasks").read_text().splitlines(keepends=True)
+        (scripts / "tasks").write_text("".join(lines[:tasks]))
+        for stand_in, content in (
+            ("sleep", "exec /bin/sleep 0.01"),
+            ("hostname", f"echo {name}"),
+            ("heartbeat", "exit 0"),
+        ):
+            (scripts / stand_in).write_text(f"#!/bin/sh\n{content}\n")
+            (scripts / stand_in).chmod(0o755)
+        self.environment = {
+            "PATH": f"{scripts}:{os.environ['PATH']}",
+            "SWARM_RUN": str(self.run_folder),
+            "SWARM_WORKSPACE": str(self.workspace),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(folder / "gitconfig"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        (folder / "gitconfig").write_text(f"[user]\n\tname = {name}\n\temail = {name}@test\n")
+        self.git("init", "-q", "--initial-branch=main")
+        self.git("apply", "--index", "-p0", str(ROOT.parent / "workspace.patch"))
+        self.git("commit", "-q", "-m", "The base")
+        self.process = subprocess.Popen(
+            [str(scripts / "agent")], env=self.environment, start_new_session=True
+        )
+        self.answers = 0
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-C", str(self.workspace), *arguments]
+        return subprocess.run(
+            command, env=self.environment, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def events(self) -> Sequence[dict[str, Any]]:
+        lines = (self.run_folder / "events.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def await_asking(self) -> str:
+        """Wait until it asks, or is done; the base name of the commit it stands at."""
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                if self.events()[-1]["kind"] in ("ask", "done"):
+                    return self.git("rev-parse", "HEAD")
+            except (FileNotFoundError, IndexError, ValueError):
+                pass  # nothing is written yet, or a line is being written
+            assert time.monotonic() < deadline, "the agent never asks"
+            time.sleep(0.02)
+
+    def answer(self, verdict: str, text: str = "") -> str:
+        """Give a verdict, and wait until it asks again."""
+        self.answers += 1
+        before = len(self.events())
+        path = self.run_folder / f"inbox/{self.answers:04}.json"
+        message = {"id": path.stem, "kind": "verdict", "verdict": verdict, "text": text}
+        path.with_suffix(".new").write_text(json.dumps(message))
+        path.with_suffix(".new").rename(path)
+        deadline = time.monotonic() + ANSWER_S
+        while len(self.events()) == before:
+            assert time.monotonic() < deadline, "the agent does not hear"
+            time.sleep(0.02)
+        return self.await_asking()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[ExampleAgent]:
+    running = ExampleAgent(tmp_path, "agent-01", tasks=7)
+    yield running
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.process.pid, signal.SIGKILL)
+    running.process.wait()
+
+
+def test_the_example_agent_works_for_real_and_obeys_verdicts(agent: ExampleAgent) -> None:
+    base = agent.git("rev-list", "--max-parents=0", "HEAD")
+    first = agent.await_asking()
+    assert first != base
+    assert agent.git("status", "--porcelain") == ""
+
+    second = agent.answer("send-back", 'list it in the "README"')
+    assert 'list it in the "README"' in agent.git("log", "--format=%B", f"{first}..{second}")
+
+    third = agent.answer("approve")
+    agent.git("merge-base", "--is-ancestor", second, third)
+    assert third != second
+
+    fourth = agent.answer("reject", "not like this")
+    assert agent.git("merge-base", third, fourth) == second
+    assert fourth != second
+
+    events = agent.events()
+    assert {"ask", "log", "status", "tool", "usage"} == {event["kind"] for event in events}
+    reports = [event["text"] for event in events if event["kind"] == "log"]
+    assert any("Error" in report or "1 failed" in report for report in reports)
+    assert any(report.endswith(" passed, 0 failed") for report in reports)
+    assert sum(event.get("tokens_in", 0) for event in events) > 10_000
+    tests = [sys.executable, "-BS", str(agent.workspace / "tests/run.py")]
+    subprocess.run(tests, check=True, capture_output=True)
+
+
+def test_the_example_agent_comes_to_an_end(agent: ExampleAgent) -> None:
+    agent.await_asking()
+    while agent.process.poll() is None:
+        agent.answer("approve")
+        if agent.events()[-1]["kind"] == "done":
+            agent.process.wait(ANSWER_S)
+    assert agent.process.returncode == 0
+    functions = agent.git("grep", "-h", "^def .*_to_.*-> float", "--", "measures")
+    assert len(functions.splitlines()) == 4 + 7
+    assert agent.git("status", "--porcelain") == ""
+
+
 # A real guest
 
 
@@ -195,13 +327,23 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk with a checkpoint of `machine` as it was when its SSH server first answered."""
+    return tmp_path_factory.mktemp("checkpoint") / "disk.qcow2"
+
+
+@pytest.fixture(scope="module")
 def machine(
-    image: Image, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+    image: Image, keys: Keys, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machine]:
     """A guest without an identity yet: its agent must not run."""
     folder = tmp_path_factory.mktemp("machine")
     disk = make_disk(image, folder / "disk.qcow2")
     running = boot(image, folder, disk, keys.client, keys.template)
+    for line in ("stop", "savevm warm"):
+        running.command(line)
+    shutil.copyfile(disk, checkpoint)
+    running.command("cont")
     yield running
     running.stop()
 
@@ -219,14 +361,15 @@ async def test_the_agent_waits_for_an_identity(machine: Machine) -> None:
 
 
 async def test_the_agents_user_cannot_touch_what_is_the_supervisors(machine: Machine) -> None:
-    for script in (
+    attempts = (
         "echo /sys/fs/cgroup >/run/swarm/agent.cgroup",
         "echo 0 >/sys/fs/cgroup/swarm-agent/cgroup.freeze",
         "mv /run/swarm/events.jsonl /run/swarm/gone",
         "cat /etc/dropbear/host_key",
         ": >/run/swarm/go",
-    ):
-        assert (await machine.attempt(script, user="agent")).exit_status != 0, script
+    )
+    script = "\n".join(f"({attempt}) 2>/dev/null && echo '{attempt}'" for attempt in attempts)
+    assert await machine.run(f"{script}\ntrue", user="agent") == ""
 
 
 @pytest.mark.parametrize("terminal", ["xterm-256color", "tmux-256color", "screen-256color"])
@@ -267,64 +410,6 @@ async def test_a_shell_works_in_a_terminal(machine: Machine, terminal: str) -> N
         assert process.exit_status == 7
 
 
-# The agent's own pauses are seconds long: here a program in front of PATH shortens them. (The
-# guest's own shell has a sleep built in, which nothing can replace, so bash runs the agent.)
-START_QUICKLY = """
-mkdir -p /tmp/quick
-printf '#!/bin/sh\\nusleep 100000\\n' >/tmp/quick/sleep
-chmod 755 /tmp/quick/sleep
-printf '[user]\\n\\tname = x\\n\\temail = x@x\\n' >/home/agent/.gitconfig
-mkdir /sys/fs/cgroup/quick
-echo $$ >/sys/fs/cgroup/quick/cgroup.procs
-setsid su -s /bin/sh agent -c 'PATH=/tmp/quick:$PATH exec bash /usr/lib/swarm/agent' \\
-  >/tmp/agent.log 2>&1 </dev/null &
-"""
-ASKING = 'tail -n 1 /run/swarm/events.jsonl | grep \'"kind":"ask"\''
-
-
-async def test_the_agent_works_for_real_and_obeys_verdicts(machine: Machine, image: Image) -> None:
-    async def answer(number: int, verdict: str, text: str) -> None:
-        message = {"id": f"{number}", "kind": "verdict", "verdict": verdict, "text": text}
-        path = f"/run/swarm/inbox/{number}.json"
-        await machine.run(f"cat >{path}.new && mv {path}.new {path}", stdin=json.dumps(message))
-
-    async def head() -> str:
-        return (await machine.run("git -C /workspace rev-parse HEAD")).strip()
-
-    await machine.run(START_QUICKLY)
-    try:
-        await machine.wait_for(ASKING)
-        first = await head()
-        assert first != image.base_commit
-        assert await machine.run("git -C /workspace status --porcelain") == ""
-
-        await answer(1, "send-back", "list it in the README")
-        await machine.wait_for("grep -q 'comments: list it' /run/swarm/events.jsonl && " + ASKING)
-        second = await head()
-        log = await machine.run(f"git -C /workspace log --format=%B {first}..{second}")
-        assert "list it in the README" in log
-
-        await answer(2, "approve", "")
-        await machine.wait_for("grep -q 'answered: approve' /run/swarm/events.jsonl && " + ASKING)
-        third = await head()
-        assert third != second
-
-        await answer(3, "reject", "not like this")
-        await machine.wait_for("grep -q 'rejected: not like this' /run/swarm/events.jsonl")
-        await machine.wait_for(f'test "$(git -C /workspace rev-parse HEAD)" = {second}')
-    finally:
-        await machine.run("echo 1 >/sys/fs/cgroup/quick/cgroup.kill")
-    raw = await machine.run("cat /run/swarm/events.jsonl")
-    events = [json.loads(line) for line in raw.splitlines()]
-    assert {"ask", "log", "status", "tool", "usage"} == {event["kind"] for event in events}
-    assert any("1 failed" in event["text"] or "Error" in event["text"] for event in events)
-    assert any(event["text"].endswith(" 0 failed") for event in events)
-    told = await machine.run(
-        "git -C /workspace reset -q --hard && python3 -S /workspace/tests/run.py"
-    )
-    assert told.endswith(" passed, 0 failed\n")
-
-
 COUNT = "cat /run/swarm/counter"
 
 
@@ -352,24 +437,35 @@ async def test_an_identity_is_given_and_the_agent_starts(
 
 
 async def test_a_frozen_agent_stands_still_and_goes_on_exactly(machine: Machine) -> None:
-    await machine.run("echo 1 >$(cat /run/swarm/agent.cgroup)/cgroup.freeze")
-    await machine.wait_for("grep 'frozen 1' $(cat /run/swarm/agent.cgroup)/cgroup.events")
-    stood = int(await machine.run(COUNT))
-    size = await machine.run("wc -c </run/swarm/events.jsonl")
-    await machine.run("sleep 2.5")
-    assert int(await machine.run(COUNT)) == stood
-    assert await machine.run("wc -c </run/swarm/events.jsonl") == size
-    script = f"echo 0 >$(cat /run/swarm/agent.cgroup)/cgroup.freeze; usleep 1500000; {COUNT}"
-    assert int(await machine.run(script)) - stood in (1, 2)
+    told = await machine.run(
+        """
+        cd "$(cat /run/swarm/agent.cgroup)"
+        echo 1 >cgroup.freeze
+        until grep -q 'frozen 1' cgroup.events; do usleep 10000; done
+        cat /run/swarm/counter; wc -c </run/swarm/events.jsonl
+        sleep 2.2
+        cat /run/swarm/counter; wc -c </run/swarm/events.jsonl
+        echo 0 >cgroup.freeze
+        sleep 1.2
+        cat /run/swarm/counter
+        """
+    )
+    stood, size, still, same, later = map(int, told.split())
+    assert (still, same) == (stood, size)
+    assert later - stood in (1, 2)
 
 
 async def test_the_pid_file_names_the_agents_process_group(machine: Machine) -> None:
-    await machine.run("kill -STOP -$(cat /run/swarm/agent.pid)")
-    stood = await machine.run(COUNT)
-    await machine.run("sleep 1.5")
-    assert await machine.run(COUNT) == stood
-    await machine.run("kill -CONT -$(cat /run/swarm/agent.pid)")
-    await machine.wait_for(f"test $({COUNT}) -gt {stood.strip()}")
+    told = await machine.run(
+        """
+        kill -STOP -$(cat /run/swarm/agent.pid)
+        cat /run/swarm/counter; sleep 1.5; cat /run/swarm/counter
+        kill -CONT -$(cat /run/swarm/agent.pid)
+        """
+    )
+    stood, still = map(int, told.split())
+    assert still == stood
+    await machine.wait_for(f"test $({COUNT}) -gt {stood}")
 
 
 async def test_a_killed_agent_is_started_again(machine: Machine) -> None:
@@ -392,17 +488,8 @@ async def test_refresh_sets_the_clock(machine: Machine) -> None:
 
 
 async def test_forks_of_one_checkpoint_are_different_guests(
-    image: Image, keys: Keys, tmp_path: Path
+    image: Image, keys: Keys, machine: Machine, checkpoint: Path, tmp_path: Path
 ) -> None:
-    disk = make_disk(image, tmp_path / "template.qcow2")
-    template = boot(image, tmp_path / "template", disk, keys.client, keys.template)
-    try:
-        await template.run("true")
-        template.command("stop")
-        template.command("savevm warm")
-    finally:
-        template.stop()
-
     facts = (
         "cat /etc/machine-id; hostname; head -c 32 /dev/urandom | base64; "
         "cat /proc/sys/kernel/random/uuid"
@@ -410,7 +497,7 @@ async def test_forks_of_one_checkpoint_are_different_guests(
     told = []
     for name in ("fork-1", "fork-2"):
         copy = tmp_path / f"{name}.qcow2"
-        shutil.copyfile(disk, copy)
+        shutil.copyfile(checkpoint, copy)
         restored = ["-loadvm", "warm"]
         fork = boot(image, tmp_path / name, copy, keys.client, keys.template, restored)
         try:
