@@ -197,10 +197,12 @@ class Record:
     """We stopped its processes in the guest and have not thawed them."""
     saved_in: SnapshotId | None = None
     """The snapshot that holds its present state, if it is paused to disk."""
+    saving_in: SnapshotId | None = None
+    """The snapshot that a pause is writing; by it a pause that was cut off can be completed."""
     verb: Verb | None = None
     """A verb in flight, written before it begins and cleared when its outcome is known."""
     since: float | None = None
-    """When `is_frozen`, `saved_in` or `verb` last changed."""
+    """When `is_frozen` or `saved_in` last changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +243,8 @@ class Agent:
     since: float | None
     """When it entered `state`, as far as we know."""
     reason: Safe = EMPTY
-    seen: float = 0.0
-    """When its host last confirmed these facts."""
+    seen: float = field(default=0.0, compare=False)
+    """When its host last confirmed these facts; that alone makes no agent a changed one."""
     vm: Vm | None = None
     record: Record | None = None
     usage: Usage | None = None
@@ -310,6 +312,8 @@ class Completed:
     exit_status: int
     stdout: bytes
     stderr: bytes
+    is_truncated: bool = False
+    """A stream was longer than the cap of `ports.Guest.run`; its rest was thrown away."""
 
 
 # Commands: what a person asks for. Imperative, one per verb that acts.
@@ -371,6 +375,8 @@ class VmSeen:
 class VmGone:
     agent: AgentId
     seq: int
+    host: HostName | None = None
+    """The host that was asked; only the one that an agent is on can say that it is gone."""
 
 
 @dataclass(frozen=True, slots=True)

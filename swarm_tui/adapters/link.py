@@ -1,0 +1,313 @@
+"""SSH connections to guests, by asyncssh: dialled on demand, shared, and made anew when broken.
+
+A guest is untrusted, and its SSH server is a part of it: its host key is pinned, nothing of the
+user's own SSH set-up or agent is ever offered, nothing is forwarded, and whatever asyncssh makes of
+hostile bytes ends as a GuestError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import asyncssh
+
+from swarm_tui.adapters.terminal import readable
+from swarm_tui.errors import GuestError, GuestUnreachable, HostKeyChanged, SetupError
+from swarm_tui.model import Address
+
+SUPERVISOR: Final = "root"
+DIAL_S: Final = 10.0
+"""To connect where nobody said how long to wait."""
+
+_HANDSHAKES: Final = 16
+"""At the same time, over all guests: a handshake costs milliseconds of the event loop."""
+_HANDSHAKE_S: Final = 30.0
+_FIRST_BANNER_S, _LONGEST_BANNER_S = 1.0, 8.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
+_KEEPALIVE_S, _KEEPALIVES = 15, 3
+_OPEN_CONNECT_FAILED: Final = 2
+"""RFC 4254 5.1, and asyncssh's own answer for a connection that is gone."""
+
+_BROKEN_PROTOCOL: Final = (ValueError, LookupError, AssertionError, AttributeError, TypeError)
+"""What asyncssh raises when a peer breaks the protocol in a way that it did not foresee."""
+
+_Channel = TypeVar("_Channel")
+
+# asyncssh would log what a guest says to standard error, through the middle of a screen.
+logging.getLogger("asyncssh").setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(slots=True)
+class _Link:
+    """The one connection to a guest that all supervision shares."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connection: asyncssh.SSHClientConnection | None = None
+
+
+class Links:
+    """All connections to guests."""
+
+    def __init__(self) -> None:
+        self._links: dict[Address, _Link] = {}
+        self._handshakes = asyncio.Semaphore(_HANDSHAKES)
+        self._is_closed = False
+
+    async def wait(self, address: Address, deadline: float) -> None:
+        """Dial until the guest answers. Raises GuestUnreachable at the deadline (of the loop's
+        clock), and at once what waiting does not heal: HostKeyChanged, a refused login.
+        """
+        clock = asyncio.get_running_loop().time
+        banner_s, pause_s = _FIRST_BANNER_S, _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._connect(address, deadline, banner_s)
+            except GuestUnreachable:
+                if self._is_closed or clock() + pause_s >= deadline:
+                    raise
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            banner_s = min(banner_s * 2, _LONGEST_BANNER_S)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def open(
+        self,
+        address: Address,
+        deadline: float,
+        create: Callable[[asyncssh.SSHClientConnection], Awaitable[_Channel]],
+    ) -> _Channel:
+        """Open a channel on the shared connection, or on a new one where that turns out dead.
+
+        `create` runs twice only if the guest heard nothing of the first. Raises TimeoutError when
+        the guest takes the channel too late.
+        """
+        is_second_try = False
+        while True:
+            connection = await self._connect(address, deadline, DIAL_S)
+            with mapped(address):
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        return await create(connection)
+                except asyncssh.ChannelOpenError as error:
+                    if is_second_try or error.code != _OPEN_CONNECT_FAILED:
+                        raise
+            is_second_try = True
+            await self._drop(address, connection)
+
+    async def forget(self, address: Address) -> None:
+        """Drop the connection; who uses it is told that it was cut."""
+        link = self._links.get(address)
+        if link and link.connection:
+            await self._drop(address, link.connection)
+
+    async def close(self) -> None:
+        """Drop all connections, for good."""
+        self._is_closed = True
+        for address in list(self._links):
+            await self.forget(address)
+
+    async def dial(
+        self, address: Address, user: str, deadline: float, banner_s: float
+    ) -> asyncssh.SSHClientConnection:
+        """Connect and log in. `banner_s` is how long the server may say nothing at all."""
+        host_key = _parse_host_key(address)
+        identity = await asyncio.to_thread(_read_identity, address.identity)
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout_at(min(deadline, clock() + banner_s)):
+                caller = await _call(address.host, address.port)
+        except TimeoutError as late:
+            raise _unreachable(address, "no SSH server speaks there") from late
+        except OSError as error:
+            raise _unreachable(address, _reason(error)) from error
+        with contextlib.ExitStack() as stack:
+            stack.callback(caller.close)
+            try:
+                async with asyncio.timeout_at(min(deadline, clock() + _HANDSHAKE_S)):
+                    async with self._handshakes:
+                        with mapped(address, user):
+                            connection = await asyncssh.connect(
+                                address.host,
+                                address.port,
+                                sock=caller,
+                                username=user,
+                                **_options(host_key, identity),
+                            )
+            except TimeoutError as late:
+                raise _unreachable(address, "its SSH server did not finish the login") from late
+            if self._is_closed:
+                connection.close()
+                raise _unreachable(address, "we are closing")
+            stack.pop_all()
+            return connection
+
+    async def _connect(
+        self, address: Address, deadline: float, banner_s: float
+    ) -> asyncssh.SSHClientConnection:
+        """The shared connection to a guest, dialled by the first who needs it."""
+        link = self._links.setdefault(address, _Link())
+        try:
+            async with asyncio.timeout_at(deadline):
+                await link.lock.acquire()
+        except TimeoutError as late:
+            raise _unreachable(address, "another call is still connecting") from late
+        try:
+            if link.connection is None or link.connection.is_closed():
+                link.connection = await self.dial(address, SUPERVISOR, deadline, banner_s)
+            return link.connection
+        finally:
+            link.lock.release()
+
+    async def _drop(self, address: Address, connection: asyncssh.SSHClientConnection) -> None:
+        link = self._links[address]
+        if link.connection is connection:
+            link.connection = None
+        connection.close()
+        await connection.wait_closed()
+
+
+def _options(host_key: asyncssh.SSHKey, identity: asyncssh.SSHKey) -> dict[str, Any]:
+    """Exactly one key on each side, and nothing of the user's own set-up."""
+    return {
+        "config": None,
+        # The trusted keys themselves: no host name or pattern is ever looked up.
+        "known_hosts": ([host_key], [], []),
+        "x509_trusted_certs": None,
+        "x509_trusted_cert_paths": [],
+        "client_keys": [identity],
+        "agent_path": None,
+        "preferred_auth": "publickey",
+        "gss_host": None,
+        "tunnel": None,
+        "proxy_command": None,
+        "keepalive_interval": _KEEPALIVE_S,
+        "keepalive_count_max": _KEEPALIVES,
+        "login_timeout": _HANDSHAKE_S,
+        "utf8_decode_errors": "replace",
+        "compression_algs": None,
+    }
+
+
+async def _call(host: str, port: int) -> socket.socket:
+    """A TCP connection whose other end has begun to speak. Raises OSError.
+
+    Behind QEMU's port forwarding every connect succeeds, whether or not a guest listens.
+    """
+    loop = asyncio.get_running_loop()
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, where in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        with contextlib.ExitStack() as stack:
+            caller = stack.enter_context(socket.socket(family, kind, protocol))
+            caller.setblocking(False)
+            try:
+                await loop.sock_connect(caller, where)
+                await readable(caller.fileno())
+                if not caller.recv(1, socket.MSG_PEEK):
+                    raise ConnectionResetError("it hung up before it said anything")
+            except OSError as error:
+                failure = error
+            else:
+                stack.pop_all()
+                return caller
+    raise failure
+
+
+def _parse_host_key(address: Address) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.import_public_key(address.host_key)
+    except (asyncssh.KeyImportError, ValueError) as error:
+        raise GuestError(
+            "The host key on record for this guest cannot be read",
+            f"{place(address)}: {error}",
+            "Without it nobody can tell whether it is the right guest.",
+        ) from error
+
+
+def _read_identity(path: Path) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.read_private_key(path)
+    except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        raise SetupError(
+            "Our SSH key for this guest cannot be read",
+            f"{path}: {error}",
+            "It must be a private key without a passphrase, readable by you.",
+        ) from error
+
+
+@contextlib.contextmanager
+def mapped(address: Address, user: str = SUPERVISOR) -> Iterator[None]:
+    """asyncssh's errors as ours. Only around calls into asyncssh; a deadline of ours passes."""
+    try:
+        yield
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise _impostor(address) from error
+    except asyncssh.KeyExchangeFailed as error:
+        # It has no key of the pinned one's kind at all.
+        if "host key" in error.reason.lower():
+            raise _impostor(address) from error
+        raise GuestError(
+            "The guest speaks no SSH that we do", f"{place(address)}: {error.reason}"
+        ) from error
+    except asyncssh.PermissionDenied as error:
+        raise GuestError(
+            "The guest refuses our SSH key",
+            f"{user}@{place(address)}: {error.reason}",
+            "Its authorized_keys must hold the key that it was made with.",
+        ) from error
+    except (asyncssh.DisconnectError, asyncssh.ChannelOpenError) as error:
+        raise cut(address, error.reason) from error
+    except OSError as error:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            raise
+        raise cut(address, _reason(error)) from error
+    except (asyncssh.Error, *_BROKEN_PROTOCOL) as error:
+        raise GuestError(
+            "The guest broke the SSH protocol", f"{place(address)}: {type(error).__name__}"
+        ) from error
+
+
+def place(address: Address) -> str:
+    """Where the guest answers, for a message."""
+    return f"{address.host}:{address.port}"
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words; asyncio puts others into `strerror`, name look-up has only those."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)
+
+
+def _impostor(address: Address) -> HostKeyChanged:
+    return HostKeyChanged(
+        "The guest's SSH host key is not the one it was made with",
+        f"Whoever answers at {place(address)} is another machine, or the guest changed its key.",
+        "Nothing was sent. Trust it no more, or make the agent anew.",
+    )
+
+
+def _unreachable(address: Address, reason: str) -> GuestUnreachable:
+    return GuestUnreachable(
+        "The guest cannot be reached over SSH",
+        f"{place(address)}: {reason}",
+        "It may still be starting, or hang; its console may tell.",
+    )
+
+
+def cut(address: Address, reason: str = "") -> GuestUnreachable:
+    """The error for a connection that ended while it was in use."""
+    return GuestUnreachable(
+        "The SSH connection to the guest was cut",
+        f"{place(address)}: {reason or 'it ended without a word'}",
+    )

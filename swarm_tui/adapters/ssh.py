@@ -1,0 +1,390 @@
+"""Guests over SSH: what the supervisor asks of them, and a person's shell.
+
+Nothing that a guest says is believed: sizes are capped, its output is parsed or passed on as
+bytes, and what it wants to show goes through `sanitize` or, in a shell, `escape.OutputFilter`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncssh
+
+from swarm_tui.adapters import script as scripts
+from swarm_tui.adapters.feed import Feed
+from swarm_tui.adapters.link import DIAL_S, Links, cut, mapped, place
+from swarm_tui.adapters.terminal import CHUNK_BYTES, Terminal
+from swarm_tui.errors import DeadlineExceeded, GuestFailed, UsageError
+from swarm_tui.model import Address, Completed, EventBatch, Message
+
+OUTPUT_BYTES: Final = 1 << 20
+"""Kept of each output stream of `run`."""
+BATCH_S: Final = 0.1
+BATCH_BYTES: Final = 1 << 20
+"""Read from one guest's event file in `BATCH_S`; faster ones wait, by SSH's own flow control."""
+
+_WINDOW_BYTES: Final = 256 << 10
+_CLOSE_S: Final = 5.0
+_RESTART_PAUSE_S: Final = 0.5
+_LONGEST_COMMAND: Final = 8900
+"""Bytes; dropbear refuses more than 9000 (MAX_CMD_LEN in its sysoptions.h)."""
+_LONGEST_REPORT: Final = 200
+_ENTROPY_BYTES: Final = 64
+_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_IUTF8: Final = 42
+"""Terminal mode of RFC 8160: a backspace takes a whole character."""
+
+
+class SshGuest:
+    """Implements `ports.Guest`.
+
+    Calls with a deadline wait for a guest that does not answer yet, and raise GuestUnreachable
+    when it never did, DeadlineExceeded when it did but was not done in time. HostKeyChanged and a
+    refused login are raised at once: waiting does not heal them.
+    """
+
+    def __init__(
+        self, run_folder: str = "/run/swarm", refresh_helper: str = "/usr/lib/swarm/refresh"
+    ) -> None:
+        """Both are paths in the guests: the guest's side of the contract, and its clock setter."""
+        self._run_folder = run_folder
+        self._refresh_helper = refresh_helper
+        self._links = Links()
+
+    async def events(self, address: Address, offset: int) -> AsyncIterator[EventBatch]:
+        """Follow the guest's event file from a byte offset. Raises GuestError when cut.
+
+        A batch is what came within 0.1 s, or 1 MiB; a guest that writes faster is slowed down. The
+        lines beyond `feed.KEPT_LINES` are counted as dropped, log lines and the oldest first.
+        """
+        clock = asyncio.get_running_loop().time
+        quiet_until = clock()
+        while True:
+            feed = Feed(offset)
+            async with self._stream(address, scripts.FOLLOW, self._run_folder, offset) as stream:
+                while chunk := await stream.read(CHUNK_BYTES):
+                    feed.add(chunk)
+                    taken = len(chunk)
+                    while chunk and (left := quiet_until - clock()) > 0:
+                        await asyncio.sleep(left if taken >= BATCH_BYTES else 0)
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout_at(quiet_until):
+                                chunk = await stream.read(CHUNK_BYTES)
+                                feed.add(chunk)
+                                taken += len(chunk)
+                    if feed.has_news:
+                        yield await feed.take()
+                        quiet_until = clock() + BATCH_S
+                await stream.end(scripts.STARTED_ANEW)
+            offset = 0
+            await asyncio.sleep(_RESTART_PAUSE_S)  # a guest may do this for ever
+
+    async def traffic(self, address: Address, interval_s: float) -> AsyncIterator[tuple[int, int]]:
+        """Network totals (received, sent) in bytes, as the guest tells them, again and again."""
+        async with self._stream(address, scripts.TRAFFIC, f"{interval_s:g}") as stream:
+            rest = b""
+            while chunk := await stream.read(_LONGEST_REPORT):
+                *lines, rest = (rest + chunk).split(b"\n")
+                rest = rest[-_LONGEST_REPORT:]
+                for line in lines:
+                    if totals := re.fullmatch(rb"(\d{1,19}) (\d{1,19})", line):
+                        yield int(totals[1]), int(totals[2])
+            await stream.end()
+
+    async def freeze(self, address: Address, timeout_s: float) -> None:
+        """Stop the agent's processes; returns when they stand still. Freezing twice is fine.
+
+        Raises GuestFailed when they do not, or when the guest does not say which they are; they
+        run on then.
+        """
+        await self._set_frozen(address, "1", "The agent could not be frozen", timeout_s)
+
+    async def thaw(self, address: Address, timeout_s: float) -> None:
+        """Let them go on. Thawing what runs is fine."""
+        await self._set_frozen(address, "0", "The agent could not be thawed", timeout_s)
+
+    async def refresh(self, address: Address, timeout_s: float) -> None:
+        """After a restore: set the clock to now and stir fresh entropy into the RNG."""
+        entropy = base64.b64encode(secrets.token_bytes(_ENTROPY_BYTES)) + b"\n"
+        done = await self._execute(
+            address,
+            # Taken once the guest answers: waiting must not make the clock late.
+            lambda: scripts.command(scripts.REFRESH, self._refresh_helper, round(time.time())),
+            entropy,
+            timeout_s,
+        )
+        _check(done, "The guest's clock and random numbers could not be refreshed")
+
+    async def deliver(self, address: Address, message: Message, timeout_s: float) -> None:
+        """Put a message into the inbox, atomically."""
+        if not _MESSAGE_ID.fullmatch(message.id):
+            raise UsageError("A message's id must be a plain word", message.id)
+        fields = {"id": message.id, "kind": message.kind, "text": message.text}
+        if message.verdict:
+            fields["verdict"] = message.verdict
+        content = json.dumps(fields).encode() + b"\n"
+        command = scripts.command(scripts.DELIVER, self._run_folder, message.id, len(content))
+        done = await self._execute(address, lambda: command, content, timeout_s)
+        _check(done, "The message could not be put into the agent's inbox")
+
+    async def run(
+        self, address: Address, script: str, *, stdin: bytes = b"", timeout_s: float
+    ) -> Completed:
+        """Run a POSIX shell script as root; see `ports.Guest`.
+
+        Of each output stream the first 1 MiB is kept and the rest is read and thrown away, so that
+        the exit status is the true one. Raises UsageError for a script of more than about 8 KiB:
+        the guest's SSH server may take no longer one. Data belongs into `stdin`.
+        """
+        command = scripts.command(script)
+        if len(command.encode()) > _LONGEST_COMMAND:
+            raise UsageError(
+                "The script is too long for an SSH command", f"{len(script)} characters"
+            )
+        return await self._execute(address, lambda: command, stdin, timeout_s)
+
+    async def shell(self, address: Address, command: str | None, user: str | None) -> int:
+        """Join this process's terminal to a login shell, or to `command`; its exit status.
+
+        Has a connection of its own, which ends with it. Output for a terminal passes
+        `escape.OutputFilter`; see `terminal.Terminal` for keys and signals. A session left by
+        Enter ~ . returns 255. Call it in the main thread only.
+        """
+        deadline = asyncio.get_running_loop().time() + DIAL_S
+        connection = await self._links.dial(address, user or address.user, deadline, DIAL_S)
+        try:
+            with Terminal() as terminal:
+                return await _join(connection, command, terminal, address)
+        finally:
+            connection.close()
+            await connection.wait_closed()
+
+    async def forget(self, address: Address) -> None:
+        """Drop the connection; who uses it is told that it was cut."""
+        await self._links.forget(address)
+
+    async def close(self) -> None:
+        """Drop all connections, for good."""
+        await self._links.close()
+
+    async def _set_frozen(
+        self, address: Address, wanted: str, failure: str, timeout_s: float
+    ) -> None:
+        # Half of the time is the guest's: it must be able to say that it failed.
+        tenths = max(1, int(timeout_s * 5))
+        command = scripts.command(scripts.FREEZE, wanted, self._run_folder, tenths)
+        _check(await self._execute(address, lambda: command, b"", timeout_s), failure)
+
+    async def _execute(
+        self, address: Address, command: Callable[[], str], stdin: bytes, timeout_s: float
+    ) -> Completed:
+        """Run a command to its end, as soon as the guest answers."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._links.wait(address, deadline)
+        capture = _Capture()
+        try:
+            channel, _ = await self._links.open(
+                address,
+                deadline,
+                lambda connection: connection.create_session(
+                    lambda: capture, command(), encoding=None, window=_WINDOW_BYTES
+                ),
+            )
+        except TimeoutError as late:
+            raise _late(address, timeout_s) from late
+        try:
+            # A command may have ended by now, without a look at its input.
+            with mapped(address), contextlib.suppress(BrokenPipeError):
+                channel.write(stdin)
+                channel.write_eof()
+            async with asyncio.timeout_at(deadline):
+                failure = await capture.ended
+        except TimeoutError as late:
+            with contextlib.suppress(OSError):
+                channel.kill()
+            raise _late(address, timeout_s) from late
+        finally:
+            channel.close()
+        status = channel.get_returncode()
+        if status is None:
+            raise cut(address) from failure
+        return Completed(
+            _exit_status(status),
+            bytes(capture.stdout),
+            bytes(capture.stderr),
+            capture.is_truncated,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self, address: Address, text: str, *words: str | float
+    ) -> AsyncIterator[_Stream]:
+        """A command of ours that talks until it is closed."""
+        try:
+            process = await self._links.open(
+                address,
+                asyncio.get_running_loop().time() + DIAL_S,
+                lambda connection: connection.create_process(
+                    scripts.command(text, *words),
+                    stderr=asyncssh.DEVNULL,
+                    encoding=None,
+                    window=_WINDOW_BYTES,
+                ),
+            )
+        except TimeoutError as late:
+            raise cut(address, "it takes no command") from late
+        try:
+            yield _Stream(process, address)
+        finally:
+            process.close()
+
+
+class _Capture(asyncssh.SSHClientSession[bytes]):
+    """Keeps the beginning of a command's output; `ended` gives why the channel closed, if badly."""
+
+    def __init__(self) -> None:
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self.is_truncated = False
+        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        kept = self.stdout if datatype is None else self.stderr
+        room = OUTPUT_BYTES - len(kept)
+        kept += data[:room]
+        self.is_truncated = self.is_truncated or len(data) > room
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(exc)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    _process: asyncssh.SSHClientProcess[bytes]
+    _address: Address
+
+    async def read(self, most: int) -> bytes:
+        """What there is, as soon as there is any; empty when the command ended or was cut."""
+        with mapped(self._address):
+            return await self._process.stdout.read(most)
+
+    async def end(self, expected: int | None = None) -> None:
+        """Tell, after the last byte, why it ended: raises unless by the `expected` exit status."""
+        with contextlib.suppress(TimeoutError), mapped(self._address):
+            await asyncio.wait_for(self._process.wait_closed(), _CLOSE_S)
+        if self._process.exit_status is None:
+            raise cut(self._address)
+        if self._process.exit_status != expected:
+            raise GuestFailed(
+                "The guest stopped telling what happens in it",
+                f"{place(self._address)}: exit status {self._process.exit_status}",
+            )
+
+
+async def _join(
+    connection: asyncssh.SSHClientConnection,
+    command: str | None,
+    terminal: Terminal,
+    address: Address,
+) -> int:
+    """Run a shell between a guest and a terminal; its exit status."""
+    pty: dict[str, Any] = {"request_pty": False}
+    if terminal.is_interactive:
+        pty = {
+            "request_pty": "force",
+            "term_type": terminal.kind,
+            "term_size": terminal.size(),
+            "term_modes": {_IUTF8: 1},
+        }
+    with mapped(address):
+        process = await connection.create_process(
+            command, stderr=asyncssh.PIPE, encoding=None, window=_WINDOW_BYTES, **pty
+        )
+    # To leave, the connection is closed, not the channel: a guest that hangs confirms nothing.
+    with terminal.lend(lambda size: process.change_terminal_size(*size), connection.close):
+        showing = [
+            asyncio.create_task(_show(process.stdout, terminal.write, terminal, connection)),
+            asyncio.create_task(_show(process.stderr, terminal.write_error, terminal, connection)),
+        ]
+        typing = asyncio.create_task(_type(process, terminal, connection))
+        try:
+            await asyncio.wait(showing)
+            await process.wait_closed()
+        except asyncio.CancelledError:
+            with contextlib.suppress(OSError):
+                process.send_signal("INT")
+            raise
+        finally:
+            connection.close()
+            tasks = (*showing, typing)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    failures = [error for task in tasks if not task.cancelled() and (error := task.exception())]
+    if terminal.left_with is not None:
+        return terminal.left_with
+    with mapped(address):
+        for failure in failures:
+            raise failure
+    if process.returncode is None:
+        raise cut(address)
+    return _exit_status(process.returncode)
+
+
+async def _type(
+    process: asyncssh.SSHClientProcess[bytes],
+    terminal: Terminal,
+    connection: asyncssh.SSHClientConnection,
+) -> None:
+    """What is typed goes to the guest, until its end; an end by the person ends the session."""
+    with contextlib.ExitStack() as unless_it_goes_on:
+        unless_it_goes_on.callback(connection.close)
+        # A command that has ended, or closed its input, may still have output under way.
+        with contextlib.suppress(BrokenPipeError):
+            while typed := await terminal.read():
+                process.stdin.write(typed)
+                await process.stdin.drain()
+            if terminal.left_with is not None:
+                return
+            process.stdin.write_eof()
+        unless_it_goes_on.pop_all()
+
+
+async def _show(
+    source: asyncssh.SSHReader[bytes],
+    put: Callable[[bytes], Awaitable[None]],
+    terminal: Terminal,
+    connection: asyncssh.SSHClientConnection,
+) -> None:
+    while shown := await source.read(CHUNK_BYTES):
+        await put(shown)
+        if terminal.left_with is not None:
+            connection.close()
+
+
+def _exit_status(returncode: int) -> int:
+    """asyncssh tells a signal as its negative number, a shell as 128 + its number."""
+    return 128 - returncode if returncode < 0 else returncode
+
+
+def _check(done: Completed, failure: str) -> None:
+    if done.exit_status:
+        told = done.stderr[-_LONGEST_REPORT:].decode("utf-8", "replace").strip()
+        raise GuestFailed(failure, f"{told or 'it said nothing'} (exit status {done.exit_status})")
+
+
+def _late(address: Address, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "The guest did not finish in time",
+        f"{place(address)} was not done after {timeout_s:g} s.",
+        "Whether it still will be is unknown: look at the agent's state again.",
+    )
