@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
+from swarm_tui.errors import SetupError
 from swarm_tui.model import AgentId, HostName, Vm
 from swarm_tui.paths import Paths
 from swarm_tui.ports import Guest, Hypervisor, Progress, Spawned
 from swarm_tui.snapshot import Snapshots
+from swarm_tui.text import sanitize
 
 if TYPE_CHECKING:
     from swarm_tui.adapters.simulated import SimulatedSwarm
@@ -49,17 +52,21 @@ def make_guest() -> Guest:
     return SshGuest()
 
 
-def make_hypervisors(loaded: Loaded, connect: str | None = None) -> Sequence[Hypervisor]:
-    """One for each host: `connect` alone when given, else those configured and the local one."""
+def make_hypervisor(host: HostName, uri: str) -> Hypervisor:
     from swarm_tui.adapters.libvirt import LibvirtHypervisor
 
+    return LibvirtHypervisor(host, uri)
+
+
+def make_hypervisors(loaded: Loaded, connect: str | None = None) -> Sequence[Hypervisor]:
+    """One for each host: `connect` alone when given, else those configured and the local one."""
     if connect:
-        return [LibvirtHypervisor(CONNECTED, connect)]
+        return [make_hypervisor(CONNECTED, connect)]
     hosts = {host.name: host.uri for host in loaded.config.hosts.values()}
     local = local_uri(loaded.paths)
     if local and local not in hosts.values():
         hosts.setdefault(LOCAL, local)
-    return [LibvirtHypervisor(name, uri) for name, uri in hosts.items()]
+    return [make_hypervisor(name, uri) for name, uri in hosts.items()]
 
 
 def make_supervisor(
@@ -132,9 +139,7 @@ def run_app(
         view=View(ui.view),
         themes=(ui.themes,),
         banner=banner,
-        is_plain=needs_plain(os.environ.get("TERM", ""))
-        if ui.ascii == "auto"
-        else ui.ascii == "yes",
+        is_plain=is_plain,
     )
 
     async def run() -> int:
@@ -180,23 +185,76 @@ def ensure_local(paths: Paths) -> str:
 
 
 class LocalSpawner:
-    """Makes agents on the local host; image and template are looked up at the first one."""
+    """Makes agents on the local host; image, accelerator and template are seen to at the first."""
 
     def __init__(self, loaded: Loaded, hypervisor: Hypervisor, guest: Guest) -> None:
         self._loaded = loaded
         self._hypervisor = hypervisor
         self._guest = guest
+        self._folder = local_folder(loaded.paths)
         self._swarm: LocalSwarm | None = None
+        self._preparing = asyncio.Lock()
 
     async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
-        swarm = await self.swarm(on_progress)
+        swarm = await self.prepare(on_progress)
         return await swarm.spawn(name, task, on_progress)
 
     async def discard(self, vm: Vm) -> None:
         from swarm_tui.local.swarm import discard_files
 
-        await discard_files(local_folder(self._loaded.paths), vm)
+        await discard_files(self._folder, vm)
 
-    async def swarm(self, on_progress: Progress) -> LocalSwarm:
+    async def prepare(self, on_progress: Progress) -> LocalSwarm:
         """The swarm with its image built, its accelerator chosen and its template warm."""
-        raise NotImplementedError
+        async with self._preparing:
+            if self._swarm is None:
+                self._swarm = await self._make_swarm(on_progress)
+        await self._swarm.prepare(on_progress)
+        return self._swarm
+
+    async def down(self) -> Sequence[AgentId]:
+        """End every agent of the local swarm; returns their ids."""
+        from swarm_tui.local.swarm import bring_down
+
+        return await bring_down(self._folder, self._hypervisor)
+
+    async def _make_swarm(self, on_progress: Progress) -> LocalSwarm:
+        from swarm_tui.local.accel import choose_accel
+        from swarm_tui.local.image import build_image
+        from swarm_tui.local.swarm import LocalSwarm
+
+        loop = asyncio.get_running_loop()
+
+        def tell(step: str) -> None:
+            loop.call_soon_threadsafe(on_progress, sanitize(step), None)
+
+        cache, local = self._loaded.paths.cache, self._loaded.config.local
+        image = await asyncio.to_thread(build_image, cache, tell)
+        accel = await asyncio.to_thread(choose_accel, image, cache, local.accel)
+        tell(f"{accel.mode}: {accel.reason}")
+        return LocalSwarm(
+            self._folder,
+            image,
+            accel.mode,
+            self._hypervisor,
+            self._guest,
+            memory_mib=local.memory_mib,
+        )
+
+
+@asynccontextmanager
+async def open_local(loaded: Loaded) -> AsyncIterator[LocalSpawner]:
+    """The local swarm by itself, without a supervisor. Raises HostUnreachable, SetupError."""
+    uri = local_uri(loaded.paths)
+    if uri is None:
+        raise SetupError(
+            "There is no local swarm", "None was ever brought up here.", "swarm-tui demo makes one."
+        )
+    hypervisor = make_hypervisor(LOCAL, uri)
+    guest = make_guest()
+    try:
+        await hypervisor.open(lambda hint: None)
+        yield LocalSpawner(loaded, hypervisor, guest)
+    finally:
+        await guest.close()
+        await hypervisor.close()

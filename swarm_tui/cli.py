@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "find what is missing or broken before it hurts")
     demo = add("demo", _demo, "bring up a local swarm of real VMs and watch it")
     demo.add_argument("--agents", type=int, metavar="N", help="how many (default 3)")
+    demo.add_argument("--up", action="store_true", help="no screen: bring it up and leave it so")
     demo.add_argument("--keep", action="store_true", help="leave the swarm running afterwards")
     demo.add_argument("--down", action="store_true", help="end a swarm that was kept")
     demo.add_argument("--check", action="store_true", help="no screen: prove that all of it works")
@@ -359,6 +360,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     loaded = _load(arguments, **overrides)
     if arguments.down:
         return _run(demo.down(loaded, is_json=arguments.json))
+    if arguments.up:
+        return _run(demo.up(loaded, is_json=arguments.json))
     if arguments.check or arguments.json:
         return _run(demo.check(loaded))
     return demo.show(loaded, _shell_argv(arguments), is_kept=arguments.keep)

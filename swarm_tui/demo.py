@@ -20,17 +20,19 @@ from typing import Final
 from swarm_tui.bootstrap import (
     LOCAL,
     ensure_local,
-
     make_guest,
     make_simulated,
     make_supervisor,
+    open_catalogue,
+    open_local,
+    open_snapshots,
     run_app,
 )
 from swarm_tui.config import Loaded
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import Agent, AgentId, Pause, Resume, Spawn, State
+from swarm_tui.model import Address, Agent, AgentId, Pause, Resume, Spawn, State
 from swarm_tui.ports import Guest
-from swarm_tui.report import size, write_json
+from swarm_tui.report import agent_object, size, write_json
 from swarm_tui.store import Store
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe
@@ -43,7 +45,7 @@ ANSWER_S: Final = 20.0
 def show(loaded: Loaded, shell_argv: Callable[[AgentId], list[str]], *, is_kept: bool) -> int:
     """Bring the swarm up, open the app on it and, unless it is kept, bring it down after."""
     _say(f"a swarm of {loaded.config.local.agents} agents, each in a microVM of its own")
-    asyncio.run(_bring_up(loaded))
+    asyncio.run(up(loaded, is_json=False))
     _say(
         "they stay when you leave (--keep); `swarm-tui demo --down` ends them"
         if is_kept
@@ -70,9 +72,24 @@ def _no_shell(_agent: AgentId) -> list[str]:
     return ["sh", "-c", 'echo "$1"; read -r _', "sh", told]
 
 
+async def up(loaded: Loaded, *, is_json: bool) -> int:
+    """Bring the swarm up to the configured number of agents, and leave it so."""
+    begun = time.monotonic()
+    await asyncio.to_thread(ensure_local, loaded.paths)
+    async with make_supervisor(loaded, is_following=False) as supervisor:
+        await supervisor.connected(CONNECT_S)
+        await _spawn_missing(supervisor, loaded.config.local.agents)
+        agents = supervisor.store.agents()
+    given = sum(agent.vm.memory_bytes or 0 for agent in agents if agent.vm)
+    _say(f"{len(agents)} agents, {size(given)} of memory, {time.monotonic() - begun:.1f} s")
+    if is_json:
+        write_json({"agents": [agent_object(agent) for agent in agents]})
+    return 0
+
+
 async def down(loaded: Loaded, *, is_json: bool) -> int:
     """End the local swarm: every VM of it, its disks, snapshots and records."""
-    async with local_spawner(loaded) as spawner:
+    async with open_local(loaded) as spawner:
         ended = await spawner.down()
     for agent in ended:
         _remove_records(loaded, agent)
@@ -85,7 +102,7 @@ async def down(loaded: Loaded, *, is_json: bool) -> int:
 
 async def check(loaded: Loaded) -> int:
     """Up, reached, paused to a snapshot, resumed with the counter going on, down."""
-    own = _apart(loaded)
+    own = apart(loaded)
     clock = _Clock()
     problem: SwarmError | None = None
     facts: dict[str, object] = {}
@@ -95,7 +112,7 @@ async def check(loaded: Loaded) -> int:
         problem = error
     finally:
         with clock.step("down"):
-            async with local_spawner(own) as spawner:
+            async with open_local(own) as spawner:
                 for agent in await spawner.down():
                     _remove_records(own, agent)
     result: dict[str, object] = {"ok": problem is None, **facts, "seconds": clock.seconds}
@@ -118,10 +135,10 @@ async def _check_all(loaded: Loaded, clock: _Clock, facts: dict[str, object]) ->
     try:
         async with supervisor:
             await supervisor.connected(CONNECT_S)
-            async with local_spawner(loaded) as spawner:
+            async with open_local(loaded) as spawner:
                 with clock.step("image and template"):
-                    swarm = await spawner.swarm(_quiet)
-                    facts["accel"] = str(swarm.accel)
+                    swarm = await spawner.prepare(_tell)
+                    facts["accel"] = swarm.accel
             with clock.step("agents up"):
                 await _spawn_missing(supervisor, loaded.config.local.agents)
             agents = supervisor.store.agents()
@@ -176,17 +193,6 @@ class _Clock:
             self.seconds[name] = round(time.monotonic() - begun, 3)
 
 
-async def _bring_up(loaded: Loaded) -> None:
-    begun = time.monotonic()
-    await asyncio.to_thread(ensure_local, loaded.paths)
-    async with make_supervisor(loaded, is_following=False) as supervisor:
-        await supervisor.connected(CONNECT_S)
-        await _spawn_missing(supervisor, loaded.config.local.agents)
-        agents = supervisor.store.agents()
-        given = sum(agent.vm.memory_bytes or 0 for agent in agents if agent.vm)
-    _say(f"{len(agents)} agents, {size(given)} of memory, {time.monotonic() - begun:.1f} s")
-
-
 async def _spawn_missing(supervisor: Supervisor, wanted: int) -> None:
     here = [agent for agent in supervisor.store.agents() if agent.host == LOCAL]
     missing = wanted - len(here)
@@ -199,7 +205,7 @@ async def _spawn_missing(supervisor: Supervisor, wanted: int) -> None:
         _say(line)
 
 
-def _apart(loaded: Loaded) -> Loaded:
+def apart(loaded: Loaded) -> Loaded:
     """The same configuration in folders of its own, so that no other swarm is touched."""
     paths = replace(
         loaded.paths, data=loaded.paths.data / "check", state=loaded.paths.state / "check"
@@ -242,12 +248,15 @@ async def _until(store: Store, agent: AgentId, state: State) -> None:
     raise SwarmError(f"The agent is {shown}, not {state}", f"{STATE_S:.0f} s after the verb.")
 
 
-def _address(agent: Agent):  # type: ignore[no-untyped-def]
-    raise NotImplementedError
+def _address(agent: Agent) -> Address:
+    if agent.tag.address is None:
+        raise SwarmError(f"{agent.name} has no SSH address")
+    return agent.tag.address
 
 
 def _remove_records(loaded: Loaded, agent: AgentId) -> None:
-    raise NotImplementedError
+    open_snapshots(loaded).remove(agent)
+    open_catalogue(loaded).remove(agent)
 
 
 def _say(text: str) -> None:
@@ -256,7 +265,3 @@ def _say(text: str) -> None:
 
 def _tell(step: Safe, fraction: float | None) -> None:
     _say(f"  {step}" + (f" {fraction:.0%}" if fraction is not None else ""))
-
-
-def _quiet(_step: Safe, _fraction: float | None) -> None:
-    pass

@@ -1,0 +1,103 @@
+"""The command line on real VMs: what a script would rely on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .conftest import Swarm, names, wait_until
+
+pytestmark = pytest.mark.vm
+
+
+def test_ls_shows_three_running_agents_that_answer(swarm: Swarm) -> None:
+    agents = swarm.agents()
+    assert len(agents) == 3
+    assert {agent["state"] for agent in agents} == {"running"}
+    keys = {agent["ssh"]["host_key"] for agent in agents}
+    assert len(keys) == 3, "each agent has a host key of its own"
+    for name in names(agents):
+        assert swarm.counter(name) > 0
+
+
+def test_pause_to_a_snapshot_frees_the_ram_and_resume_goes_on(swarm: Swarm) -> None:
+    name = names(swarm.agents())[0]
+    assert swarm.vmm_processes(name)
+    before = swarm.counter(name)
+
+    swarm.json("pause", name)
+    assert swarm.agent(name)["state"] == "saved"
+    assert not swarm.vmm_processes(name)
+    shown = swarm.json("show", name)
+    assert shown["snapshots"][-1]["digests"].keys() >= {"memory", "disk-0", "definition.xml"}
+
+    resumed = swarm.json("resume", name)
+    assert resumed["agent"]["state"] in ("running", "asking")
+    after = swarm.counter(name)
+    assert after >= before
+    wait_until(lambda: swarm.counter(name) > after, "the counter goes on")
+
+
+def test_a_quick_pause_keeps_the_ram_and_saves_nothing(swarm: Swarm) -> None:
+    name = names(swarm.agents())[1]
+    swarm.json("pause", name, "--quick")
+    assert swarm.agent(name)["state"] == "paused"
+    assert swarm.vmm_processes(name)
+    assert swarm.json("show", name)["snapshots"] == []
+    swarm.json("resume", name)
+    assert swarm.agent(name)["state"] == "running"
+
+
+def test_a_verb_that_makes_no_sense_now_is_refused_with_the_reason(swarm: Swarm) -> None:
+    name = names(swarm.agents())[0]
+    done = swarm.run("resume", name)
+    assert done.returncode == 4
+    assert "only a paused, saved or frozen agent can be resumed" in done.stderr
+
+
+def test_shell_passes_on_streams_and_exit_code(swarm: Swarm) -> None:
+    name = names(swarm.agents())[2]
+    done = swarm.run("shell", name, "--", "cat; echo to-stderr >&2; exit 7", stdin="through\n")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "through\n", "to-stderr\n")
+
+
+def test_logs_tell_what_the_agent_did(swarm: Swarm) -> None:
+    name = names(swarm.agents())[2]
+    said = swarm.run("shell", name, "--", "swarm log 'a mark for the test'")
+    assert said.returncode == 0, said.stderr
+    assert "a mark for the test" in swarm.run("logs", name).stdout
+    events = json.loads(swarm.run("logs", name, "--json").stdout)
+    assert any(event["text"] == "a mark for the test" for event in events)
+
+
+def test_an_unknown_agent_has_its_own_exit_code(swarm: Swarm) -> None:
+    done = swarm.run("show", "nobody")
+    assert done.returncode == 3
+    assert "No such agent" in done.stderr
+
+
+def test_spawn_and_kill_leave_nothing(swarm: Swarm) -> None:
+    made = swarm.json("spawn", "--task", "Count the stars")["agents"][0]
+    assert made["task"] == "Count the stars"
+    name = made["name"]
+    assert swarm.counter(name) >= 0
+
+    asked = swarm.run("kill", name)
+    assert asked.returncode == 2, "nobody can be asked without a terminal"
+    swarm.json("kill", name, "--yes")
+    assert name not in names(swarm.agents())
+    assert not swarm.vmm_processes(name)
+    assert not list(swarm.home.rglob(f"*{name}*"))
+    assert not list(swarm.home.rglob(f"*{made['id']}*"))
+
+
+def test_every_act_is_on_the_audit_log_with_its_outcome(swarm: Swarm) -> None:
+    name = names(swarm.agents())[0]
+    swarm.json("pause", name, "--quick")
+    swarm.json("resume", name)
+    acts = swarm.json("show", name)["acts"]
+    assert [(act["verb"], act["outcome"]) for act in acts[-2:]] == [
+        ("pause", "done"),
+        ("resume", "done"),
+    ]

@@ -1,0 +1,108 @@
+"""Faults, made for real, while the app watches: it says what happened, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Swarm, names, wait_until
+from .terminal import Terminal
+
+pytestmark = pytest.mark.vm
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mounting a small file system needs root")
+
+
+def virsh(swarm: Swarm, *arguments: str) -> None:
+    uri = (swarm.home / "data" / "local" / "uri").read_text().strip()
+    done = subprocess.run(
+        ["virsh", "-c", uri, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def small_folder(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m,mode=711", "tmpfs", str(folder)], check=True
+    )
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@needs_root
+def test_a_full_disk_fails_the_save_and_the_agent_runs_on(swarm: Swarm, small_folder: Path) -> None:
+    name = names(swarm.agents())[0]
+    before = swarm.counter(name)
+
+    done = swarm.run("--set", f"snapshots.folder={small_folder}", "pause", name)
+
+    assert done.returncode == 10, done.stderr
+    assert "The agent runs on; nothing was lost" in done.stderr
+    assert swarm.agent(name)["state"] in ("running", "asking")
+    after = swarm.counter(name)
+    assert after >= before
+    wait_until(lambda: swarm.counter(name) > after, "the agent was thawed")
+    assert [path for path in small_folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_vm_destroyed_behind_our_back_is_shown_as_failed(swarm: Swarm) -> None:
+    name = names(swarm.agents())[1]
+    with Terminal(swarm.program, environ=swarm.environ) as screen:
+        screen.wait_for(lambda text: name in text and "running" in text)
+        virsh(swarm, "destroy", name)
+        screen.wait_for("failed", timeout_s=5)
+    assert swarm.agent(name)["state"] == "failed"
+    swarm.json("kill", name, "--yes")
+    swarm.json("spawn")
+
+
+def test_a_changed_host_key_is_refused_and_named(swarm: Swarm) -> None:
+    name = names(swarm.agents())[0]
+    # The guest's own doing, as root in it: another key from now on.
+    swap = "head -c 32 /dev/urandom >/tmp/k; dropbearkey -t ed25519 -f /etc/dropbear/other"
+    if swarm.run("shell", name, "--user", "root", "--", swap).returncode != 0:
+        victim = swarm.agent(name)
+        other = names(swarm.agents())[1]
+        copied = swarm.run("shell", other, "--user", "root", "--", "cat /etc/dropbear/host_key")
+        assert copied.returncode == 0
+        assert victim["ssh"]["host_key"] != swarm.agent(other)["ssh"]["host_key"]
+
+
+def test_ssh_cut_in_the_middle_resumes_the_log_without_loss(swarm: Swarm) -> None:
+    name = names(swarm.agents())[0]
+    with Terminal(swarm.program, environ=swarm.environ) as screen:
+        screen.wait_for(name)
+        screen.press("/")
+        screen.type(name)
+        screen.press("Enter", "l")
+        swarm.run("shell", name, "--", "swarm log 'before the cut'")
+        screen.wait_for("before the cut")
+        # Every session but the one that runs this; the listener stays.
+        swarm.run("shell", name, "--user", "root", "--", "swarm log gap; killall dropbear")
+        screen.wait_for("gap")
+        assert screen.screen().count("before the cut") == 1
+
+
+def test_libvirtd_restarted_under_the_app(swarm: Swarm) -> None:
+    pid_file = swarm.home / "data" / "local" / "libvirtd.pid"
+    if not pid_file.exists():
+        pytest.skip("the daemon is not ours to restart: another one ran before the tests")
+    name = names(swarm.agents())[0]
+    with Terminal(swarm.program, environ=swarm.environ) as screen:
+        screen.wait_for(lambda text: name in text and "running" in text)
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        screen.wait_for("lost")
+        up = swarm.run("demo", "--up", "--agents", "1")
+        assert up.returncode == 0, up.stderr
+        screen.wait_for(lambda text: "running" in text and "lost" not in text)
+    assert swarm.counter(name) > 0
