@@ -90,7 +90,8 @@ class LibvirtHypervisor:
 
     async def define(self, definition: str) -> AgentId:
         connection, domains = self._opened()
-        return await connection.act("define the VM", partial(domains.define, definition))
+        # A daemon that meets an emulator for the first time runs it to learn what it can do.
+        return await connection.move("define the VM", partial(domains.define, definition))
 
     async def undefine(self, agent: AgentId) -> None:
         connection, domains = self._opened()
