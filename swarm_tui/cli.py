@@ -29,7 +29,11 @@ EXIT_CODES: Final = "\n".join((__doc__ or "").splitlines()[2:])
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    # What follows -- is another program's; argparse would read options in it.
+    own = given[: given.index("--")] if "--" in given else given
+    arguments = _parser().parse_args(own)
+    arguments.command = given[len(own) + 1 :]
     is_json: bool = getattr(arguments, "json", False)
     try:
         return int(arguments.run(arguments))
@@ -88,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     kill.add_argument("--yes", action="store_true", help="do not ask")
     shell = add("shell", _shell, "a shell in an agent's VM, or one command", agent=True)
     shell.add_argument("--user", help="log in as USER instead of the agent's own user")
-    shell.add_argument("command", nargs="*", help="after --: run this instead of a login shell")
+    shell.usage = "swarm-tui shell [-h] [--user USER] AGENT [-- COMMAND…]"
     logs = add("logs", _logs, "an agent's log", agent=True)
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
     logs.add_argument("-n", "--lines", type=int, default=200, help="how many to begin with (200)")

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Final
 from swarm_tui.bootstrap import (
     LOCAL,
     ensure_local,
+    local_folder,
     make_guest,
     make_simulated,
     make_supervisor,
@@ -78,8 +79,7 @@ async def up(loaded: Loaded, *, is_json: bool) -> int:
     await asyncio.to_thread(ensure_local, loaded.paths)
     async with make_supervisor(loaded, is_following=False) as supervisor:
         await supervisor.connected(CONNECT_S)
-        await _spawn_missing(supervisor, loaded.config.local.agents)
-        agents = supervisor.store.agents()
+        agents = await _spawn_missing(supervisor, loaded)
     given = sum(agent.vm.memory_bytes or 0 for agent in agents if agent.vm)
     _say(f"{len(agents)} agents, {size(given)} of memory, {time.monotonic() - begun:.1f} s")
     if is_json:
@@ -140,8 +140,7 @@ async def _check_all(loaded: Loaded, clock: _Clock, facts: dict[str, object]) ->
                     swarm = await spawner.prepare(_tell)
                     facts["accel"] = swarm.accel
             with clock.step("agents up"):
-                await _spawn_missing(supervisor, loaded.config.local.agents)
-            agents = supervisor.store.agents()
+                agents = await _spawn_missing(supervisor, loaded)
             facts["agents"] = len(agents)
             with clock.step("agents reached"):
                 await asyncio.gather(*(_counter(guest, agent) for agent in agents))
@@ -193,9 +192,10 @@ class _Clock:
             self.seconds[name] = round(time.monotonic() - begun, 3)
 
 
-async def _spawn_missing(supervisor: Supervisor, wanted: int) -> None:
-    here = [agent for agent in supervisor.store.agents() if agent.host == LOCAL]
-    missing = wanted - len(here)
+async def _spawn_missing(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
+    """Make as many agents as are missing; returns all that are there then, by name."""
+    here = _own_agents(supervisor, loaded)
+    missing = loaded.config.local.agents - len(here)
     if here:
         _say(f"{len(here)} agents are there already")
     done = await asyncio.gather(
@@ -203,6 +203,18 @@ async def _spawn_missing(supervisor: Supervisor, wanted: int) -> None:
     )
     for line in done:
         _say(line)
+    return _own_agents(supervisor, loaded)
+
+
+def _own_agents(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
+    """The agents of this local swarm: others may live on the same host."""
+    folder = local_folder(loaded.paths)
+    own = [
+        agent
+        for agent in supervisor.store.agents()
+        if agent.vm and any(disk.is_relative_to(folder) for disk in agent.vm.disks)
+    ]
+    return sorted(own, key=lambda agent: agent.name)
 
 
 def apart(loaded: Loaded) -> Loaded:

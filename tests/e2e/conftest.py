@@ -48,8 +48,10 @@ class Swarm:
         return json.loads(done.stdout)
 
     def agents(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.json("ls")["agents"]
-        return found
+        """This swarm's agents: others may live on the same host."""
+        folder = self.home / "data" / "local" / "agents"
+        own = [agent for agent in self.json("ls")["agents"] if (folder / agent["id"]).exists()]
+        return sorted(own, key=lambda agent: str(agent["name"]))
 
     def agent(self, name: str) -> dict[str, Any]:
         return next(agent for agent in self.agents() if agent["name"] == name)
