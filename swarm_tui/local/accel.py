@@ -103,11 +103,11 @@ def _probe(qemu: str, image: Image) -> Accel:
         # It may have come up and then failed to power off.
         output, complaint = expired.stdout or b"", ""
     else:
-        output, complaint = done.stdout, done.stderr.decode("utf-8", "replace").strip()
+        output, complaint = done.stdout, done.stderr.decode("utf-8", "replace").partition("\n")[0]
     if PROBE_MARK in output:
         return Accel(Mode.KVM, "KVM: Linux boots with it.")
     if complaint:
-        return Accel(Mode.TCG, f"Software emulation: QEMU cannot use KVM here ({complaint}).")
+        return Accel(Mode.TCG, f"Software emulation: QEMU cannot use KVM here: {complaint}")
     return Accel(
         Mode.TCG,
         f"Software emulation: {_KVM} opens, but Linux did not boot with it"

@@ -49,7 +49,7 @@ PROBE_MARK: Final = b"SWARM-PROBE-OK"
 _GUEST: Final = Path(__file__).with_name("guest")
 _SOURCES: Final = (
     Path(__file__),
-    *(Path(__file__).with_name(f"{n}.py") for n in ("kernel", "packages")),
+    *(Path(__file__).with_name(f"{n}.py") for n in ("kernel", "packages", "programs")),
 )
 _DISK_MIB: Final = 1024
 _AGENT_UID: Final = 1000
@@ -181,7 +181,7 @@ def _build(cache: Path, packages: Sequence[Package], say: Say) -> Image:
             base_commit = _seed(root / "workspace")
             parts = kernel.result()
         for path in (parts / "later").iterdir():
-            shutil.copyfile(path, root / "usr/lib/modules" / path.name)
+            _install(path.read_bytes(), root / "usr/lib/modules" / path.name, 0o644)
         say("making the disk")
         _make_disk(root, work / "base.qcow2")
         initramfs = pack_initramfs(root / "bin/busybox", parts / "boot", _GUEST / "initramfs")
@@ -201,8 +201,11 @@ def _build(cache: Path, packages: Sequence[Package], say: Say) -> Image:
 def _furnish(root: Path) -> None:
     """Put our own files, links and folders beside what the packages brought."""
     for path in _files(_GUEST / "root"):
-        _install(path.read_bytes(), root / path.relative_to(_GUEST / "root"))
-    _install(_parse_hex((_GUEST / "reseed.hex").read_text()), root / "usr/lib/swarm/reseed")
+        content = path.read_bytes()
+        mode = 0o755 if content.startswith(b"#!") else 0o644
+        _install(content, root / path.relative_to(_GUEST / "root"), mode)
+    reseed = _parse_hex((_GUEST / "reseed.hex").read_text())
+    _install(reseed, root / "usr/lib/swarm/reseed", 0o755)
     (root / "etc/shadow").chmod(0o600)
     for name in ("dev", "mnt", "proc", "run", "sys", "usr/lib/modules", "var/log", "etc/dropbear"):
         make_folder(root / name)
@@ -220,10 +223,10 @@ def _furnish(root: Path) -> None:
     (root / "sbin/init").symlink_to("../bin/busybox")
 
 
-def _install(content: bytes, target: Path) -> None:
+def _install(content: bytes, target: Path, mode: int) -> None:
     make_folder(target.parent)
     target.write_bytes(content)
-    target.chmod(0o755 if content.startswith((b"#!", b"\x7fELF")) else 0o644)
+    target.chmod(mode)
 
 
 def _parse_hex(text: str) -> bytes:

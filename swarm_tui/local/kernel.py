@@ -33,6 +33,9 @@ _LATER_DRIVERS: Final = (
     "virtio_rng",
 )
 
+_LZ4: Final = b"\x02\x21\x4c\x18"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+
 Entries = Mapping[str, tuple[int, bytes]]
 """Path → (mode with file type, content)."""
 
@@ -102,7 +105,10 @@ def _elf(image: bytes) -> bytes:
     setup_sectors = image[0x1F1] or 4
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset
-    elf = _decompress(image[start : start + length])
+    payload = image[start : start + length]
+    if payload.startswith((_LZ4, _ZSTD)):
+        payload = payload[:-4]  # the unpacked size, which the kernel's build appends to these two
+    elf = _decompress(payload)
     if image[0x202:0x206] != b"HdrS" or not elf.startswith(b"\x7fELF"):
         raise SetupError("The kernel package holds no kernel that can be unpacked")
     return elf
@@ -113,11 +119,10 @@ def _decompress(content: bytes) -> bytes:
         return lzma.LZMADecompressor().decompress(content)
     if content.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(wbits=31).decompress(content)
-    # To these two the kernel's build appends the unpacked size, four bytes that they stumble over.
-    if content.startswith(b"\x02\x21\x4c\x18"):
-        return run(["lz4", "-dcq"], stdin=content[:-4])
-    if content.startswith(b"\x28\xb5\x2f\xfd"):
-        return run(["zstd", "-dcq"], stdin=content[:-4])
+    if content.startswith(_LZ4):
+        return run(["lz4", "-dcq"], stdin=content)
+    if content.startswith(_ZSTD):
+        return run(["zstd", "-dcq"], stdin=content)
     return content
 
 

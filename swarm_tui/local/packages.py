@@ -231,7 +231,8 @@ def _fetch(folder: Path, packages: Sequence[Package]) -> None:
     names = [package.name for package in packages]
     try:
         # As root, apt would fetch as a user who cannot write to our folder.
-        run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *names], cwd=folder)
+        options = ["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1"]
+        run(["apt-get", "download", *options, *names], cwd=folder)
     except Failed as error:
         raise SetupError(
             "The packages of the guest image could not be downloaded",

@@ -32,7 +32,6 @@ Say = Callable[[str], None]
 """Told what is going on, in a few words."""
 
 _NONE: Final[Mapping[str, str]] = {}
-_PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 class Failed(Exception):
@@ -48,7 +47,7 @@ def missing_programs() -> Sequence[str]:
     return [
         name
         for name in PROGRAMS
-        if not shutil.which(name, path=_PATH) and not (name == "fakeroot" and os.getuid() == 0)
+        if not shutil.which(name, path=_path()) and not (name == "fakeroot" and os.getuid() == 0)
     ]
 
 
@@ -60,7 +59,12 @@ def require_programs() -> None:
 
 def environment(variables: Mapping[str, str] = _NONE) -> Mapping[str, str]:
     """For programs whose words we read: English, with the system's folders in PATH."""
-    return {**os.environ, "PATH": _PATH, "LC_ALL": "C", **variables}
+    return {**os.environ, "PATH": _path(), "LC_ALL": "C", **variables}
+
+
+def _path() -> str:
+    """PATH with the folders of system programs, which an ordinary user's lacks on Debian."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 def run(
@@ -81,6 +85,7 @@ def run(
             capture_output=True,
             cwd=cwd,
             env=environment(variables),
+            umask=0o022,
             check=False,
         )
     except FileNotFoundError as error:
@@ -94,22 +99,24 @@ def failure(program: str, stderr: bytes) -> Failed | StorageFull:
     """The error for a program that failed with these last words."""
     words = stderr.decode("utf-8", "replace").strip()
     if "No space left on device" in words or "Disk quota exceeded" in words:
-        return StorageFull("No room to build the guest image", words)
+        return StorageFull(f"No room for {program}", words)
     return Failed(program, words or "it failed without a word")
 
 
 def _missing(names: Sequence[str]) -> SetupError:
     packages = sorted({PROGRAMS.get(name, name) for name in names})
     return SetupError(
-        "Not installed, and needed to build the guest image: " + ", ".join(names),
+        "Not installed, and needed for a local swarm: " + ", ".join(names),
         hint="apt-get install --no-install-recommends " + " ".join(packages),
     )
 
 
 def make_folder(folder: Path, mode: int = 0o755) -> None:
-    """Make it with exactly this mode, whatever the umask: QEMU may run as another user."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(mode)
+    """Make it, and what is missing above it, whatever the umask: QEMU may run as another user."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
 
 
 def replace(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -140,6 +147,6 @@ def locked(path: Path, say: Say) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waiting for another build of the image")
+            say("waiting for another process that is at it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
