@@ -7,7 +7,6 @@ systemd or another client runs one, that is used. Nothing in /etc is read or cha
 from __future__ import annotations
 
 import fcntl
-import grp
 import os
 import pwd
 import shutil
@@ -36,7 +35,6 @@ SESSION: Final = "qemu:///session"
 SYSTEM_RUN: Final = Path("/run/libvirt")
 QEMU_USER: Final = "libvirt-qemu"
 KVM: Final = Path("/dev/kvm")
-KVM_GROUP: Final = "kvm"
 
 _PROGRAMS: Final = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -178,19 +176,21 @@ def _start(folder: Path, run: Path) -> None:
 
 
 def _share_kvm() -> None:
-    """Let QEMU's user at KVM as udev does, where there is no udev (in containers, mostly).
+    """Let QEMU's user at KVM, as udev does, where there is no udev (in containers, mostly).
 
     libvirt probes QEMU with more rights than it runs it with. When only root may open the device
-    the two disagree, and libvirt probes anew for each definition: ten seconds instead of none.
-    Raises OSError, and KeyError when there is no such group.
+    the two disagree, and libvirt probes anew at each look: ten seconds for a definition instead
+    of none. Raises OSError, and KeyError when there is no such user.
     """
-    status = KVM.stat()
-    group = grp.getgrnam(KVM_GROUP).gr_gid
-    is_shared = status.st_gid == group and status.st_mode & 0o060 == 0o060
-    if Path("/run/udev/control").exists() or is_shared or status.st_mode & 0o006 == 0o006:
-        return
-    os.chown(KVM, -1, group)
-    KVM.chmod(stat.S_IMODE(status.st_mode) | 0o060)
+    device = KVM.stat()
+    user = pwd.getpwnam(QEMU_USER)
+    is_open = (
+        device.st_mode & stat.S_IWOTH
+        or (device.st_mode & stat.S_IWGRP and device.st_gid == user.pw_gid)
+        or (device.st_mode & stat.S_IWUSR and device.st_uid == user.pw_uid)
+    )
+    if not is_open and not Path("/run/udev/control").exists():
+        os.chown(KVM, user.pw_uid, -1)
 
 
 def _run(command: list[str]) -> None:
