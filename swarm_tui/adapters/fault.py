@@ -82,6 +82,7 @@ _BUSY: Final = {Code.OPERATION_TIMEOUT, Code.RESOURCE_BUSY}
 _NO_ROOM: Final = re.compile("No space left on device|Disk quota exceeded|not enough space", re.I)
 _NO_MEMORY: Final = re.compile("Cannot allocate memory|cannot set up guest memory", re.I)
 _NOT_ALLOWED: Final = re.compile("Permission denied|access denied", re.I)
+_EXISTS: Final = re.compile("already exists with uuid")
 _FORWARD: Final = re.compile(r"host forwarding rule '[a-z]+:[^:']*:(\d+)-")
 
 _HINT_DENIED: Final = (
@@ -125,7 +126,7 @@ def to_error(fault: Fault, host: HostName, doing: str, *, is_connected: bool) ->
         return Unsupported(f"The driver of host {host} cannot {doing}", message)
     if code in _BUSY:
         return Busy(f"Cannot {doing} now", message, "Something else is at work on it: try again.")
-    if code in _REFUSED:
+    if code in _REFUSED or _EXISTS.search(message):
         return Refused(f"Cannot {doing}", message)
     return HostError(f"Host {host} could not {doing}", message)
 

@@ -1,0 +1,148 @@
+"""A local agent's VM as libvirt's XML: made once for the template, then rewritten for each fork.
+
+A fork must have the very devices of its template at the very same addresses, or QEMU refuses the
+memory that belongs to them. So its definition is the template's own, as libvirt completed it, with
+only the names of things replaced: `rewrite` touches nothing else.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from xml.sax.saxutils import quoteattr
+
+from swarm_tui.local.accel import Mode
+from swarm_tui.local.image import COMMAND_LINE, Image
+from swarm_tui.model import AgentId
+
+TRANSLATIONS_MIB: Final = 64
+"""QEMU's buffer for translated code; it would grow to a hundred otherwise."""
+LOOPBACK: Final = "127.0.0.1"
+
+_QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
+_ARGUMENT: Final = f"{{{_QEMU}}}arg"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What tells one VM of an image from another."""
+
+    id: AgentId
+    name: str
+    folder: Path
+    port: int
+    """On the loopback of the host, where the guest's SSH server answers."""
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.qcow2"
+
+    @property
+    def console_log(self) -> Path:
+        return self.folder / "console.log"
+
+    @property
+    def netdev(self) -> str:
+        return f"user,id=swarm0,hostfwd=tcp:{LOOPBACK}:{self.port}-:22"
+
+    @property
+    def nic(self) -> str:
+        # Locally administered; which bits differ matters only where VMs share a network.
+        digits = self.id.replace("-", "")[:6]
+        mac = ":".join(("52:54:00", *(digits[place : place + 2] for place in (0, 2, 4))))
+        return f"virtio-net-pci,netdev=swarm0,mac={mac},romfile=,bus=pcie.0,addr=0x10"
+
+
+def render(machine: Machine, image: Image, initrd: Path, mode: Mode, memory_mib: int) -> str:
+    """The definition of a VM without our tag.
+
+    Its network is QEMU's own user mode, which needs no rights on the host: libvirt has no words
+    for a forwarded port, so the device is given on QEMU's command line.
+    """
+    kernel = image.kernel if mode is Mode.KVM else image.kernel_elf
+    cpu = "host-passthrough" if mode is Mode.KVM else "maximum"
+    cache = f"<tcg><tb-cache unit='MiB'>{TRANSLATIONS_MIB}</tb-cache></tcg>"
+    arguments = ("-netdev", machine.netdev, "-device", machine.nic)
+    return f"""\
+<domain type='{mode.domain_type}' xmlns:qemu='{_QEMU}'>
+  <name>{machine.name}</name>
+  <uuid>{machine.id}</uuid>
+  <metadata/>
+  <memory unit='MiB'>{memory_mib}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>{_text(kernel)}</kernel>
+    <initrd>{_text(initrd)}</initrd>
+    <cmdline>{COMMAND_LINE}</cmdline>
+  </os>
+  <features><acpi/>{"" if mode is Mode.KVM else cache}</features>
+  <cpu mode='{cpu}' migratable='on'/>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='writeback' discard='unmap'/>
+      <source file={quoteattr(str(machine.disk))}/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <controller type='usb' model='none'/>
+    <serial type='pty'>
+      <log file={quoteattr(str(machine.console_log))} append='on'/>
+      <target port='0'/>
+    </serial>
+    <console type='pty'><target type='serial' port='0'/></console>
+    <memballoon model='virtio' freePageReporting='on'><stats period='2'/></memballoon>
+    <panic model='isa'/>
+  </devices>
+  <qemu:commandline>
+    {"".join(f"<qemu:arg value={quoteattr(argument)}/>" for argument in arguments)}
+  </qemu:commandline>
+</domain>
+"""
+
+
+def rewrite(xml: str, source: Machine, target: Machine, tag: str) -> str:
+    """A definition or a checkpoint of `source` for `target`, with `tag` in its metadata."""
+    ET.register_namespace("qemu", _QEMU)
+    root = ET.fromstring(xml)
+    # A checkpoint holds two: as it ran, and as it is defined.
+    for domain in root.iter():
+        if domain.tag in ("domain", "inactiveDomain"):
+            _rewrite_domain(domain, source, target, tag)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _rewrite_domain(domain: ET.Element, source: Machine, target: Machine, tag: str) -> None:
+    _set(domain, "name", target.name)
+    _set(domain, "uuid", target.id)
+    metadata = domain.find("metadata")
+    if metadata is None:
+        metadata = ET.Element("metadata")
+        domain.insert(2, metadata)
+    metadata.clear()
+    metadata.append(ET.fromstring(tag))
+    names = {
+        str(source.disk): str(target.disk),
+        str(source.console_log): str(target.console_log),
+        source.netdev: target.netdev,
+        source.nic: target.nic,
+    }
+    attributes = [(element, "file") for element in domain.iterfind("devices//*[@file]")]
+    attributes += [(element, "value") for element in domain.iter(_ARGUMENT)]
+    for element, attribute in attributes:
+        value = element.get(attribute, "")
+        element.set(attribute, names.get(value, value))
+
+
+def _set(domain: ET.Element, name: str, text: str) -> None:
+    element = domain.find(name)
+    assert element is not None  # libvirt writes both, always
+    element.text = text
+
+
+def _text(path: Path) -> str:
+    return str(path).replace("&", "&amp;").replace("<", "&lt;")
