@@ -257,8 +257,9 @@ def unpack(root: Path, debs: Iterable[Path]) -> None:
     for name in ("bin", "sbin", "lib", "lib64"):
         make_folder(root / "usr" / name)
         (root / name).symlink_to(f"usr/{name}")
+    longest_first = sorted(debs, key=lambda deb: -deb.stat().st_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda deb: _extract(deb, root), debs))
+        list(pool.map(lambda deb: _extract(deb, root), longest_first))
 
 
 def _extract(deb: Path, root: Path) -> None:

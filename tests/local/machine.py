@@ -40,6 +40,7 @@ class Machine:
 
     process: subprocess.Popen[bytes]
     monitor: Path
+    console: Path
     port: int
     identity: Path
     host_key: str
@@ -84,23 +85,51 @@ class Machine:
 
     def command(self, line: str) -> None:
         """Have QEMU's monitor do something, and wait for it."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ANSWER_S)
-            connection.connect(str(self.monitor))
-            _read_prompt(connection)
+        with _dial(self.monitor) as connection:
+            _read_until(connection, b"(qemu) ")
             connection.sendall(line.encode() + b"\n")
-            answer = _read_prompt(connection)
+            answer = _read_until(connection, b"(qemu) ")
         assert b"Error" not in answer, answer
+
+    def type(self, text: str, until: bytes) -> None:
+        """Type on the serial console, and wait for an answer."""
+        with _dial(self.console) as connection:
+            connection.sendall(text.encode())
+            _read_until(connection, until)
+
+    def await_banner(self) -> None:
+        # User-mode networking takes every connection; only a banner tells that the guest answers.
+        deadline = time.monotonic() + BOOT_S
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                    connection.settimeout(0.2)
+                    if connection.recv(4) == b"SSH-":
+                        return
+            except OSError:
+                pass
+            assert self.process.poll() is None, "QEMU ended"
+            assert time.monotonic() < deadline, "the guest does not answer"
+            time.sleep(0.02)
 
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
 
 
-def _read_prompt(connection: socket.socket) -> bytes:
+def _dial(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(ANSWER_S)
+    connection.connect(str(path))
+    return connection
+
+
+def _read_until(connection: socket.socket, text: bytes) -> bytes:
     heard = b""
-    while not heard.endswith(b"(qemu) "):
-        heard += connection.recv(4096)
+    while text not in heard:
+        more = connection.recv(4096)
+        assert more, heard
+        heard += more
     return heard
 
 
@@ -121,8 +150,11 @@ def boot(
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     monitor = folder / "monitor"
-    command = [QEMU, "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "256", "-nodefaults"]
-    command += ["-no-user-config", "-display", "none", "-serial", f"file:{folder}/console"]
+    console = folder / "console"
+    command = [QEMU, "-machine", "q35", "-accel", "tcg,tb-size=64", "-cpu", "max", "-m", "256"]
+    command += ["-nodefaults", "-no-user-config", "-display", "none"]
+    command += ["-chardev", f"socket,id=tty,path={console},server=on,wait=off"]
+    command += ["-serial", "chardev:tty"]
     command += ["-monitor", f"unix:{monitor},server=on,wait=off"]
     command += ["-kernel", str(image.kernel_elf), "-initrd", str(initrd), "-append", COMMAND_LINE]
     command += ["-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe"]
@@ -130,26 +162,10 @@ def boot(
     command += ["-device", "virtio-net-pci,netdev=net,romfile="]
     process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL)
     public = host_key.with_suffix(".pub").read_text()
-    machine = Machine(process, monitor, port, identity, public)
+    machine = Machine(process, monitor, console, port, identity, public)
     try:
-        _await_banner(machine)
+        machine.await_banner()
     except BaseException:
         machine.stop()
         raise
     return machine
-
-
-def _await_banner(machine: Machine) -> None:
-    # User-mode networking takes every connection; only a banner tells that the guest answers.
-    deadline = time.monotonic() + BOOT_S
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", machine.port), 1) as connection:
-                connection.settimeout(0.2)
-                if connection.recv(4) == b"SSH-":
-                    return
-        except OSError:
-            pass
-        assert machine.process.poll() is None, "QEMU ended"
-        assert time.monotonic() < deadline, "the guest does not answer"
-        time.sleep(0.02)

@@ -22,7 +22,7 @@ import pytest
 from swarm_tui.local import guest
 from swarm_tui.local.image import Image
 
-from .machine import ANSWER_S, Machine, boot, make_disk, make_key
+from .machine import ANSWER_S, BOOT_S, Machine, boot, make_disk, make_key
 
 ROOT = Path(guest.__file__).parent / "root"
 HELPER = ROOT / "usr/bin/swarm"
@@ -511,6 +511,31 @@ async def test_forks_of_one_checkpoint_are_different_guests(
             fork.stop()
     assert all(len(facts) == 4 for facts in told)
     assert all(one != other for one, other in zip(*told, strict=True))
+
+
+def test_the_console_gives_a_shell(machine: Machine) -> None:
+    machine.type("\n", b"agent@")
+    machine.type("echo $((6 * 7)) $PWD\n", b"42 /workspace\r\n")
+
+
+async def test_an_identity_outlives_a_power_failure(machine: Machine) -> None:
+    facts = "cat /etc/machine-id; hostname; git -C /workspace fsck 2>&1"
+    before = await machine.run(facts)
+    boot_id = await machine.run("cat /proc/sys/kernel/random/boot_id")
+    machine.command("system_reset")
+    deadline = time.monotonic() + BOOT_S
+    now = boot_id
+    while now == boot_id:  # the reset comes when QEMU finds the time
+        assert time.monotonic() < deadline
+        with contextlib.suppress(asyncssh.Error, OSError):
+            now = await machine.run("cat /proc/sys/kernel/random/boot_id")
+    assert await machine.run(facts) == before
+    await machine.wait_for(f"test $({COUNT}) -ge 1")
+
+
+def test_the_power_button_shuts_down(machine: Machine) -> None:
+    machine.command("system_powerdown")
+    machine.process.wait(ANSWER_S)
 
 
 # What the host makes for it
