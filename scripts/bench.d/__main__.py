@@ -16,6 +16,7 @@ from typing import Final
 from figure import Figure
 from ingest import ingest
 from screen import command_line, cost, first_paint, keys
+from verbs import verbs
 
 Measure = Callable[[Path, bool], Iterator[Figure]]
 
@@ -25,6 +26,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "keys": keys,
     "cost": cost,
     "ingest": ingest,
+    "verbs": verbs,
 }
 
 
