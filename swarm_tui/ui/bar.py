@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from textual import events
+from textual.filter import ANSIToTruecolor, LineFilter
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -22,6 +23,12 @@ class Inked(Widget):
     SURFACE: ClassVar[str] = "background"
 
     _mixed: tuple[dict[str, str], Ink] | None = None
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        # Our colours are true colours already: translating terminal colours would cost a tenth
+        # of all drawing for nothing.
+        filters = super().get_line_filters()
+        return [each for each in filters if not isinstance(each, ANSIToTruecolor)]
 
     @property
     def ink(self) -> Ink:

@@ -49,10 +49,10 @@ def cpu_top(agent: Agent, history: History | None) -> float:
 
 
 def render_operation(operation: Operation, frame: int) -> str:
-    """ "⠹ pause: saving memory 43%"."""
+    """ "⠹ pause 43%: saving memory"."""
     done = "" if operation.fraction is None else f" {operation.fraction:.0%}"
     step = f": {operation.step}" if operation.step else ""
-    return f"{SPINNER[frame % SPINNER_FRAMES]} {operation.verb}{step}{done}"
+    return f"{SPINNER[frame % SPINNER_FRAMES]} {operation.verb}{done}{step}"
 
 
 def tell(agent: Agent, now: float, frame: int, ink: Ink) -> tuple[str, Style]:

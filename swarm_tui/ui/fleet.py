@@ -189,8 +189,6 @@ class FleetScreen(SwarmScreen):
 
     def drop_selection(self) -> None:
         self.grid.select(())
-        self._show_keys()
-        self._show_summary()
 
     def on_resize(self) -> None:
         self._hosts.update()
@@ -219,6 +217,10 @@ class FleetScreen(SwarmScreen):
         self._show_summary()
 
     @on(Grid.Moved)
+    def _show_targets(self) -> None:
+        self._show_keys()
+        self._show_summary()
+
     def _show_keys(self) -> None:
         self.show_keys({"logs": "l" if self.grid.view is View.TABLE else "L"})
 
@@ -257,14 +259,10 @@ class FleetScreen(SwarmScreen):
     def do_select(self) -> None:
         if self.grid.cursor:
             self.grid.toggle(self.grid.cursor)
-            self._show_keys()
-            self._show_summary()
 
     def do_select_all(self) -> None:
         shown = {agent for section in self._roster.sections for agent in section.ids}
         self.grid.select(() if self.grid.selected >= shown else shown)
-        self._show_keys()
-        self._show_summary()
 
     def do_view(self) -> None:
         view = View.TABLE if self.grid.view is View.TILES else View.TILES

@@ -29,13 +29,16 @@ from swarm_tui.ui.bar import Bar, Inked
 from swarm_tui.ui.figures import fit, plural
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line, fit_line, ink_of
-from swarm_tui.ui.roster import Roster
+from swarm_tui.ui.roster import Roster, Section
 from swarm_tui.ui.table import lay_out
 
 GRACE_S: Final = 0.3
 """For so long keys that act are ignored after the list moved under the cursor by itself."""
 _SPIN_EVERY: Final = 2
 """Ticks for which a spinner stands."""
+_FEW: Final = 6
+"""So many changed agents are drawn at once; more than these every `_WAVE_EVERY` ticks."""
+_WAVE_EVERY: Final = 4
 
 
 class View(StrEnum):
@@ -84,7 +87,7 @@ class Grid(Inked, ScrollView, can_focus=True):
     """
 
     class Moved(Message):
-        """Another agent is under the cursor."""
+        """Another agent is under the cursor, or others are selected."""
 
     class Opened(Message):
         """An agent was opened by a double click."""
@@ -109,11 +112,15 @@ class Grid(Inked, ScrollView, can_focus=True):
         self._disturbed_at = float("-inf")
         self._second = 0
         self._ticks = 0
+        self._pending: set[AgentId] = set()
+        self._sections: tuple[Section, ...] = ()
+        """Those of the roster for which the bands were laid out."""
         self._bands: list[Band] = []
         self._tops: list[int] = []
         self._columns: list[tuple[int, int]] = [(0, tile.MIN_WIDTH)]
         self._drawn: dict[AgentId, list[Line]] = {}
         self._last_position = 0
+        """Place of the cursor, for when its agent goes or moves."""
         self._placeholder = ("", "")
 
     # What the screen asks and tells
@@ -126,12 +133,13 @@ class Grid(Inked, ScrollView, can_focus=True):
 
         `asked_for`: by the person, who then expects things to move.
         """
-        was, was_at = self.cursor, self._place(self.cursor)
+        was, was_at = self.cursor, self._last_position
         if self.cursor is None or self.cursor not in self._roster:
             self.cursor = self._roster.at(self._last_position)
         self.selected.intersection_update(self._roster.agents)
         self._arrange()
-        if self._place(self.cursor) != was_at and was is not None and not asked_for:
+        has_moved = was is not None and (self.cursor, self._last_position) != (was, was_at)
+        if has_moved and not asked_for:
             self._disturbed_at = self._monotonic()
         if self.cursor != was:
             self.post_message(self.Moved())
@@ -157,13 +165,13 @@ class Grid(Inked, ScrollView, can_focus=True):
             self.post_message(self.Moved())
 
     def toggle(self, agent: AgentId) -> None:
-        self.selected ^= {agent}
-        self._redraw([agent])
+        self.select(self.selected ^ {agent})
 
     def select(self, agents: Iterable[AgentId]) -> None:
         changed = self.selected ^ set(agents)
         self.selected ^= changed
         self._redraw(changed)
+        self.post_message(self.Moved())
 
     def tick(self, dirty: set[AgentId]) -> None:
         """Ten times a second: draw anew what changed, among what is seen."""
@@ -172,15 +180,19 @@ class Grid(Inked, ScrollView, can_focus=True):
         visible = list(self._visible())
         if second != self._second:  # ages move on
             self._second = second
+            self._pending.clear()
             self._redraw(visible)
             return
         spins = self._ticks % _SPIN_EVERY == 0
         agents = self._roster.agents
-        self._redraw(
-            agent
-            for agent in visible
-            if agent in dirty or (spins and agent in agents and agents[agent].operation)
-        )
+        self._pending.update(agent for agent in visible if agent in dirty)
+        if len(self._pending) <= _FEW or self._ticks % _WAVE_EVERY == 0:
+            pending, self._pending = self._pending, set()
+        else:  # a wave of samples: nobody sees three of them in a second
+            pending = set()
+        if spins:
+            pending |= {agent for agent in visible if agent in agents and agents[agent].operation}
+        self._redraw(pending)
 
     # Layout
 
@@ -197,14 +209,15 @@ class Grid(Inked, ScrollView, can_focus=True):
         return tile.HEIGHT if self.view is View.TILES else 1
 
     def _arrange(self) -> None:
+        self._sections = self._roster.sections
         width = max(1, self.scrollable_content_region.width)
         self._columns = (
-            _divide(width, self.size.height, [len(s.ids) for s in self._roster.sections])
+            _divide(width, self.size.height, [len(s.ids) for s in self._sections])
             if self.view is View.TILES
             else [(0, width)]
         )
         self._bands, y = [], 0
-        for section in self._roster.sections:
+        for section in self._sections:
             band = Band(y, bool(section.title), len(section.ids))
             self._bands.append(band)
             y = band.body + -(-band.count // len(self._columns)) * self._height
@@ -250,7 +263,7 @@ class Grid(Inked, ScrollView, can_focus=True):
         top = self.scroll_offset.y
         bottom = top + self.size.height
         per_row = len(self._columns)
-        for band, section in zip(self._bands, self._roster.sections, strict=True):
+        for band, section in zip(self._bands, self._sections, strict=True):
             first = max(0, (top - band.body) // self._height)
             last = -(-(bottom - band.body) // self._height)
             if last > 0:
@@ -312,7 +325,7 @@ class Grid(Inked, ScrollView, can_focus=True):
         number = bisect_right(self._tops, line_y) - 1
         if number < 0:
             return self._nothing(y, width)
-        band, section = self._bands[number], self._roster.sections[number]
+        band, section = self._bands[number], self._sections[number]
         if line_y < band.body:
             return self._heading(number, width)
         row, line = divmod(line_y - band.body, self._height)
@@ -341,7 +354,7 @@ class Grid(Inked, ScrollView, can_focus=True):
         return Strip(fit_line(line, width, ink.text), width)
 
     def _heading(self, number: int, width: int) -> Strip:
-        section, ink = self._roster.sections[number], self.ink
+        section, ink = self._sections[number], self.ink
         line: Line = [Segment(" ", ink.text)]
         if section.state:
             style = ink.states[section.state]
@@ -410,7 +423,7 @@ class Grid(Inked, ScrollView, can_focus=True):
         for column, (left, width) in enumerate(self._columns):
             if left <= x < left + width:
                 index = row * len(self._columns) + column
-                ids = self._roster.sections[number].ids
+                ids = self._sections[number].ids
                 return ids[index] if index < len(ids) else None
         return None
 

@@ -17,6 +17,23 @@ _PASSED_ON: Final = ("SWARM_TUI_", "XDG_", "LIBVIRT_")
 """Variables that a tmux server, which has an environment of its own, would not give the shell."""
 
 
+_HELD_OPEN: Final = """
+began=$(date +%s)
+"$@"
+status=$?
+if [ "$status" -ne 0 ] && [ "$(($(date +%s) - began))" -lt 5 ]; then
+    printf '\\n[it ended with status %s; Enter closes this] ' "$status"
+    read -r _
+fi
+exit "$status"
+"""
+
+
+def hold_open(argv: Sequence[str]) -> list[str]:
+    """The same command, but when it fails at once what it said stays until it has been read."""
+    return ["sh", "-c", _HELD_OPEN, "sh", *argv]
+
+
 def is_in_tmux(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("TMUX"))
 
@@ -34,7 +51,7 @@ def tmux_command(argv: Sequence[str], name: str, environ: Mapping[str, str]) -> 
         if key.startswith(_PASSED_ON)
         for word in ("-e", f"{key}={environ[key]}")
     ]
-    return ["tmux", "new-window", "-n", plain, *passed, "--", *argv]
+    return ["tmux", "new-window", "-n", plain, *passed, "--", *hold_open(argv)]
 
 
 async def open_window(argv: Sequence[str], name: str, environ: Mapping[str, str]) -> None:
@@ -73,7 +90,7 @@ async def take_terminal(app: App[Any], argv: Sequence[str]) -> int:
         # its queue would fill and block the event loop.
         with app.batch_update(), app.suspend(), _deaf_to_interrupts():
             try:
-                process = await asyncio.create_subprocess_exec(*argv)
+                process = await asyncio.create_subprocess_exec(*hold_open(argv))
             except OSError as error:
                 raise SetupError("The shell cannot be started", str(error)) from error
             status = await process.wait()

@@ -38,6 +38,8 @@ from swarm_tui.model import (
     Kill,
     Link,
     LinkChanged,
+    Operation,
+    OperationChanged,
     Pause,
     Power,
     Record,
@@ -266,6 +268,11 @@ class StandInSupervisor(Supervisor):
         )
         self.apply(VmSeen(vm, self.seq))
 
+    def begin(self, agent: AgentId, step: str, fraction: float | None = None) -> None:
+        """A verb is at work."""
+        now = self.clock.now()
+        self.apply(OperationChanged(agent, Operation(Verb.PAUSE, sanitize(step), fraction, now)))
+
     def hear(self, agent: AgentId, kind: EventKind, text: str, *, at: float | None = None) -> None:
         event = GuestEvent(kind, sanitize(text), self.clock.now() if at is None else at)
         self.apply(GuestHeard(agent, EventBatch((event,), 0)))
@@ -388,6 +395,5 @@ async def until(pilot: Pilot[Any], holds: Callable[[], object], what: str = "") 
 
 def seen(app: SwarmApp) -> str:
     """The whole screen as text."""
-    width, height = app.size
     lines = app.screen._compositor.render_strips(app.size)
     return "\n".join(strip.text for strip in lines)
