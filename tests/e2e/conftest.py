@@ -1,4 +1,4 @@
-"""A real swarm of three agents, brought up by the program itself, for the tests of one module."""
+"""A real swarm of three agents, brought up by the program itself, shared by all tests here."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def swarm(shared_home: Path, image_cache: Path) -> Iterator[Swarm]:
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SWARM_TUI_")},

@@ -33,7 +33,7 @@ class Terminal:
 
     def __enter__(self) -> Self:
         self.tmux("-f", "/dev/null", "new-session", "-d", "-s", "test", *self._size, self._command)
-        self.tmux("set-option", "-g", "remain-on-exit", "on")
+        self.tmux("set-option", "-w", "-t", "test:0", "remain-on-exit", "on")
         return self
 
     def __exit__(
