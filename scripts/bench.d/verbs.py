@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,8 +119,10 @@ def verbs(_folder: Path, is_quick: bool) -> Iterator[Figure]:
     os.environ["SWARM_TUI_HOME"] = str(home)
     try:
         loaded = load(overrides={"paths.cache": str(cache)})
-        mode = asyncio.run(_measure(loaded, watch, 4 if is_quick else 10))
-        stop_daemon(local_folder(loaded.paths))
+        try:
+            mode = asyncio.run(_measure(loaded, watch, 4 if is_quick else 10))
+        finally:
+            stop_daemon(local_folder(loaded.paths))
     finally:
         del os.environ["SWARM_TUI_HOME"]
         shutil.rmtree(home)
@@ -168,17 +170,21 @@ async def _measure(loaded: Loaded, watch: Stopwatch, rounds: int) -> Mode:
     uri = await asyncio.to_thread(ensure_local, loaded.paths)
     bare = await asyncio.to_thread(libvirt.open, uri)
     async with open_local(loaded) as spawner:
-        mode = (await spawner.prepare(_ignore)).accel
         try:
+            mode = (await spawner.prepare(_ignore)).accel
             async with make_supervisor(loaded) as supervisor:
                 await supervisor.connected(WAIT_S)
                 await supervisor.do(Spawn(LOCAL))
-                (agent,) = supervisor.store.agents()
+                (agent,) = _own(supervisor, loaded)
                 for _ in range(rounds):
                     await _pause_and_resume(supervisor, agent.id, watch)
                     await asyncio.to_thread(_save_bare, bare, agent, loaded, watch)
                     await _until_running(supervisor, agent.id)
-                    await _spawn(supervisor, agent.id, watch)
+                    await watch.do(supervisor, Spawn(LOCAL))
+                    for spawned in _own(supervisor, loaded):
+                        if spawned.id != agent.id:
+                            await supervisor.do(Kill(spawned.id))
+                    await asyncio.sleep(QUIET_S)
                     await asyncio.to_thread(_fork_bare, bare, loaded, watch)
         finally:
             await spawner.down()
@@ -194,12 +200,14 @@ async def _pause_and_resume(supervisor: Supervisor, agent: AgentId, watch: Stopw
     await _until_running(supervisor, agent)
 
 
-async def _spawn(supervisor: Supervisor, first: AgentId, watch: Stopwatch) -> None:
-    await watch.do(supervisor, Spawn(LOCAL))
-    for agent in supervisor.store.agents():
-        if agent.id != first:
-            await supervisor.do(Kill(agent.id))
-    await asyncio.sleep(QUIET_S)
+def _own(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
+    """The agents of this measure: those of others may live on the same host."""
+    folder = local_folder(loaded.paths)
+    return [
+        agent
+        for agent in supervisor.store.agents()
+        if agent.vm and any(disk.is_relative_to(folder) for disk in agent.vm.disks)
+    ]
 
 
 def _save_bare(connection: Any, agent: Agent, loaded: Loaded, watch: Stopwatch) -> None:
