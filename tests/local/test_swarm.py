@@ -1,0 +1,319 @@
+"""A real local swarm: template, forks, and nothing left of them afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from swarm_tui.adapters.libvirt import LibvirtHypervisor
+from swarm_tui.adapters.ssh import SshGuest
+from swarm_tui.errors import (
+    GuestUnreachable,
+    HostKeyChanged,
+    Refused,
+    SwarmError,
+    UsageError,
+)
+from swarm_tui.local.accel import Mode
+from swarm_tui.local.daemon import ensure_daemon, stop_daemon
+from swarm_tui.local.image import Image
+from swarm_tui.local.machine import Machine, render, rewrite
+from swarm_tui.local.swarm import LocalSwarm, bring_down, discard_files
+from swarm_tui.model import Address, AgentId, Completed, HostName, Power, Vm
+from swarm_tui.tag import parse_tag, render_tag
+from swarm_tui.text import Safe, literal
+
+ANSWER_S = 30.0
+HOST = HostName("local")
+
+
+def ignore_progress(_step: Safe, _fraction: float | None) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A swarm in a folder of the tests' own, on a host that others may use, too."""
+
+    folder: Path
+    image: Image
+    hypervisor: LibvirtHypervisor
+    guest: SshGuest
+    swarm: LocalSwarm
+
+    async def spawn(self, name: str = "", task: str = "") -> Vm:
+        spawned = await self.swarm.spawn(name, task, ignore_progress)
+        return await self.hypervisor.describe(spawned.agent)
+
+    async def ask(self, vm: Vm, script: str) -> str:
+        assert vm.tag.address
+        done = await self.guest.run(vm.tag.address, script, timeout_s=ANSWER_S)
+        assert done.exit_status == 0, done.stderr
+        return done.stdout.decode()
+
+    async def own(self) -> list[Vm]:
+        """Agents whose disks lie in the folder."""
+        vms = await self.hypervisor.list()
+        return [vm for vm in vms if any(disk.is_relative_to(self.folder) for disk in vm.disks)]
+
+    def processes(self) -> list[str]:
+        """Command lines of processes that hold a file of the folder."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if f"{self.folder}/agents/" in command or f"{self.folder}/templates/" in command:
+                found.append(command)
+        return found
+
+
+@pytest.fixture(scope="module")
+def home(shared_home: Path) -> Iterator[tuple[Path, str]]:
+    """A folder with a daemon to it; the template in it is made once for all tests here."""
+    folder = shared_home / "local"
+    folder.mkdir(mode=0o711)
+    uri = ensure_daemon(folder)
+    yield folder, uri
+    stop_daemon(folder)
+
+
+@pytest.fixture
+async def bed(home: tuple[Path, str], image: Image) -> AsyncIterator[Bed]:
+    folder, uri = home
+    hypervisor = LibvirtHypervisor(HOST, uri)
+    await hypervisor.open(lambda _: None)
+    guest = SshGuest()
+    swarm = LocalSwarm(folder, image, Mode.TCG, hypervisor, guest)
+    try:
+        yield Bed(folder, image, hypervisor, guest, swarm)
+    finally:
+        await swarm.down()
+        await guest.close()
+        await hypervisor.close()
+
+
+async def test_three_agents_are_each_somebody(bed: Bed) -> None:
+    tasks = ["Sort the imports", "Mend the tests\nall of them", "Ümläuts & <tags>"]
+    vms = await asyncio.gather(*(bed.spawn(task=task) for task in tasks))
+    addresses = [vm.tag.address for vm in vms]
+    assert all(addresses)
+    assert len({address.port for address in addresses if address}) == 3
+    assert len({address.host_key for address in addresses if address}) == 3
+    assert [vm.power for vm in vms] == [Power.RUNNING] * 3
+    assert {vm.tag.base for vm in vms} == {bed.image.base_commit}
+
+    names = await asyncio.gather(*(bed.ask(vm, "hostname") for vm in vms))
+    assert [name.strip() for name in names] == [str(vm.name) for vm in vms]
+    assert len(set(names)) == 3
+    machine_ids = await asyncio.gather(*(bed.ask(vm, "cat /etc/machine-id") for vm in vms))
+    assert len(set(machine_ids)) == 3
+    given = await asyncio.gather(*(bed.ask(vm, "cat /run/swarm/task") for vm in vms))
+    assert [task.strip() for task in given] == tasks
+    clocks = await asyncio.gather(*(bed.ask(vm, "date +%s") for vm in vms))
+    assert max(map(int, clocks)) - min(map(int, clocks)) < ANSWER_S
+
+
+async def test_only_its_own_key_opens_an_agent(bed: Bed) -> None:
+    first, second = await asyncio.gather(bed.spawn(), bed.spawn())
+    assert first.tag.address
+    assert second.tag.address
+    imposter = replace(first.tag.address, host_key=second.tag.address.host_key)
+    with pytest.raises(HostKeyChanged):
+        await bed.guest.run(imposter, "true", timeout_s=ANSWER_S)
+
+
+async def test_what_was_saved_goes_on_where_it_stood(bed: Bed) -> None:
+    vm = await bed.spawn()
+    assert vm.tag.address
+    boot = await bed.ask(vm, "cat /proc/sys/kernel/random/boot_id")
+    before = int(await bed.ask(vm, "cat /run/swarm/counter"))
+    await bed.guest.forget(vm.tag.address)
+    target = bed.folder / "memory"
+    await bed.hypervisor.save(vm.id, target, ignore_progress)
+    assert (await bed.hypervisor.describe(vm.id)).power is Power.OFF
+    assert [line for line in bed.processes() if vm.id in line] == []
+
+    await bed.hypervisor.restore(vm.id, target)
+    target.unlink()
+    await bed.guest.refresh(vm.tag.address, ANSWER_S)
+    after = int(await bed.ask(vm, "cat /run/swarm/counter"))
+    assert after >= before
+    await bed.ask(vm, f"until [ $(cat /run/swarm/counter) -gt {after} ]; do sleep 0.1; done")
+    assert await bed.ask(vm, "cat /proc/sys/kernel/random/boot_id") == boot
+
+
+async def test_counters_tell_of_a_guest(bed: Bed) -> None:
+    vm = await bed.spawn()
+    counters = (await bed.hypervisor.counters())[vm.id]
+    assert counters.cpu_ns
+    assert counters.memory_given == 256 << 20
+    assert counters.memory_used
+    assert counters.memory_used < counters.memory_given
+    assert counters.memory_host
+    assert counters.disk_read is not None
+    assert counters.net_received is None
+
+
+async def test_console_works_both_ways(bed: Bed) -> None:
+    vm = await bed.spawn()
+    heard = b""
+    async with bed.hypervisor.console(vm.id) as console:
+        await console.write(b"\nexpr 6 '*' 7\n")
+        async with asyncio.timeout(ANSWER_S):
+            async for chunk in console.read():
+                heard += chunk
+                if b"42\r\n" in heard:
+                    break
+    assert str(vm.name).encode() in heard
+
+
+async def test_down_leaves_nothing(bed: Bed) -> None:
+    running, saved = await asyncio.gather(bed.spawn(), bed.spawn())
+    await bed.hypervisor.save(saved.id, bed.folder / "memory", ignore_progress)
+    neighbour = await _define_neighbour(bed)
+    try:
+        assert set(await bed.swarm.down()) == {running.id, saved.id}
+        assert await bed.own() == []
+        assert list((bed.folder / "agents").iterdir()) == []
+        assert bed.processes() == []
+        for vm in (running, saved):
+            assert vm.tag.address
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((vm.tag.address.host, vm.tag.address.port))
+        assert (await bed.hypervisor.describe(neighbour)).id == neighbour
+        assert await bed.swarm.down() == []
+    finally:
+        await bed.hypervisor.undefine(neighbour)
+        (bed.folder / "memory").unlink()
+
+
+async def _define_neighbour(bed: Bed) -> AgentId:
+    """Somebody else's agent on the same host, whose disk lies elsewhere."""
+    agent = AgentId("00000000-0000-4000-8000-0000000000aa")
+    machine = Machine(agent, "swarm-test-neighbour", bed.folder.parent / "elsewhere", 22099)
+    definition = render(machine, bed.image, bed.image.initrd, Mode.TCG, 64)
+    vm = Vm(agent, literal("neighbour"), HOST, Power.OFF)
+    tagged = definition.replace("<metadata/>", f"<metadata>{render_tag(vm.tag)}</metadata>")
+    return await bed.hypervisor.define(tagged)
+
+
+async def test_discarding_one_agent_leaves_the_others(bed: Bed) -> None:
+    ended, kept = await asyncio.gather(bed.spawn(), bed.spawn())
+    await bed.hypervisor.destroy(ended.id)
+    await bed.hypervisor.undefine(ended.id)
+    await bed.swarm.discard(ended)
+    assert [disk for disk in ended.disks if disk.exists()] == []
+    assert all(disk.exists() for disk in kept.disks)
+    assert await bed.ask(kept, "hostname") == f"{kept.name}\n"
+    await bed.swarm.discard(ended)
+
+
+async def test_names_are_host_names_and_nobody_elses(bed: Bed) -> None:
+    vm = await bed.spawn("builder")
+    assert vm.name == "builder"
+    with pytest.raises(Refused):
+        await bed.spawn("builder")
+    for name in ("Builder", "-builder", "a b", "../etc", "x" * 33):
+        with pytest.raises(UsageError):
+            await bed.spawn(name)
+    assert [vm.id for vm in await bed.own()] == [vm.id]
+
+
+class DeafGuest(SshGuest):
+    """A stand-in for a guest that never answers."""
+
+    async def run(
+        self, address: Address, script: str, *, stdin: bytes = b"", timeout_s: float
+    ) -> Completed:
+        raise GuestUnreachable("nobody answers")
+
+
+async def test_a_spawn_that_fails_leaves_nothing(bed: Bed) -> None:
+    await bed.swarm.prepare(ignore_progress)
+    deaf = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, DeafGuest())
+    with pytest.raises(GuestUnreachable):
+        await deaf.spawn("", "", ignore_progress)
+    assert await bed.own() == []
+    assert list((bed.folder / "agents").iterdir()) == []
+    assert bed.processes() == []
+
+
+async def test_a_spawn_that_is_cancelled_leaves_nothing(bed: Bed) -> None:
+    await bed.swarm.prepare(ignore_progress)
+    reached = asyncio.Event()
+
+    def on_progress(step: Safe, _fraction: float | None) -> None:
+        if step.startswith("giving it a name"):
+            reached.set()
+
+    spawning = asyncio.create_task(bed.swarm.spawn("", "", on_progress))
+    await reached.wait()
+    spawning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await spawning
+    assert await bed.own() == []
+    assert list((bed.folder / "agents").iterdir()) == []
+
+
+async def test_a_template_that_fails_leaves_no_vm_and_is_made_anew(bed: Bed) -> None:
+    deaf = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, DeafGuest(), memory_mib=192)
+    with pytest.raises(GuestUnreachable):
+        await deaf.prepare(ignore_progress)
+    assert bed.processes() == []
+    able = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, bed.guest, memory_mib=192)
+    steps: list[Safe] = []
+    await able.prepare(lambda step, _: steps.append(step))
+    assert "booting the template" in steps
+    again = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, bed.guest, memory_mib=192)
+    await again.prepare(lambda step, _: pytest.fail(step))
+
+
+async def test_down_needs_no_swarm_to_have_been_up(bed: Bed, tmp_path: Path) -> None:
+    assert await bring_down(tmp_path, bed.hypervisor) == []
+
+
+async def test_discards_only_below_its_folder(bed: Bed, tmp_path: Path) -> None:
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "precious").mkdir()
+    vm = Vm(AgentId("../precious"), literal("agent"), HOST, Power.OFF)
+    with pytest.raises((ValueError, SwarmError)):
+        await discard_files(tmp_path, vm)
+    assert (tmp_path / "precious").exists()
+
+
+async def test_qemu_has_what_the_definition_says(bed: Bed) -> None:
+    vm = await bed.spawn()
+    (command,) = [line for line in bed.processes() if vm.id in line]
+    assert "tb-size=64" in command
+    assert "accel tcg" in command
+    snapshots = ["qemu-img", "snapshot", "-l", "--force-share", *map(str, vm.disks)]
+    left = await asyncio.to_thread(lambda: subprocess.check_output(snapshots))
+    assert left == b""
+
+
+def test_a_rewritten_definition_is_wholly_the_new_one(image: Image, tmp_path: Path) -> None:
+    source = Machine(AgentId("0b0e7c6e-0000-4000-8000-00000000000a"), "old", tmp_path / "a", 22101)
+    target = Machine(AgentId("c1f7d5a3-0000-4000-8000-00000000000b"), "new", tmp_path / "b", 22102)
+    definition = render(source, image, tmp_path / "initrd", Mode.TCG, 256)
+    inactive = definition.replace("<domain ", "<inactiveDomain ").replace("</domain>", "")
+    checkpoint = f"<domainsnapshot>{definition}{inactive}</inactiveDomain></domainsnapshot>"
+    tag = render_tag(Vm(target.id, literal("new"), HOST, Power.OFF).tag)
+    for xml in (definition, checkpoint):
+        text = rewrite(xml, source, target, tag)
+        for trace in ("old", source.id, str(source.folder), "22101", "0b:0e:7c"):
+            assert trace not in text
+        root = ET.fromstring(text)
+        domains = [node for node in root.iter() if node.tag in ("domain", "inactiveDomain")]
+        assert [node.findtext("name") for node in domains] == ["new"] * len(domains)
+        assert all(parse_tag(node) is not None for node in domains)
+        assert text.count(str(target.disk)) == len(domains)
