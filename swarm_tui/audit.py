@@ -14,11 +14,12 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from swarm_tui import durable
 from swarm_tui.errors import AuditError
 from swarm_tui.model import Verb
 from swarm_tui.text import Safe, sanitize
@@ -80,13 +81,19 @@ class Audit:
         line = json.dumps({"at": round(time.time(), 3), **fields}, ensure_ascii=True) + "\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            is_new = not self._path.exists()
+            handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    line = "\n" + line  # a crash or a full disk cut the last one short
                 if os.write(handle, line.encode()) != len(line):
                     raise OSError("the line was cut short")
                 os.fsync(handle)
             finally:
                 os.close(handle)
+            if is_new:
+                durable.sync_folder(self._path.parent)
         except OSError as error:
             raise AuditError(
                 "The audit log cannot be written",
@@ -95,7 +102,10 @@ class Audit:
             ) from error
 
     def recent(self, agent: str | None = None) -> Sequence[Entry]:
-        """Entries of the file's last MiB, oldest first; all agents when `agent` is None."""
+        """Entries of the file's last MiB, oldest first; all agents when `agent` is None.
+
+        Raises AuditError when the file cannot be read.
+        """
         try:
             with open(self._path, "rb") as file:
                 file.seek(0, os.SEEK_END)
@@ -104,17 +114,27 @@ class Audit:
                 lines = file.read().splitlines()[1 if start else 0 :]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise AuditError("The audit log cannot be read", f"{self._path}: {error}") from error
         entries: dict[str, Entry] = {}
         for line in lines:
             try:
                 raw = json.loads(line)
             except ValueError:
                 continue  # a line cut by a crash: its act shows as unfinished
+            if not isinstance(raw, dict):
+                continue
+            entry = str(raw.get("id"))
             if raw.get("record") == "intent":
-                entries[raw["id"]] = _entry(raw)
-            elif raw.get("record") == "outcome" and raw.get("id") in entries:
-                entries[raw["id"]] = _concluded(entries[raw["id"]], raw)
+                entries[entry] = _entry(raw)
+            elif raw.get("record") == "outcome" and entry in entries:
+                entries[entry] = _concluded(entries[entry], raw)
         return [entry for entry in entries.values() if agent in (None, entry.agent)]
+
+
+def _time(raw: dict[str, Any]) -> float:
+    at = raw.get("at")
+    return float(at) if isinstance(at, int | float) else 0.0
 
 
 def _entry(raw: dict[str, Any]) -> Entry:
@@ -123,7 +143,7 @@ def _entry(raw: dict[str, Any]) -> Entry:
 
     return Entry(
         id=text("id"),
-        at=float(raw.get("at", 0)),
+        at=_time(raw),
         actor=text("actor"),
         verb=text("verb"),
         agent=text("agent"),
@@ -137,17 +157,11 @@ def _entry(raw: dict[str, Any]) -> Entry:
 
 def _concluded(entry: Entry, raw: dict[str, Any]) -> Entry:
     outcome = raw.get("outcome")
-    return Entry(
-        id=entry.id,
-        at=entry.at,
-        actor=entry.actor,
-        verb=entry.verb,
-        agent=entry.agent,
-        name=entry.name,
-        host=entry.host,
+    return replace(
+        entry,
         detail=sanitize(str(raw.get("detail", ""))) or entry.detail,
-        outcome=Outcome(outcome) if outcome in set(Outcome) else Outcome.UNKNOWN,
-        ended=float(raw.get("at", 0)),
+        outcome=Outcome(outcome) if outcome in list(Outcome) else Outcome.UNKNOWN,
+        ended=_time(raw),
     )
 
 

@@ -3,13 +3,14 @@
     <root>/<uuid>/record.json        the facts of `model.Record`, replaced atomically
     <root>/<uuid>/lock               held by the process that has a verb at work on the agent
 
-Everything here blocks, briefly.
+Everything here blocks: reads briefly, `write` as long as the disk takes to sync.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import time
@@ -17,11 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from swarm_tui import durable
 from swarm_tui.errors import Busy, NotFound, SwarmError
 from swarm_tui.model import AgentId, HostName, Record, SnapshotId, Verb
 from swarm_tui.text import sanitize
+
+_RECORD: Final = "record.json"
+
+Stamp = tuple[int, int]
+"""Tells one version of a record's file from the next: when it was written, and its inode."""
 
 
 class Catalogue:
@@ -32,14 +39,12 @@ class Catalogue:
 
     def records(self) -> Sequence[Record]:
         """Every record; a folder without one is left out. Raises SwarmError."""
-        if not self._root.is_dir():
-            return []
-        found = (self.record(AgentId(folder.name)) for folder in sorted(self._root.iterdir()))
+        found = (self.record(agent) for agent in sorted(self.stamps()))
         return [record for record in found if record]
 
     def record(self, agent: AgentId) -> Record | None:
         """One record, None when there is none. Raises SwarmError when it cannot be read."""
-        path = self.folder(agent) / "record.json"
+        path = self.folder(agent) / _RECORD
         try:
             raw = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -48,53 +53,67 @@ class Catalogue:
             raise _unreadable(path, str(error)) from error
         if not isinstance(raw, dict):
             raise _unreadable(path, "it is not an object")
-        return Record(
-            id=agent,
-            name=sanitize(str(raw.get("name", ""))),
-            host=HostName(sanitize(str(raw.get("host", "")))),
-            is_frozen=raw.get("is_frozen") is True,
-            saved_in=SnapshotId(str(raw["saved_in"])) if raw.get("saved_in") else None,
-            verb=Verb(raw["verb"]) if raw.get("verb") in set(Verb) else None,
-            since=raw["since"] if isinstance(raw.get("since"), float) else None,
-        )
+        try:
+            since = raw.get("since")
+            return Record(
+                id=agent,
+                name=sanitize(str(raw.get("name", ""))),
+                host=HostName(sanitize(str(raw.get("host", "")))),
+                is_frozen=raw.get("is_frozen") is True,
+                saved_in=_snapshot(raw.get("saved_in")),
+                saving_in=_snapshot(raw.get("saving_in")),
+                verb=None if raw.get("verb") is None else Verb(raw["verb"]),
+                since=since if isinstance(since, int | float) and math.isfinite(since) else None,
+            )
+        except ValueError as error:
+            # Read as if nothing were there, it would be overwritten, and the state behind it lost.
+            raise _unreadable(path, str(error)) from error
 
     def write(self, record: Record) -> Record:
-        """Replace the record, durably; returns it with `since` set to now. Raises StorageFull."""
-        record = replace(record, since=time.time())
+        """Replace the record, durably; returns it with `since` set. Raises StorageFull."""
+        was = self.record(record.id)
+        if was is None or (was.is_frozen, was.saved_in) != (record.is_frozen, record.saved_in):
+            record = replace(record, since=time.time())
+        else:
+            record = replace(record, since=was.since)
         content = {
             "name": record.name,
             "host": record.host,
             "is_frozen": record.is_frozen,
             "saved_in": record.saved_in,
+            "saving_in": record.saving_in,
             "verb": record.verb,
             "since": record.since,
         }
         with durable.storage("write the agent's record"):
             self._make_folder(record.id)
-            durable.write(
-                self.folder(record.id) / "record.json", json.dumps(content, indent=1).encode()
-            )
+            durable.write(self.folder(record.id) / _RECORD, json.dumps(content, indent=1).encode())
         return record
 
     def remove(self, agent: AgentId) -> None:
         """Remove all that is kept of an agent."""
-        if self.folder(agent).exists():
-            with durable.storage("remove the agent's record"):
-                shutil.rmtree(self.folder(agent))
+        folder = self.folder(agent)
+        with durable.storage("remove the agent's record"):
+            if folder.exists():
+                (folder / _RECORD).unlink(missing_ok=True)
+                durable.sync_folder(folder)
+        # The rest is its log, to which another process may be writing in this very moment.
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def stamps(self) -> Mapping[AgentId, int]:
-        """When each record was last replaced, in ns; to notice the acts of other processes."""
-        stamps: dict[AgentId, int] = {}
-        try:
-            entries = list(os.scandir(self._root))
-        except FileNotFoundError:
-            return stamps
-        for entry in entries:
+    def stamps(self) -> Mapping[AgentId, Stamp]:
+        """The version of each record's file; to notice the acts of other processes."""
+        stamps: dict[AgentId, Stamp] = {}
+        with durable.storage("read the agents' records"):
             try:
-                status = os.stat(os.path.join(entry.path, "record.json"))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            stamps[AgentId(entry.name)] = status.st_mtime_ns
+                names = os.listdir(self._root)
+            except FileNotFoundError:
+                return stamps
+            for name in names:
+                try:
+                    status = os.stat(f"{self._root}/{name}/{_RECORD}")
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                stamps[AgentId(name)] = (status.st_mtime_ns, status.st_ino)
         return stamps
 
     @contextmanager
@@ -104,17 +123,32 @@ class Catalogue:
             self._make_folder(agent)
             handle = os.open(self.folder(agent) / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Busy(
-                    "Another verb is at work on this agent",
-                    "Another swarm-tui process holds it.",
-                    "Wait until it is done, then try again.",
-                ) from error
+            with durable.storage("lock the agent"):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise Busy(
+                        "Another verb is at work on this agent",
+                        "Its lock is held, by this or another swarm-tui process.",
+                        "Wait until it is done, then try again.",
+                    ) from error
             yield
         finally:
             os.close(handle)
+
+    def is_locked(self, agent: AgentId) -> bool:
+        """Whether a verb is at work on the agent, in whatever process.
+
+        A verb that begins in the very moment of asking may meet Busy: ask only where a record
+        says that a verb is in flight.
+        """
+        if not (self.folder(agent) / "lock").exists():
+            return False
+        try:
+            with self.lock(agent):
+                return False
+        except Busy:
+            return True
 
     def folder(self, agent: AgentId) -> Path:
         """The agent's folder; it may not exist. Raises NotFound for an id that is no name."""
@@ -123,8 +157,16 @@ class Catalogue:
         return self._root / agent
 
     def _make_folder(self, agent: AgentId) -> None:
-        # QEMU may run as another user and must pass through to the snapshots below.
         self.folder(agent).mkdir(parents=True, exist_ok=True, mode=0o711)
+
+
+def _snapshot(raw: object) -> SnapshotId | None:
+    """Raises ValueError for what is no name of a snapshot's folder."""
+    if raw is None:
+        return None
+    if not isinstance(raw, str) or not raw or "/" in raw or raw.startswith("."):
+        raise ValueError(f"{raw!r} is no snapshot")
+    return SnapshotId(raw)
 
 
 def _unreadable(path: Path, why: str) -> SwarmError:

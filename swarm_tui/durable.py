@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
+import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,11 @@ from typing import Final
 from swarm_tui.errors import SnapshotError, StorageFull
 
 _CHUNK: Final = 1 << 20
+_NO_ROOM: Final = {
+    "No space left on device": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+}
+"""What `cp` says in the C locale."""
 
 
 @contextmanager
@@ -44,6 +52,22 @@ def write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that must not exist (0711: QEMU may run as another user), and its parents."""
+    missing = [folder]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    folder.mkdir(parents=True, mode=0o711)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it. Not there is fine."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def sync_folder(folder: Path) -> None:
@@ -79,21 +103,35 @@ def move(source: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a disk, sharing blocks where the file system can, and keeping its holes."""
-    temporary = target.with_name(f".{target.name}.copy")
+    """Copy a disk, sharing blocks where the file system can, and keeping its holes.
+
+    What earlier copies to `target` left behind when they were cut off is removed.
+    """
+    for stale in target.parent.glob(f".{glob.escape(target.name)}.*.copy"):
+        stale.unlink()
+    # A name of its own: after a crash an orphaned `cp` may still write to the one before.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.copy")
+    try:
+        _cp(source, temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.rename(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def _cp(source: Path, target: Path) -> None:
     options = ["--reflink=auto", "--sparse=always", "--preserve=mode,ownership"]
     done = subprocess.run(
-        ["cp", *options, "--", str(source), str(temporary)],
+        ["cp", *options, "--", str(source), str(target)],
         capture_output=True,
         text=True,
+        errors="replace",
         env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
         check=False,
     )
     if done.returncode != 0:
-        temporary.unlink(missing_ok=True)
-        code = errno.ENOSPC if "No space left" in done.stderr else errno.EIO
-        raise OSError(code, done.stderr.strip())
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.rename(temporary, target)
-    sync_folder(target.parent)
+        code = next((code for words, code in _NO_ROOM.items() if words in done.stderr), None)
+        raise OSError(code or errno.EIO, done.stderr.strip())

@@ -78,6 +78,11 @@ def decide(
     if agent.operation and verb is not Verb.LOGS:
         return Deny(literal(f"{agent.operation.verb} is still at work on it"))
     states, otherwise = _LEGAL[verb]
+    is_cut = agent.record is not None and agent.record.verb in (Verb.PAUSE, Verb.RESUME)
+    if is_cut and verb is Verb.RESUME:
+        states |= {State.UNKNOWN}
+    if is_cut and verb is Verb.PAUSE and agent.state is State.PAUSED:
+        return Deny(literal("an earlier verb was cut off with its vCPUs stopped; resume it first"))
     if agent.state not in states:
         return Deny(literal(f"it is {agent.state}; {otherwise}"))
     if is_quick and verb is Verb.PAUSE and agent.state is State.PAUSED:

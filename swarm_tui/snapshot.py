@@ -6,7 +6,8 @@ A snapshot under way is `<id>.partial`. It becomes a snapshot only by the rename
 manifest, when memory, disks and definition are all there, digested and on the disk. Its files are
 never written again; it is removed by an explicit act or by the retention rule (`prune`).
 
-Everything here blocks; callers run it in a thread.
+Everything here blocks; callers run it in a thread. The caller holds the agent's lock. Failures of
+the storage raise StorageFull or SnapshotError.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,12 @@ _PLAN: Final = "plan.json"
 _DEFINITION: Final = "definition.xml"
 _MEMORY: Final = "memory"
 _PARTIAL: Final = ".partial"
+_ASIDE: Final = ".aside"
+"""A draft that is about to be removed, out of reach of a save that might still begin."""
+_REMOVED: Final = ".removed"
 _FORMAT: Final = 1
+_TORN_S: Final = 10.0
+"""A hypervisor may close its disks a moment after it has written the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,46 +61,44 @@ class Snapshots:
 
     def ids(self, agent: AgentId) -> Sequence[SnapshotId]:
         """Complete snapshots, oldest first."""
-        return [SnapshotId(name) for name in self._names(agent) if not name.endswith(_PARTIAL)]
+        return [
+            SnapshotId(name)
+            for name in self._names(agent)
+            if not name.endswith((_PARTIAL, _ASIDE, _REMOVED))
+        ]
 
     def read(self, agent: AgentId, snapshot: SnapshotId) -> Snapshot:
         """Read a snapshot's manifest. Raises SnapshotError when it is missing or unreadable."""
         folder = self._folder(agent) / snapshot
         raw = _read_manifest(folder)
-        try:
-            return Snapshot(
-                id=snapshot,
-                agent=AgentId(raw["agent"]),
-                name=sanitize(str(raw["name"])),
-                created=float(raw["created"]),
-                size_bytes=sum(
-                    (folder / name).stat().st_blocks * 512
-                    for name in raw["files"]
-                    if (folder / name).exists()
-                ),
-                hypervisor=str(raw["hypervisor"]),
-                is_frozen=raw["is_frozen"] is True,
-                digests={name: entry["digest"] for name, entry in raw["files"].items()},
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(folder, f"its manifest lacks or garbles {error}") from error
+        return Snapshot(
+            id=snapshot,
+            agent=AgentId(str(raw.get("agent"))),
+            name=sanitize(str(raw.get("name"))),
+            created=raw["created"] if isinstance(raw.get("created"), float) else 0.0,
+            size_bytes=sum(_occupied(folder / name) for name in raw["files"]),
+            hypervisor=str(raw.get("hypervisor")),
+            is_frozen=raw.get("is_frozen") is True,
+            digests={name: entry["digest"] for name, entry in raw["files"].items()},
+        )
 
     def draft(self, agent: AgentId) -> Draft:
-        """Make an empty folder for a snapshot under way. Raises StorageFull."""
+        """Make an empty folder for a snapshot under way."""
         now = time.time()
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
         snapshot = SnapshotId(f"{stamp}.{int(now % 1 * 1000):03}Z-{secrets.token_hex(3)}")
         folder = self._folder(agent) / f"{snapshot}{_PARTIAL}"
         with durable.storage("make a snapshot folder"):
-            folder.mkdir(parents=True, mode=0o711)
+            durable.make_folder(folder)
         return Draft(snapshot, folder)
 
     def drafts(self, agent: AgentId) -> Sequence[Draft]:
         """Snapshots that were cut off under way, oldest first."""
         return [
-            Draft(SnapshotId(name.removesuffix(_PARTIAL)), self._folder(agent) / name)
+            Draft(SnapshotId(name.removesuffix(suffix)), self._folder(agent) / name)
             for name in self._names(agent)
-            if name.endswith(_PARTIAL)
+            for suffix in (_PARTIAL, _ASIDE)
+            if name.endswith(suffix)
         ]
 
     def plan(
@@ -129,42 +132,60 @@ class Snapshots:
         with durable.storage("complete the snapshot"):
             for name, live in plan["disks"].items():
                 durable.move(Path(live), draft.folder / name)
-            names = sorted(
-                str(path.relative_to(draft.folder))
-                for path in draft.folder.rglob("*")
-                if path.is_file() and path.name not in (_MANIFEST, _PLAN) and path.name[0] != "."
-            )
-            if not any(name.split("/")[0] == _MEMORY for name in names):
-                raise _damaged(draft.folder, "it has no memory")
-            with ThreadPoolExecutor(2) as pool:
-                digests = list(pool.map(lambda name: durable.digest(draft.folder / name), names))
+            names = _files(draft.folder)
+            digests = _digests(draft.folder, names)
             files = {
                 name: {"digest": digest, "size": (draft.folder / name).stat().st_size}
                 for name, digest in zip(names, digests, strict=True)
             }
-            durable.write(
-                draft.folder / _MANIFEST, json.dumps(plan | {"files": files}, indent=1).encode()
-            )
-            (draft.folder / _PLAN).unlink()
+            manifest = plan | {"files": files}
+            _check_parts(draft.folder, manifest)
+            durable.write(draft.folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+            (draft.folder / _PLAN).unlink(missing_ok=True)
             os.rename(draft.folder, draft.folder.with_name(draft.id))
             durable.sync_folder(draft.folder.parent)
         return self.read(agent, draft.id)
 
+    def is_torn(self, draft: Draft) -> bool:
+        """Whether a disk was written after the memory: restored, they would not fit together."""
+        with durable.storage("look at the unfinished snapshot"):
+            written = (
+                (draft.folder / name).stat().st_mtime
+                for name in _files(draft.folder)
+                if _is_memory(name)
+            )
+            saved = max(written, default=0.0)
+            disks = (Path(live) for live in _read_plan(draft)["disks"].values())
+            return any(disk.exists() and disk.stat().st_mtime > saved + _TORN_S for disk in disks)
+
     def put_back(self, draft: Draft) -> None:
         """Undo what `seal` moved: the disks return to where the VM looks for them."""
-        for name, live in _read_plan(draft)["disks"].items():
-            if (draft.folder / name).exists():
-                durable.move(draft.folder / name, Path(live))
+        with durable.storage("put the disks back"):
+            for kept, live in _held(draft):
+                if live.exists():
+                    # A move between file systems was cut off after its copy.
+                    _check_untouched(live, durable.digest(kept))
+                    kept.unlink()
+                else:
+                    durable.move(kept, live)
+
+    def set_aside(self, draft: Draft) -> Draft:
+        """Rename a draft, so that a save which might still begin finds no folder to write to."""
+        aside = draft.folder.with_name(f"{draft.id}{_ASIDE}")
+        with durable.storage("remove the unfinished snapshot"):
+            os.rename(draft.folder, aside)
+        return Draft(draft.id, aside)
 
     def discard(self, draft: Draft) -> None:
-        """Remove a draft. It must hold no disk: that would be the agent's only one."""
-        if any(path.name.startswith("disk-") for path in draft.folder.iterdir()):
-            raise SnapshotError(
-                "The unfinished snapshot holds the agent's disk",
-                f"{draft.folder} is kept as it is.",
-                "Resume the agent to take it up again.",
-            )
-        shutil.rmtree(draft.folder)
+        """Remove a draft. Raises SnapshotError if it holds the only copy of a disk."""
+        with durable.storage("remove the unfinished snapshot"):
+            for kept, live in _held(draft):
+                if not live.exists():
+                    raise SnapshotError(
+                        "The unfinished snapshot holds the agent's disk",
+                        f"{kept} is kept; {live} is not there.",
+                    )
+            durable.remove_folder(draft.folder)
 
     def verify(self, agent: AgentId, snapshot: SnapshotId, hypervisor: str) -> None:
         """Check every file against the manifest, and who made it against who shall restore it.
@@ -181,56 +202,52 @@ class Snapshots:
                 f"Made by {manifest.get('hypervisor')}, this host runs {hypervisor}.",
                 "Restore it on a host with the version that made it.",
             )
+        _check_parts(folder, manifest)
         files: dict[str, dict[str, Any]] = manifest["files"]
-        for name, entry in files.items():
-            path = folder / name
-            if not path.is_file():
-                raise _damaged(folder, f"{name} is missing")
-            if path.stat().st_size != entry["size"]:
-                raise _damaged(
-                    folder, f"{name} has {path.stat().st_size} bytes instead of {entry['size']}"
-                )
-        with ThreadPoolExecutor(2) as pool:
-            for name, digest in zip(
-                files, pool.map(lambda name: durable.digest(folder / name), files), strict=True
-            ):
+        with durable.storage("check the snapshot"):
+            for name, entry in files.items():
+                path = folder / name
+                if not path.is_file():
+                    raise _damaged(folder, f"{name} is missing")
+                if path.stat().st_size != entry["size"]:
+                    raise _damaged(
+                        folder, f"{name} has {path.stat().st_size} bytes instead of {entry['size']}"
+                    )
+            for name, digest in zip(files, _digests(folder, list(files)), strict=True):
                 if digest != files[name]["digest"]:
                     raise _damaged(folder, f"the content of {name} was altered")
 
     def stage(self, agent: AgentId, snapshot: SnapshotId) -> Path:
         """Copy a verified snapshot's disks to where its VM looks for them.
 
-        Returns the saved memory, to be restored. A disk that stands there already is an error:
-        it might be newer than the snapshot.
+        Returns the saved memory, to be restored. A disk that stands there already and differs is
+        an error: it might be newer than the snapshot. What it leaves behind when it fails is for
+        `unstage`.
         """
         folder = self._folder(agent) / snapshot
-        for name, live in _read_manifest(folder)["disks"].items():
-            if Path(live).exists():
-                raise SnapshotError(
-                    "A disk stands where the snapshot's disk must go",
-                    f"{live} was written after the agent was paused.",
-                    "Move it away if the snapshot is what you want.",
-                )
-            with durable.storage("copy the snapshot's disk"):
-                durable.copy(folder / name, Path(live))
+        manifest = _read_manifest(folder)
+        with durable.storage("copy the snapshot's disk"):
+            for name, live in manifest["disks"].items():
+                path = Path(live)
+                if path.exists():
+                    _check_untouched(path, manifest["files"][name]["digest"])
+                else:
+                    durable.copy(folder / name, path)
         return folder / _MEMORY
 
     def unstage(self, agent: AgentId, snapshot: SnapshotId) -> None:
-        """Remove what `stage` copied, after a restore that failed. The snapshot stays."""
-        for live in _read_manifest(self._folder(agent) / snapshot)["disks"].values():
-            Path(live).unlink(missing_ok=True)
-
-    def unstage_untouched(self, agent: AgentId, snapshot: SnapshotId) -> None:
-        """Remove staged disks that no VM has written to; a disk that differs stays."""
+        """Remove what `stage` copied and no VM has written to. The snapshot stays."""
         folder = self._folder(agent) / snapshot
         manifest = _read_manifest(folder)
-        for name, live in manifest["disks"].items():
-            path = Path(live)
-            if path.exists() and durable.digest(path) == manifest["files"][name]["digest"]:
-                path.unlink()
+        with durable.storage("remove the snapshot's copied disk"):
+            for name, live in manifest["disks"].items():
+                path = Path(live)
+                if path.exists() and durable.digest(path) == manifest["files"][name]["digest"]:
+                    path.unlink()
 
     def definition(self, agent: AgentId, snapshot: SnapshotId) -> str:
-        return (self._folder(agent) / snapshot / _DEFINITION).read_text()
+        with durable.storage("read the snapshot's definition"):
+            return (self._folder(agent) / snapshot / _DEFINITION).read_text()
 
     def prune(self, agent: AgentId, keep: int, in_use: SnapshotId | None) -> Sequence[SnapshotId]:
         """The retention rule: of the snapshots that the agent does not stand on, keep `keep`.
@@ -239,25 +256,27 @@ class Snapshots:
         """
         spare = [snapshot for snapshot in self.ids(agent) if snapshot != in_use]
         doomed = spare[: max(0, len(spare) - keep)]
-        for snapshot in doomed:
-            folder = self._folder(agent) / snapshot
-            # Renamed first: a half-removed snapshot must not look like one.
-            grave = folder.with_name(f".{snapshot}.removed")
-            with durable.storage("remove an old snapshot"):
-                os.rename(folder, grave)
-                shutil.rmtree(grave)
+        with durable.storage("remove an old snapshot"):
+            for snapshot in doomed:
+                folder = self._folder(agent) / snapshot
+                # Renamed first: a half-removed snapshot must not look like one.
+                os.rename(folder, folder.with_name(f"{snapshot}{_REMOVED}"))
+            for name in self._names(agent):
+                if name.endswith(_REMOVED):
+                    durable.remove_folder(self._folder(agent) / name)
         return doomed
 
     def remove(self, agent: AgentId) -> None:
         """Remove all snapshots of an agent, finished or not."""
-        if self._folder(agent).exists():
-            shutil.rmtree(self._folder(agent))
+        with durable.storage("remove the agent's snapshots"):
+            durable.remove_folder(self._folder(agent))
 
     def _names(self, agent: AgentId) -> Sequence[str]:
-        folder = self._folder(agent)
-        if not folder.is_dir():
-            return []
-        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        with durable.storage("look at the snapshots"):
+            try:
+                return sorted(os.listdir(self._folder(agent)))
+            except FileNotFoundError:
+                return []
 
     def _folder(self, agent: AgentId) -> Path:
         return self._root / agent
@@ -271,24 +290,78 @@ def _damaged(folder: Path, what: str) -> SnapshotError:
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _held(draft: Draft) -> Sequence[tuple[Path, Path]]:
+    """The disks that a draft has taken in, each with its place outside of it."""
+    if not any(draft.folder.glob("disk-*")):
+        return []
+    disks = [(draft.folder / name, Path(live)) for name, live in _read_plan(draft)["disks"].items()]
+    return [(kept, live) for kept, live in disks if kept.exists()]
+
+
+def _files(folder: Path) -> Sequence[str]:
+    """What a manifest lists: all that lies in the folder but manifest, plan and cut-off copies."""
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name not in (_MANIFEST, _PLAN) and name[0] != ".")
+
+
+def _is_memory(name: str) -> bool:
+    return name.split("/")[0] == _MEMORY  # a file or a folder, as the driver likes
+
+
+def _occupied(path: Path) -> int:
     try:
-        raw = json.loads((folder / _MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, f"its manifest cannot be read ({error})") from error
-    if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
-        raise _damaged(folder, "its manifest is of an unknown format")
-    return raw
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0  # `verify` is who complains
+
+
+def _digests(folder: Path, names: Sequence[str]) -> Sequence[str]:
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda name: durable.digest(folder / name), names))
+
+
+def _check_parts(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise SnapshotError unless memory, definition and every disk are among its files."""
+    files = manifest["files"]
+    for part in (_DEFINITION, *manifest["disks"]):
+        if part not in files:
+            raise _damaged(folder, f"it lacks {part}")
+    if not any(_is_memory(name) for name in files):
+        raise _damaged(folder, "it has no memory")
+
+
+def _check_untouched(disk: Path, digest: str) -> None:
+    if durable.digest(disk) != digest:
+        raise SnapshotError(
+            "A disk stands where the snapshot's disk must go",
+            f"{disk} was written after the agent was paused.",
+            "Move it away if the snapshot is what you want.",
+        )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = _read_json(folder, _MANIFEST)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(
+        isinstance(entry, dict) and {"digest", "size"} <= entry.keys() for entry in files.values()
+    ):
+        raise _damaged(folder, "its manifest does not list its files")
+    return manifest
 
 
 def _read_plan(draft: Draft) -> dict[str, Any]:
-    for name in (_PLAN, _MANIFEST):
-        path = draft.folder / name
-        if path.exists():
-            try:
-                plan = json.loads(path.read_bytes())
-            except (OSError, ValueError) as error:
-                raise _damaged(draft.folder, f"{name} cannot be read ({error})") from error
-            if isinstance(plan, dict) and isinstance(plan.get("disks"), dict):
-                return plan
-    raise _damaged(draft.folder, "it has no plan")
+    # Between the manifest and the rename, a crash may have left either.
+    is_planned = (draft.folder / _PLAN).exists()
+    return _read_json(draft.folder, _PLAN if is_planned else _MANIFEST)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        raw = json.loads((folder / name).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"{name} cannot be read ({error})") from error
+    if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
+        raise _damaged(folder, f"{name} is of an unknown format")
+    if not isinstance(raw.get("disks"), dict):
+        raise _damaged(folder, f"{name} does not name its disks")
+    return raw

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from swarm_tui import durable
 from swarm_tui.model import EventBatch, EventKind, GuestEvent
@@ -25,7 +25,10 @@ MAX_BYTES: Final = 4 << 20
 
 
 def read(folder: Path, max_bytes: int = 1 << 20) -> tuple[EventBatch, float | None]:
-    """The newest spooled events of an agent, and when the last was written (None: never)."""
+    """The newest spooled events of an agent, and when the last was written (None: never).
+
+    Raises SnapshotError when they cannot be read.
+    """
     events: list[GuestEvent] = []
     offset, dropped = 0, 0
     for raw in _lines(folder, max_bytes):
@@ -42,22 +45,20 @@ def read(folder: Path, max_bytes: int = 1 << 20) -> tuple[EventBatch, float | No
 
 
 class Writer:
-    """Appends batches of one agent. Without the lock (another process spools) it does nothing."""
+    """Appends batches of one agent, as long as no other process does."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "events.jsonl"
         self._lock: int | None = None
+        self._is_ours = False
 
     def __enter__(self) -> Self:
+        """Raises StorageFull, SnapshotError."""
         with durable.storage("keep the agent's log"):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
-            handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-        else:
-            self._lock = handle
+            flags = os.O_RDWR | os.O_CREAT
+            self._lock = os.open(self._path.with_suffix(".lock"), flags, 0o600)
+        self._is_ours = self._take()
         return self
 
     def __exit__(
@@ -71,8 +72,9 @@ class Writer:
             self._lock = None
 
     def append(self, batch: EventBatch) -> None:
-        """Add a batch. Raises StorageFull."""
-        if self._lock is None:
+        """Add a batch, unless another process keeps this log. Raises StorageFull, SnapshotError."""
+        self._is_ours = self._is_ours or self._take()
+        if not self._is_ours:
             return
         line = {
             "offset": batch.offset,
@@ -89,18 +91,35 @@ class Writer:
             if size > MAX_BYTES:
                 os.replace(self._path, self._path.with_suffix(".1.jsonl"))
 
+    def _take(self) -> bool:
+        """Take over the log if nobody has it, e.g. because the process that had it ended."""
+        if self._lock is None:
+            return False
+        with durable.storage("keep the agent's log"):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            with open(self._path, "ab+") as file:
+                if file.tell() and not _ends_line(file):
+                    file.write(b"\n")  # its last writer was cut off in the middle of a line
+        return True
+
+
+def _ends_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
 
 def _lines(folder: Path, max_bytes: int) -> Iterator[dict[str, Any]]:
     chunks: list[bytes] = []
     room = max_bytes
     for name in ("events.jsonl", "events.1.jsonl"):
-        try:
-            with open(folder / name, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - room))
-                chunks.insert(0, file.read())
-        except FileNotFoundError:
-            continue
+        with durable.storage("read the agent's log"):
+            try:
+                chunks.insert(0, _tail(folder / name, room))
+            except FileNotFoundError:
+                continue
         room -= len(chunks[0])
         if room <= 0:
             break
@@ -113,10 +132,17 @@ def _lines(folder: Path, max_bytes: int) -> Iterator[dict[str, Any]]:
             yield raw
 
 
+def _tail(path: Path, max_bytes: int) -> bytes:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - max_bytes))
+        return file.read(max_bytes)
+
+
 def _event(fields: list[Any]) -> GuestEvent:
     kind, text, at, model, tokens_in, tokens_out = (fields + [None] * 6)[:6]
     return GuestEvent(
-        kind=EventKind(kind) if kind in set(EventKind) else EventKind.OTHER,
+        kind=EventKind(kind) if kind in list(EventKind) else EventKind.OTHER,
         text=sanitize(str(text)),
         at=at if isinstance(at, int | float) else None,
         model=sanitize(str(model or "")),

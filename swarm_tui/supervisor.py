@@ -11,24 +11,23 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self
 
 from swarm_tui.audit import Audit, Entry, Outcome
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.errors import (
     AuditError,
-    DeadlineExceeded,
+    Busy,
     HostUnreachable,
     NotFound,
     Refused,
     SwarmError,
     Unsupported,
 )
-from swarm_tui.lifecycle import Lifecycle
+from swarm_tui.lifecycle import UNKNOWN, Lifecycle
 from swarm_tui.model import (
     Agent,
     AgentId,
@@ -40,7 +39,6 @@ from swarm_tui.model import (
     Operation,
     OperationChanged,
     Pause,
-    Power,
     Record,
     Recorded,
     Resume,
@@ -54,11 +52,9 @@ from swarm_tui.ports import Console, Guest, Hypervisor, Progress, Spawner
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
-from swarm_tui.watch import GuestWatch, HostWatch
+from swarm_tui.watch import GuestWatch, HostWatch, OnFailure, RecordWatch
 
 FAULTS_KEPT: Final = 50
-RECORDS_S: Final = 1.0
-"""How often the catalogue is looked at for what other processes did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,63 +105,83 @@ class Supervisor:
         self.snapshots = snapshots
         self._catalogue = catalogue
         self._keep = keep_snapshots
-        self._guest = guest
         self._is_following = is_following
-        self._guests = GuestWatch(
-            guest, self._apply, self._start_task, catalogue.folder if is_spooling else None
-        )
-        self._places = {site.hypervisor.host: self._place(site, guest, timing) for site in sites}
         self._tasks: set[asyncio.Task[None]] = set()
         self._verbs: set[asyncio.Task[Safe]] = set()
-        self._stamps: Mapping[AgentId, int] = {}
+        self._at_work: dict[AgentId, Verb] = {}
         self._faults: deque[BaseException] = deque(maxlen=FAULTS_KEPT)
+        self._places = {site.hypervisor.host: self._place(site, guest, timing) for site in sites}
+        self._guests = GuestWatch(
+            lambda agent: self._place_of(agent).guest,
+            self._apply,
+            self._start_task,
+            catalogue.folder if is_spooling else None,
+        )
+        self._records = RecordWatch(
+            catalogue,
+            self.store,
+            self._apply,
+            self._start_task,
+            self._places.keys(),
+            self._at_work.keys(),
+            self._lifecycle,
+            self._faults.append,
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def start(self) -> None:
         """Begin to connect to all hosts, in the background; returns at once."""
         for name, place in self._places.items():
-            self._start_task(place.watch.run(), f"watch {name}")
-        self._start_task(self._watch_records(), "watch records")
+            self._start_task(place.watch.run(), f"watch {name}", place.watch.give_up)
+        self._start_task(self._records.run(), "watch records")
 
     async def close(self) -> None:
         """Let verbs at work come to their end, then let go of every host and guest."""
-        if self._verbs:
-            await asyncio.gather(*self._verbs, return_exceptions=True)
+        while self._verbs or self._records.mending:
+            await asyncio.wait({*self._verbs, *self._records.mending.values()})
         await self._guests.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._guest.close()
+        for guest in {id(place.guest): place.guest for place in self._places.values()}.values():
+            await guest.close()
 
-    async def connected(self, timeout_s: float) -> None:
-        """Wait until every host has been listed once.
+    async def connected(
+        self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until every host has been listed once, or `is_enough` of what is known by then.
 
-        Raises the error of the first that is out of reach, without waiting for the rest.
+        Raises the error of a host that is out of reach, unless it was enough without it.
         """
-        for name, place in self._places.items():
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await place.watch.settled.wait()
-            except TimeoutError as error:
+        watches = {name: place.watch for name, place in self._places.items()}
+        waiting = {asyncio.ensure_future(watch.settled.wait()) for watch in watches.values()}
+        try:
+            async with asyncio.timeout(timeout_s):
+                while waiting and not is_enough():
+                    _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass  # told below, by the host that it is due to
+        finally:
+            for task in waiting:
+                task.cancel()
+        if is_enough():
+            return
+        for name, watch in watches.items():
+            if watch.error:
+                raise watch.error
+            if not watch.settled.is_set():
                 raise HostUnreachable(
                     f"Host {name} does not answer",
                     f"Nothing was heard for {timeout_s:.0f} s.",
                     "Run `swarm-tui doctor` to see what is missing.",
-                ) from error
-            if place.watch.error:
-                raise place.watch.error
+                )
 
     # What is known
 
@@ -174,8 +190,8 @@ class Supervisor:
         if verb is Verb.SPAWN:
             return decide(verb, None, self._spawn_capabilities())
         known = self.store.agent(agent) if agent else None
-        if known and known.state is State.PAUSED:
-            is_quick = is_quick or verb is Verb.RESUME
+        if known and known.state in (State.PAUSED, State.FROZEN):
+            is_quick = is_quick or verb is Verb.RESUME  # nothing has to be restored
         return decide(verb, known, self._capabilities(known), is_quick=is_quick)
 
     def spawners(self) -> Sequence[HostName]:
@@ -201,8 +217,12 @@ class Supervisor:
         if agent:
             await self._place_of(self._known(agent)).watch.reread(agent)
             return
-        for place in self._places.values():
-            await place.watch.relist()
+        results = await asyncio.gather(
+            *(place.watch.relist() for place in self._places.values()), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     # What is done
 
@@ -215,7 +235,12 @@ class Supervisor:
         task = asyncio.create_task(self._perform(command, on_progress), name=command.verb)
         self._verbs.add(task)
         task.add_done_callback(self._verbs.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Nobody waits for its end any more; a failure must be told all the same.
+            task.add_done_callback(self._note_failure)
+            raise
 
     async def _perform(self, command: Command, on_progress: Progress | None) -> Safe:
         if isinstance(command, Spawn):
@@ -228,54 +253,63 @@ class Supervisor:
             )
         agent = self._known(command.agent)
         place = self._place_of(agent)
-        if agent.state is not State.LOST:
-            await place.watch.reread(agent.id)
-        agent = self._known(command.agent)
-        is_quick = isinstance(command, Pause) and command.is_quick
-        decision = self.may(command.verb, agent.id, is_quick=is_quick)
-        if isinstance(decision, Deny):
-            raise Refused(f"{command.verb} of {agent.name} is not possible now", decision.reason)
         if isinstance(command, Shell):
+            agent = await self._decide(command, agent, place)
             return await self._audited(Verb.SHELL, agent, agent.host, "", _nothing)
-        with self._catalogue.lock(agent.id), self._operation(agent, command.verb) as progress:
+        if at_work := self._at_work.get(agent.id):
+            raise Busy(f"{at_work} is still at work on {agent.name}", "", "Wait until it is done.")
+        self._at_work[agent.id] = command.verb
+        try:
+            await self._records.mended(agent.id)
+            with self._catalogue.lock(agent.id):
+                return await self._perform_locked(command, agent, place, on_progress)
+        finally:
+            del self._at_work[agent.id]
 
-            def tell(step: Safe, fraction: float | None) -> None:
-                progress(step, fraction)
-                if on_progress:
-                    on_progress(step, fraction)
-
-            try:
+    async def _perform_locked(
+        self,
+        command: Pause | Resume | Kill,
+        agent: Agent,
+        place: _Place,
+        on_progress: Progress | None,
+    ) -> Safe:
+        """Decide by what is true now that nobody else can change it, then do it."""
+        self._records.show_elsewhere(agent.id, None)
+        # Not what the store believes: another process may have acted a moment ago.
+        record = self._catalogue.record(agent.id) or Record(agent.id, agent.name, agent.host)
+        lifecycle = self._lifecycle(agent)
+        if lifecycle and record.verb and not isinstance(command, Kill):
+            record = await lifecycle.recover(record)
+        self._apply(Recorded(agent.id, record))
+        agent = await self._decide(command, agent, place)
+        if lifecycle is None:
+            raise HostUnreachable(f"Host {agent.host} is not connected")
+        is_quick = isinstance(command, Pause) and command.is_quick
+        try:
+            with self._operation(agent, command.verb, on_progress) as progress:
                 return await self._audited(
                     command.verb,
                     agent,
                     agent.host,
                     "quick" if is_quick else "",
-                    lambda: self._steer(command, agent, place, tell),
+                    lambda: _steer(command, agent, record, lifecycle, progress),
                 )
-            finally:
-                if place.watch.capabilities:
-                    with contextlib.suppress(SwarmError):  # the verb's own outcome matters more
-                        await place.watch.reread(agent.id)
+        finally:
+            if isinstance(command, Kill):
+                self._records.take(agent.id)
+            with contextlib.suppress(SwarmError):  # the verb's own outcome matters more
+                await place.watch.reread(agent.id)
 
-    async def _steer(
-        self, command: Command, agent: Agent, place: _Place, progress: Progress
-    ) -> Safe:
-        lifecycle = self._lifecycle(place)
-        record = self._catalogue.record(agent.id) or Record(agent.id, agent.name, agent.host)
-        # A VM that its driver forgot has no description; its record and snapshot have all.
-        is_there = agent.vm is not None and agent.vm.power is not Power.OFF
-        match command:
-            case Pause(is_quick=True) if agent.vm:
-                return await lifecycle.hold(agent.vm, progress)
-            case Pause() if agent.vm:
-                return await lifecycle.pause(agent.vm, progress)
-            case Resume():
-                return await lifecycle.resume(agent.vm if is_there else None, record, progress)
-            case Kill():
-                done = await lifecycle.kill(agent.vm, record, progress)
-                self._apply(Recorded(agent.id, None))
-                return done
-        raise NotFound(f"Nothing is known of the VM of {agent.name}")
+    async def _decide(self, command: Command, agent: Agent, place: _Place) -> Agent:
+        """Read the VM now, and raise Refused unless the policy allows the command then."""
+        if agent.state is not State.LOST:
+            await place.watch.reread(agent.id)
+        agent = self._known(agent.id)
+        is_quick = isinstance(command, Pause) and command.is_quick
+        decision = self.may(command.verb, agent.id, is_quick=is_quick)
+        if isinstance(decision, Deny):
+            raise Refused(f"{command.verb} of {agent.name} is not possible now", decision.reason)
+        return agent
 
     async def _spawn(self, command: Spawn, on_progress: Progress | None) -> Safe:
         place = self._places.get(command.host)
@@ -286,7 +320,8 @@ class Supervisor:
                 f"Hosts that can: {', '.join(self.spawners()) or 'none'}.",
             )
         spawned = await place.site.spawner.spawn(command.name, command.task, on_progress or _unseen)
-        await place.watch.reread(spawned.agent)
+        with contextlib.suppress(SwarmError):  # it is there; the next list will show it
+            await place.watch.reread(spawned.agent)
         return join((spawned.name, literal(f"answers after {spawned.seconds:.1f} s")))
 
     async def _audited(
@@ -308,7 +343,7 @@ class Supervisor:
         )
         try:
             done = await act()
-        except DeadlineExceeded as error:
+        except UNKNOWN as error:
             await self._conclude(entry, Outcome.UNKNOWN, str(error))
             raise
         except SwarmError as error:
@@ -327,19 +362,21 @@ class Supervisor:
     # How it hangs together
 
     def _place(self, site: Site, guest: Guest, timing: Timing) -> _Place:
-        host = site.hypervisor.host
-
-        async def on_list() -> None:
-            await self._recover(host)
-
         watch = HostWatch(
             site.hypervisor,
             self._apply,
             poll_s=timing.poll_s,
             relist_s=timing.relist_s,
-            on_list=on_list,
+            on_list=self._take_records,
         )
         return _Place(site, watch, site.guest or guest)
+
+    async def _take_records(self) -> None:
+        """Before a host is shown as up: a saved agent must not look like a failed one."""
+        try:
+            await self._records.look()
+        except SwarmError as error:
+            self._faults.append(error)
 
     def _apply(self, fact: Fact) -> bool:
         changed = self.store.apply(fact)
@@ -348,61 +385,39 @@ class Supervisor:
                 self._guests.tend(agent, self.store.agent(agent))
         return changed
 
-    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _start_task(
+        self, work: Coroutine[Any, Any, None], name: str, on_failure: OnFailure | None = None
+    ) -> asyncio.Task[None]:
         """A task whose unexpected end is kept for the screen instead of vanishing."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
 
         def note(ended: asyncio.Task[None]) -> None:
             self._tasks.discard(ended)
-            if not ended.cancelled() and (error := ended.exception()):
-                self._faults.append(error)
+            error = self._note_failure(ended)
+            if error and on_failure:
+                on_failure(error)
 
         task.add_done_callback(note)
         return task
 
-    async def _watch_records(self) -> None:
-        """Take in what other processes wrote into the catalogue."""
-        while True:
-            stamps = await asyncio.to_thread(self._catalogue.stamps)
-            for agent in stamps.keys() | self._stamps.keys():
-                if stamps.get(agent) != self._stamps.get(agent):
-                    self._take_record(agent)
-            self._stamps = stamps
-            await asyncio.sleep(RECORDS_S)
-
-    def _take_record(self, agent: AgentId) -> None:
-        try:
-            record = self._catalogue.record(agent)
-        except SwarmError as error:
+    def _note_failure(self, ended: asyncio.Task[Any]) -> BaseException | None:
+        error = None if ended.cancelled() else ended.exception()
+        if error:
             self._faults.append(error)
-            return
-        if record is None or record.host in self._places:
-            self._apply(Recorded(agent, record))
-
-    async def _recover(self, host: HostName) -> None:
-        """Take in the records of a host's agents, and mend what a crash had cut off."""
-        place = self._places[host]
-        for record in await asyncio.to_thread(self._catalogue.records):
-            if record.host != host:
-                continue
-            if record.verb:
-                try:
-                    with self._catalogue.lock(record.id):
-                        record = await self._lifecycle(place).recover(record)
-                except Refused:
-                    pass  # another process is at work on it: nothing is cut off
-                except SwarmError as error:
-                    self._faults.append(error)
-            self._apply(Recorded(record.id, record))
+        return error
 
     @contextlib.contextmanager
-    def _operation(self, agent: Agent, verb: Verb) -> Iterator[Progress]:
+    def _operation(
+        self, agent: Agent, verb: Verb, on_progress: Progress | None
+    ) -> Iterator[Progress]:
         """Show a verb at work, step by step, until it ends."""
         started = time.time()
 
         def progress(step: Safe, fraction: float | None) -> None:
             self._apply(OperationChanged(agent.id, Operation(verb, step, fraction, started)))
+            if on_progress:
+                on_progress(step, fraction)
 
         progress(literal("begins"), None)
         try:
@@ -410,10 +425,14 @@ class Supervisor:
         finally:
             self._apply(OperationChanged(agent.id, None))
 
-    def _lifecycle(self, place: _Place) -> Lifecycle:
+    def _lifecycle(self, agent: Agent) -> Lifecycle | None:
+        """The sequences on the agent's host; None while it was never connected."""
+        place = self._places.get(agent.host)
+        if place is None or place.watch.capabilities is None:
+            return None
         return Lifecycle(
             hypervisor=place.site.hypervisor,
-            capabilities=place.watch.capabilities or Capabilities("", ""),
+            capabilities=place.watch.capabilities,
             guest=place.guest,
             catalogue=self._catalogue,
             snapshots=self.snapshots,
@@ -448,6 +467,25 @@ class Supervisor:
         if any(place.watch.capabilities for place in self._places.values()):
             return Capabilities("", "", missing={"spawn": "no host here can make agents"})
         return None
+
+
+async def _steer(
+    command: Pause | Resume | Kill,
+    agent: Agent,
+    record: Record,
+    lifecycle: Lifecycle,
+    progress: Progress,
+) -> Safe:
+    match command:
+        case Pause(is_quick=True) if agent.vm:
+            return await lifecycle.hold(agent.vm, progress)
+        case Pause() if agent.vm:
+            return await lifecycle.pause(agent.vm, record, progress)
+        case Resume():
+            return await lifecycle.resume(agent.vm, record, progress)
+        case Kill():
+            return await lifecycle.kill(agent.vm, record, progress)
+    raise NotFound(f"Nothing is known of the VM of {agent.name}")
 
 
 async def _nothing() -> Safe:

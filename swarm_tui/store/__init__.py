@@ -1,0 +1,10 @@
+"""What is known: facts go in, derived agents come out, and what changed is marked.
+
+Pure and synchronous; only the supervisor writes to it. Screens read whole frozen records and ask
+for the ids that changed since they last looked.
+"""
+
+from swarm_tui.store.fleet import LOG_EVENTS, Store, count_states, sort_key
+from swarm_tui.store.known import HISTORY_SAMPLES, History, Log
+
+__all__ = ["HISTORY_SAMPLES", "LOG_EVENTS", "History", "Log", "Store", "count_states", "sort_key"]

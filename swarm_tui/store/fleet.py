@@ -1,0 +1,318 @@
+"""The single source of truth: facts go in, derived agents come out, and what changed is marked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from swarm_tui.model import (
+    Agent,
+    AgentId,
+    Counters,
+    Fact,
+    GuestHeard,
+    GuestSampled,
+    Host,
+    HostName,
+    HostSeen,
+    Link,
+    LinkChanged,
+    Listed,
+    OperationChanged,
+    Power,
+    Recorded,
+    Sampled,
+    State,
+    Usage,
+    Vm,
+    VmGone,
+    VmSeen,
+)
+from swarm_tui.store.known import (
+    STOPPED,
+    History,
+    Known,
+    Log,
+    derive_state,
+    hear,
+    host_of,
+    is_up_at_once,
+    since,
+)
+from swarm_tui.text import EMPTY
+
+LOG_EVENTS: Final = 2000
+"""Guest events kept in memory per agent, at most; older ones are counted as dropped."""
+FLEET_EVENTS: Final = 200_000
+"""Guest events kept in memory of all agents together, at about 250 bytes each."""
+FEWEST_EVENTS: Final = 50
+GONE_KEPT: Final = 10_000
+
+
+class Store:
+    """Holds agents and hosts. `apply` takes facts, the rest are reads."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        """`now` is the wall clock; tests give their own."""
+        self._now = now
+        self._known: dict[AgentId, Known] = {}
+        self._hosts: dict[HostName, Host] = {}
+        self._gone: dict[AgentId, int] = {}
+        """When agents went, so that an older answer does not bring them back."""
+        self._dirty: set[AgentId] = set()
+        self._moved: set[AgentId] = set()
+        self._hosts_changed = False
+
+    # Reads
+
+    def agents(self) -> Sequence[Agent]:
+        """All agents, in no order that means anything."""
+        return [known.agent for known in self._known.values() if known.agent]
+
+    def agent(self, agent: AgentId) -> Agent | None:
+        known = self._known.get(agent)
+        return known.agent if known else None
+
+    def hosts(self) -> Sequence[Host]:
+        return list(self._hosts.values())
+
+    def host(self, name: HostName) -> Host | None:
+        return self._hosts.get(name)
+
+    def history(self, agent: AgentId) -> History | None:
+        """Samples of CPU and memory; None before the first."""
+        known = self._known.get(agent)
+        return known.history if known else None
+
+    def log(self, agent: AgentId) -> Log:
+        known = self._known.get(agent)
+        return known.log if known else Log()
+
+    def take_dirty(self) -> set[AgentId]:
+        """Ids of agents that changed, came or went since the last call."""
+        dirty, self._dirty = self._dirty, set()
+        return dirty
+
+    def take_moved(self) -> set[AgentId]:
+        """Ids of agents whose VM came, went or changed its power since the last call."""
+        moved, self._moved = self._moved, set()
+        return moved
+
+    def take_hosts_changed(self) -> bool:
+        changed, self._hosts_changed = self._hosts_changed, False
+        return changed
+
+    # Facts
+
+    def apply(self, fact: Fact) -> bool:
+        """Take in a fact; True when it changed something that a screen shows."""
+        match fact:
+            case VmSeen(vm, seq):
+                return self._see(vm, seq)
+            case VmGone(agent, seq, host):
+                return self._lose(agent, seq, host)
+            case Listed(host, vms, seq):
+                present = {vm.id for vm in vms}
+                changed = [self._see(vm, seq) for vm in vms]
+                changed += [
+                    self._lose(agent, seq, host)
+                    for agent, known in list(self._known.items())
+                    if agent not in present and host_of(known) == host
+                ]
+                return any(changed)
+            case HostSeen(host):
+                return self._see_host(host)
+            case Sampled(host, counters):
+                has_changed = False
+                for agent, reading in counters.items():
+                    has_changed |= self._sample(agent, host, reading)
+                return has_changed
+            case GuestSampled(agent):
+                return self._sample_traffic(agent, fact)
+            case GuestHeard(agent, batch):
+                if known := self._known.get(agent):
+                    known.is_ready = True
+                    hear(known, batch, self._log_size(), self._now())
+                    return self._derive(agent, known)
+            case LinkChanged(agent, link, reason):
+                if known := self._known.get(agent):
+                    known.link, known.link_reason = link, reason
+                    known.is_ready = known.is_ready or link is Link.UP
+                    return self._derive(agent, known)
+            case Recorded(agent, record):
+                known = self._known.setdefault(agent, Known())
+                known.record = record
+                return self._settle(agent, known)
+            case OperationChanged(agent, operation):
+                if known := self._known.get(agent):
+                    known.operation = operation
+                    return self._derive(agent, known)
+        return False
+
+    def _see(self, vm: Vm, seq: int) -> bool:
+        if self._gone.get(vm.id, -1) > seq:
+            return False
+        known = self._known.setdefault(vm.id, Known())
+        was = known.vm
+        if known.vm_seq > seq or (was and known.is_listed and was.host != vm.host):
+            # Two hosts with the same id: whoever had it first has it until it is gone from there,
+            # so that no verb goes now to the one, now to the other.
+            return False
+        known.vm, known.vm_seq, known.seen = vm, seq, self._now()
+        known.is_listed = True
+        if was is None or (was.power, was.tag) != (vm.power, vm.tag):
+            self._moved.add(vm.id)
+        if vm.power in STOPPED:
+            known.counters = known.usage = None
+        elif vm.power is Power.RUNNING and (was is None or was.power in STOPPED):
+            known.is_ready = is_up_at_once(known, self._now(), is_new=was is None)
+            known.has_run = True
+        return self._settle(vm.id, known)
+
+    def _lose(self, agent: AgentId, seq: int, host: HostName | None) -> bool:
+        known = self._known.get(agent)
+        if not known or known.vm_seq > seq or not known.is_listed:
+            return False
+        if host not in (None, host_of(known)):
+            return False
+        self._gone[agent] = seq
+        if len(self._gone) > GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
+        known.vm_seq, known.seen, known.is_listed = seq, self._now(), False
+        known.counters = known.usage = None
+        if known.vm and known.vm.power is not Power.OFF:
+            known.vm = replace(known.vm, power=Power.OFF)
+            self._moved.add(agent)
+        return self._settle(agent, known)
+
+    def _settle(self, agent: AgentId, known: Known) -> bool:
+        """Derive an agent anew, or drop it when neither its host nor our catalogue has it.
+
+        Some drivers forget a VM that is off; then the catalogue still holds all of it.
+        """
+        record = known.record
+        if known.is_listed or (record and (record.saved_in or record.verb)):
+            return self._derive(agent, known)
+        del self._known[agent]
+        if record:
+            self._known[agent] = Known(record=record)
+        if known.agent is None:
+            return False
+        self._dirty.add(agent)
+        self._moved.add(agent)
+        return True
+
+    def _see_host(self, host: Host) -> bool:
+        was = self._hosts.get(host.name)
+        if was == host:
+            return False
+        self._hosts[host.name] = host
+        self._hosts_changed = True
+        if was is None or (was.state, was.detail) != (host.state, host.detail):
+            for agent, known in self._known.items():
+                if known.agent and host_of(known) == host.name:
+                    self._derive(agent, known)
+        return True
+
+    def _sample(self, agent: AgentId, host: HostName, reading: Counters) -> bool:
+        known = self._known.get(agent)
+        if not known or not known.vm or known.vm.host != host or known.vm.power in STOPPED:
+            return False  # a late answer about a VM that is off by now
+        was, known.counters = known.counters or reading, reading
+        seconds = reading.monotonic - was.monotonic
+        cpu = _rate(reading.cpu_ns, was.cpu_ns, seconds)
+        net = (
+            _rate(reading.net_received, was.net_received, seconds),
+            _rate(reading.net_sent, was.net_sent, seconds),
+        )
+        if reading.net_received is None and known.usage:  # then the guest itself may tell
+            net = (known.usage.net_received_per_s, known.usage.net_sent_per_s)
+        known.usage = Usage(
+            self._now(),
+            None if cpu is None else cpu / 1e7,
+            reading.memory_used,
+            reading.memory_given,
+            reading.memory_host,
+            _rate(reading.disk_read, was.disk_read, seconds),
+            _rate(reading.disk_written, was.disk_written, seconds),
+            *net,
+        )
+        if seconds > 0:
+            known.history = known.history or History()
+            known.history.add(known.usage)
+        return self._derive(agent, known)
+
+    def _sample_traffic(self, agent: AgentId, fact: GuestSampled) -> bool:
+        known = self._known.get(agent)
+        if not known:
+            return False
+        was, known.traffic = known.traffic, fact
+        if not was or not known.usage:
+            return False
+        seconds = fact.monotonic - was.monotonic
+        known.usage = replace(
+            known.usage,
+            net_received_per_s=_rate(fact.net_received, was.net_received, seconds),
+            net_sent_per_s=_rate(fact.net_sent, was.net_sent, seconds),
+        )
+        return self._derive(agent, known)
+
+    def _derive(self, agent: AgentId, known: Known) -> bool:
+        """Make the agent's public record anew; True when it differs in what a screen shows."""
+        now, was, host_name = self._now(), known.agent, host_of(known)
+        host = self._hosts.get(host_name)
+        state, reason = derive_state(known, host, now)
+        if was and was.state is not State.LOST and state is State.LOST:
+            known.before = was
+        derived = Agent(
+            id=agent,
+            name=known.vm.name if known.vm else known.record.name if known.record else EMPTY,
+            host=host_name,
+            state=state,
+            since=was.since if was and was.state is state else since(known, state, host, now),
+            reason=reason,
+            seen=known.seen,
+            vm=known.vm,
+            record=known.record,
+            usage=known.usage,
+            operation=known.operation,
+            link=known.link,
+            last_line=known.last_line,
+            last_line_at=known.last_line_at,
+            status=known.status,
+            tokens_in=known.tokens_in,
+            tokens_out=known.tokens_out,
+            model=known.model,
+        )
+        known.agent = derived
+        if was == derived:
+            return False
+        self._dirty.add(agent)
+        return True
+
+    def _log_size(self) -> int:
+        share = FLEET_EVENTS // max(1, len(self._known))
+        return max(FEWEST_EVENTS, min(LOG_EVENTS, share))
+
+
+def _rate(now: int | None, was: int | None, seconds: float) -> float | None:
+    if now is None or was is None or seconds <= 0 or now < was:
+        return None
+    return (now - was) / seconds
+
+
+def sort_key(agent: Agent) -> tuple[int, float, str, str]:
+    """Order of the fleet: who waits for a human first, the longest wait on top; then by name."""
+    if agent.state is State.ASKING:
+        return (0, agent.since or 0.0, agent.host, agent.name)
+    return (1, 0.0, agent.host, agent.name)
+
+
+def count_states(agents: Iterable[Agent]) -> Mapping[State, int]:
+    """How many agents are in each state; states without agents are left out."""
+    counts: dict[State, int] = {}
+    for agent in agents:
+        counts[agent.state] = counts.get(agent.state, 0) + 1
+    return counts
