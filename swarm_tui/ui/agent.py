@@ -77,7 +77,7 @@ class Head(Bar):
         state = ink.states[agent.state]
         if y == 0:
             clock = time.strftime("%H:%M", time.localtime(now))
-            right = [Segment(f"  {agent.host}  ", ink.muted)] if width >= 60 else []
+            right = [Segment(f"  {sanitize(agent.host)}  ", ink.muted)] if width >= 60 else []
             if self._swarm.banner:
                 right.append(Segment(f"{self._swarm.banner}  ", ink.warning))
             right.append(Segment(f"{clock} ", ink.muted))

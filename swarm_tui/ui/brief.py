@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 from rich.style import Style
 
-from swarm_tui.model import Agent, Operation, Power, State
+from swarm_tui.model import Agent, Operation, Power, State, Usage
 from swarm_tui.store import History
 from swarm_tui.text import join, literal
 from swarm_tui.ui.figures import render_age, render_percent
@@ -35,6 +36,21 @@ def cpu_figure(agent: Agent) -> str:
     if agent.vm and agent.vm.power is Power.PAUSED:
         return STOPPED
     return render_percent(agent.usage.cpu_percent if agent.usage else None)
+
+
+def usage_of(agent: Agent) -> Usage:
+    """What it uses as far as is known; stopped vCPUs read and write nothing."""
+    usage = agent.usage or Usage(at=0.0)
+    if agent.vm is None or agent.vm.power is not Power.PAUSED:
+        return usage
+    return replace(
+        usage,
+        cpu_percent=None,
+        disk_read_per_s=0.0,
+        disk_written_per_s=0.0,
+        net_received_per_s=0.0,
+        net_sent_per_s=0.0,
+    )
 
 
 def cpu_top(agent: Agent, history: History | None) -> float:

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from swarm_tui.model import Agent, Host, Link, Usage
+from swarm_tui.model import Agent, Host, Link
 from swarm_tui.store import History
+from swarm_tui.text import sanitize
 from swarm_tui.ui.bar import Inked
-from swarm_tui.ui.brief import age_of, cpu_top, is_off
+from swarm_tui.ui.brief import age_of, cpu_figure, cpu_top, is_off, usage_of
 from swarm_tui.ui.figures import (
     NOT_KNOWN,
     plural,
@@ -23,7 +25,6 @@ from swarm_tui.ui.figures import (
     render_bytes,
     render_chart,
     render_count,
-    render_percent,
     wrap,
 )
 from swarm_tui.ui.ink import Ink, Line, Role, fit_line
@@ -93,12 +94,12 @@ def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
 
 
 def _list_usage(agent: Agent, host: Host | None) -> Iterable[Fact]:
-    usage = agent.usage or Usage(at=0.0)
+    usage = usage_of(agent)
     sources = host.capabilities.sources if host and host.capabilities else {}
     missing = host.capabilities.missing if host and host.capabilities else {}
-    off = is_off(agent)
+    off, cpu = is_off(agent), cpu_figure(agent)
     for label, value, counter in (
-        ("cpu", _known(usage.cpu_percent, render_percent), "cpu_ns"),
+        ("cpu", None if cpu == NOT_KNOWN else cpu, "cpu_ns"),
         ("memory", _known(usage.memory_used, render_bytes), "memory_used"),
         ("  given", _known(usage.memory_given, render_bytes), "memory_given"),
         ("  on host", _known(usage.memory_host, render_bytes), "memory_host"),
@@ -165,15 +166,17 @@ def _rows(fact: Fact, width: int) -> Iterable[tuple[tuple[str, Role], ...]]:
         yield ()
         yield ((fact.source, "accent"),)
         return
-    pieces = wrap(fact.value, width - _LABEL)
-    behind = f"  {fact.source}" if fact.source else ""
-    fits = len(pieces) == 1 and len(fact.value) + len(behind) <= width - _LABEL
+    # Paths, addresses and what drivers call themselves are no safe text yet.
+    value, source = sanitize(fact.value), sanitize(fact.source)
+    pieces = wrap(value, width - _LABEL)
+    behind = f"  {source}" if source else ""
+    fits = len(pieces) == 1 and cell_len(value + behind) <= width - _LABEL
     for place, piece in enumerate(pieces):
         label = fact.label if place == 0 else ""
         row: tuple[tuple[str, Role], ...] = ((label.ljust(_LABEL), "faint"), (piece, fact.role))
         yield (*row, (behind, "faint")) if behind and fits else row
     if behind and not fits:
-        for piece in wrap(fact.source, width - _LABEL):
+        for piece in wrap(source, width - _LABEL):
             yield ((" " * _LABEL, "faint"), (piece, "faint"))
 
 
@@ -207,12 +210,12 @@ class Graphs(Inked):
         if agent is None:
             return []
         half = (width - 5) // 2
-        usage = agent.usage or Usage(at=0.0)
+        usage = usage_of(agent)
         top = cpu_top(agent, history)
         given = usage.memory_given or (agent.vm.memory_bytes if agent.vm else None) or 0
         off = is_off(agent)
         left = _chart(
-            ("cpu", "off" if off else render_percent(usage.cpu_percent), f"of {top:.0f}%"),
+            ("cpu", cpu_figure(agent), f"of {top:.0f}%"),
             history.cpu_percent if history and not off else (),
             (half, height, top),
             ink,

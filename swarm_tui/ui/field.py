@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from textual.widgets import Input
+
+_UNSEEN: Final = (
+    r"\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\uf8ff\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U000e0000-\U0010ffff"
+)
 
 
 class Field(Input):
-    """An input that takes no control or bidirectional characters, not even from a paste."""
+    """An input that takes no control, unseen or bidirectional character, not even from a paste."""
 
     def __init__(self, *, id: str, placeholder: str = "", value: str = "") -> None:
         super().__init__(
@@ -14,6 +21,6 @@ class Field(Input):
             placeholder,
             id=id,
             compact=True,
-            restrict=r"[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*",
+            restrict=f"[^{_UNSEEN}]*",
         )
         self.cursor_blink = False

@@ -127,11 +127,12 @@ class HostNotices(Bar):
 
     def _tell(self, host: Host, lines: int) -> list[_Row]:
         """One line, or more where there is room for the whole of a long reason."""
+        name = sanitize(host.name)
         if host.state is HostState.CONNECTING:
             said = f"  connecting to {host.uri}"
-            return [((" … ", "muted"), (host.name, "text"), (said, "muted"))]
+            return [((" … ", "muted"), (name, "text"), (said, "muted"))]
         age = render_age(self._swarm.now() - host.since)
-        head: _Row = ((" ○ ", "bad"), (host.name, "strong"), (f"  out of reach for {age}", "bad"))
+        head: _Row = ((" ○ ", "bad"), (name, "strong"), (f"  out of reach for {age}", "bad"))
         width = self.app.size.width - 4
         reason = host.detail.replace("\n", " ")
         if lines < 2 or sum(cell_len(text) for text, _ in head) + cell_len(reason) < width:

@@ -19,6 +19,7 @@ from typing import Final
 
 from swarm_tui.model import Agent, AgentId, HostName, State
 from swarm_tui.store import Store, sort_key
+from swarm_tui.text import sanitize
 
 REST_S: Final = 1.0
 """Between two sortings, so that a busy list can be read."""
@@ -218,7 +219,7 @@ class Roster:
                 for agent in agents:
                     by_host.setdefault(agent.host, []).append(agent.id)
                 for host in sorted(by_host):
-                    yield Section(host or "no host", None, tuple(by_host[host]))
+                    yield Section(sanitize(host) or "no host", None, tuple(by_host[host]))
             case Group.STATE:
                 by_state: dict[State, list[AgentId]] = {}
                 for agent in agents:

@@ -51,7 +51,9 @@ def tmux_command(argv: Sequence[str], name: str, environ: Mapping[str, str]) -> 
         if key.startswith(_PASSED_ON)
         for word in ("-e", f"{key}={environ[key]}")
     ]
-    return ["tmux", "new-window", "-n", plain, *passed, "--", *hold_open(argv)]
+    words = ["-n", plain, *passed, "--", *hold_open(argv)]
+    # A word that ends with a semicolon would end the command for tmux.
+    return ["tmux", "new-window", *(re.sub(r";$", r"\;", word) for word in words)]
 
 
 async def open_window(argv: Sequence[str], name: str, environ: Mapping[str, str]) -> None:
@@ -60,6 +62,7 @@ async def open_window(argv: Sequence[str], name: str, environ: Mapping[str, str]
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
+            env=environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -12,7 +12,8 @@ from rich.style import Style
 
 from swarm_tui.model import Agent, State, Usage
 from swarm_tui.store import History
-from swarm_tui.ui.brief import age_of, cpu_figure, cpu_top, is_off, tell
+from swarm_tui.text import sanitize
+from swarm_tui.ui.brief import age_of, cpu_figure, cpu_top, is_off, tell, usage_of
 from swarm_tui.ui.figures import (
     NOT_KNOWN,
     fit,
@@ -28,6 +29,9 @@ from swarm_tui.ui.tile import Look
 _GAP: Final = 2
 _EDGE: Final = 4
 """Cells of the cursor bar, the selection mark and the state's glyph, before the first column."""
+_EXTRA: Final = 50
+_SPARE: Final = 24
+"""Columns of that worth are shown only where so much room is left for what agents say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def _given(cell: Cell, _: int) -> tuple[str, Style]:
 
 
 def _host(cell: Cell, _: int) -> tuple[str, Style]:
-    return cell.agent.host, cell.look.ink.muted
+    return sanitize(cell.agent.host), cell.look.ink.muted
 
 
 def _task(cell: Cell, _: int) -> tuple[str, Style]:
@@ -156,7 +160,7 @@ class Layout:
 
     def row(self, agent: Agent, history: History | None, look: Look) -> Line:
         """Exactly `width` cells."""
-        cell = Cell(agent, agent.usage or Usage(at=0.0), history, look)
+        cell = Cell(agent, usage_of(agent), history, look)
         ink = look.ink
         line = [
             Segment("▌" if look.is_cursor else " ", ink.accent),
@@ -179,7 +183,8 @@ def lay_out(width: int) -> Layout:
     taken: list[Column] = []
     left = width - _EDGE
     for column in sorted(COLUMNS, key=lambda column: -column.worth):
-        if column.width + _GAP > left:
+        spare = _SPARE if column.worth <= _EXTRA else 0
+        if column.width + _GAP + spare > left:
             break
         taken.append(column)
         left -= column.width + _GAP

@@ -11,7 +11,8 @@ from rich.style import Style
 
 from swarm_tui.model import Agent, State, Usage
 from swarm_tui.store import History
-from swarm_tui.ui.brief import STOPPED, age_of, cpu_figure, cpu_top, is_off, tell
+from swarm_tui.text import sanitize
+from swarm_tui.ui.brief import STOPPED, age_of, cpu_figure, cpu_top, is_off, tell, usage_of
 from swarm_tui.ui.figures import (
     NOT_KNOWN,
     bar_cells,
@@ -82,7 +83,7 @@ def _title_line(agent: Agent, width: int, look: Look, edge: Style) -> Line:
     start, rule, end = ("┏", "━", "┓") if look.is_cursor else ("╭", "─", "╮")
     age = render_age(age_of(agent, look.now))
     name: str = agent.name or agent.id
-    host = f" {fit(agent.host, min(cell_len(agent.host), 12))} " if look.shows_host else ""
+    host = f" {sanitize(agent.host, max_cells=12)} " if look.shows_host else ""
     fixed = 9 + len(age) + (cell_len(host) + 1 if host else 0)
     name = fit(name, min(cell_len(name), width - fixed - 1))
     line = [
@@ -127,7 +128,7 @@ def _usage_lines(agent: Agent, history: History | None, inner: int, ink: Ink) ->
             [Segment("mem ", label), Segment("free", ink.muted), Segment(f"  {memory}", label)],
             [Segment(" ", ink.text)],
         ]
-    usage = agent.usage or Usage(at=0.0)
+    usage = usage_of(agent)
     dim = agent.state is State.LOST
     samples = history.cpu_percent if history else ()
     given = usage.memory_given or (agent.vm.memory_bytes if agent.vm else None)

@@ -158,6 +158,7 @@ class StandInSupervisor(Supervisor):
             case Resume():
                 self.apply(Recorded(agent.id, Record(agent.id, agent.name, agent.host)))
                 self.set_power(agent, Power.RUNNING)
+                self.apply(LinkChanged(agent.id, Link.UP))
             case Kill():
                 self.apply(Recorded(agent.id, None))
                 self.seq += 1
@@ -193,6 +194,7 @@ class StandInSupervisor(Supervisor):
         *,
         detail: str = "",
         missing: dict[str, str] | None = None,
+        driver: str = "QEMU",
     ) -> None:
         self.apply(
             HostSeen(
@@ -203,7 +205,7 @@ class StandInSupervisor(Supervisor):
                     self.clock.now() - 95,
                     sanitize(detail),
                     capabilities=Capabilities(
-                        "QEMU",
+                        driver,
                         "7.2.22",
                         missing=missing or {},
                         sources={
@@ -228,6 +230,8 @@ class StandInSupervisor(Supervisor):
         age: float = 600.0,
         reason: str = "",
         memory_mib: int = 256,
+        address: str = "127.0.0.1",
+        folder: str = "/var/lib/swarm",
     ) -> AgentId:
         self.seq += 1
         number = len(self.store.agents()) + 1
@@ -236,7 +240,7 @@ class StandInSupervisor(Supervisor):
             sanitize(task),
             sanitize("hanne"),
             self.clock.now() - age,
-            address=Address("127.0.0.1", 2200 + number, "ssh-ed25519 AAAA", Path("/k/id")),
+            address=Address(address, 2200 + number, "ssh-ed25519 AAAA", Path("/k/id")),
         )
         vm = Vm(
             agent,
@@ -246,7 +250,7 @@ class StandInSupervisor(Supervisor):
             sanitize(reason),
             memory_mib * MIB,
             2,
-            (Path(f"/var/lib/swarm/{number}.raw"),),
+            (Path(f"{folder}/{number}.raw"),),
             tag,
         )
         self.apply(VmSeen(vm, self.seq))
@@ -272,6 +276,10 @@ class StandInSupervisor(Supervisor):
         """A verb is at work."""
         now = self.clock.now()
         self.apply(OperationChanged(agent, Operation(Verb.PAUSE, sanitize(step), fraction, now)))
+
+    def end(self, agent: AgentId) -> None:
+        """The verb at work has come to its end."""
+        self.apply(OperationChanged(agent, None))
 
     def hear(self, agent: AgentId, kind: EventKind, text: str, *, at: float | None = None) -> None:
         event = GuestEvent(kind, sanitize(text), self.clock.now() if at is None else at)
