@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import asyncssh
 
@@ -35,22 +36,57 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _KEEPALIVE_S, _KEEPALIVES = 15, 3
 _OPEN_CONNECT_FAILED: Final = 2
 """RFC 4254 5.1, and asyncssh's own answer for a connection that is gone."""
+_REQUEST_FAILED: Final = 0xFFFFFFFF
+"""asyncssh's own: the guest refused the command, or closed the channel before it took one."""
+_NOTHING_BEGUN: Final = (_OPEN_CONNECT_FAILED, _REQUEST_FAILED)
+_MOST_TRIES: Final = 3
+_ROOM: Final = 8
+"""Channels on one connection; OpenSSH takes 10 (MaxSessions)."""
 
 _BROKEN_PROTOCOL: Final = (ValueError, LookupError, AssertionError, AttributeError, TypeError)
 """What asyncssh raises when a peer breaks the protocol in a way that it did not foresee."""
 
-_Channel = TypeVar("_Channel")
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+    def get_exit_status(self) -> int | None: ...
+
+
+_Channel = TypeVar("_Channel", bound=_Closable)
 
 # asyncssh would log what a guest says to standard error, through the middle of a screen.
 logging.getLogger("asyncssh").setLevel(logging.CRITICAL + 1)
 
 
-@dataclass(slots=True)
-class _Link:
-    """The one connection to a guest that all supervision shares."""
+@dataclass(slots=True, eq=False)
+class _Line:
+    """One connection, and how many of its channels are in use."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    connection: asyncssh.SSHClientConnection | None = None
+    connection: asyncssh.SSHClientConnection
+    room: int
+    in_use: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """Our connections to one guest: as a rule a single one, which all supervision shares."""
+
+    dialling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lines: list[_Line] = field(default_factory=list)
+
+    def find_room(self) -> _Line | None:
+        self.lines = [line for line in self.lines if not line.connection.is_closed()]
+        return next((line for line in self.lines if line.in_use < line.room), None)
+
+    def give_back(self, line: _Line, *, is_sound: bool) -> None:
+        """A channel is over; `is_sound` if the guest told that its command has ended."""
+        line.in_use -= 1
+        is_spare = not line.in_use and any(
+            not other.in_use for other in self.lines if other is not line
+        )
+        if is_spare or not (is_sound or line.room > 1):
+            line.connection.close()
 
 
 class Links:
@@ -61,53 +97,36 @@ class Links:
         self._handshakes = asyncio.Semaphore(_HANDSHAKES)
         self._is_closed = False
 
-    async def wait(self, address: Address, deadline: float) -> None:
-        """Dial until the guest answers. Raises GuestUnreachable at the deadline (of the loop's
-        clock), and at once what waiting does not heal: HostKeyChanged, a refused login.
-        """
-        clock = asyncio.get_running_loop().time
-        banner_s, pause_s = _FIRST_BANNER_S, _FIRST_PAUSE_S
-        while True:
-            try:
-                await self._connect(address, deadline, banner_s)
-            except GuestUnreachable:
-                if self._is_closed or clock() + pause_s >= deadline:
-                    raise
-            else:
-                return
-            await asyncio.sleep(pause_s)
-            banner_s = min(banner_s * 2, _LONGEST_BANNER_S)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-
-    async def open(
+    @contextlib.asynccontextmanager
+    async def channel(
         self,
         address: Address,
         deadline: float,
         create: Callable[[asyncssh.SSHClientConnection], Awaitable[_Channel]],
-    ) -> _Channel:
-        """Open a channel on the shared connection, or on a new one where that turns out dead.
+        *,
+        is_patient: bool = False,
+    ) -> AsyncIterator[_Channel]:
+        """A channel that `create` opens on a connection with room for it; closed afterwards.
 
-        `create` runs twice only if the guest heard nothing of the first. Raises TimeoutError when
-        the guest takes the channel too late.
+        `is_patient`: dial until the deadline (of the loop's clock), for a guest that still starts.
+        `create` runs again only when the guest has begun nothing. Raises GuestUnreachable,
+        TimeoutError when the guest takes the channel too late, and GuestError when it takes none;
+        at once what waiting does not heal, as HostKeyChanged and a refused login.
         """
-        is_second_try = False
-        while True:
-            connection = await self._connect(address, deadline, DIAL_S)
-            with mapped(address):
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        return await create(connection)
-                except asyncssh.ChannelOpenError as error:
-                    if is_second_try or error.code != _OPEN_CONNECT_FAILED:
-                        raise
-            is_second_try = True
-            await self._drop(address, connection)
+        line, channel = await self._open(address, deadline, create, is_patient=is_patient)
+        try:
+            yield channel
+        finally:
+            channel.close()
+            is_sound = channel.get_exit_status() is not None
+            self._links[address].give_back(line, is_sound=is_sound)
 
     async def forget(self, address: Address) -> None:
-        """Drop the connection; who uses it is told that it was cut."""
+        """Drop the connections; who uses them is told that they were cut."""
         link = self._links.get(address)
-        if link and link.connection:
-            await self._drop(address, link.connection)
+        for line in list(link.lines if link else ()):
+            line.connection.close()
+            await line.connection.wait_closed()
 
     async def close(self) -> None:
         """Drop all connections, for good."""
@@ -150,29 +169,73 @@ class Links:
             stack.pop_all()
             return connection
 
-    async def _connect(
-        self, address: Address, deadline: float, banner_s: float
-    ) -> asyncssh.SSHClientConnection:
-        """The shared connection to a guest, dialled by the first who needs it."""
-        link = self._links.setdefault(address, _Link())
-        try:
-            async with asyncio.timeout_at(deadline):
-                await link.lock.acquire()
-        except TimeoutError as late:
-            raise _unreachable(address, "another call is still connecting") from late
-        try:
-            if link.connection is None or link.connection.is_closed():
-                link.connection = await self.dial(address, SUPERVISOR, deadline, banner_s)
-            return link.connection
-        finally:
-            link.lock.release()
+    async def _open(
+        self,
+        address: Address,
+        deadline: float,
+        create: Callable[[asyncssh.SSHClientConnection], Awaitable[_Channel]],
+        *,
+        is_patient: bool,
+    ) -> tuple[_Line, _Channel]:
+        tries = 0
+        while True:
+            tries += 1
+            line = await self._take(address, deadline, is_patient=is_patient)
+            with contextlib.ExitStack() as unless_open:
+                unless_open.callback(self._links[address].give_back, line, is_sound=False)
+                with mapped(address):
+                    try:
+                        async with asyncio.timeout_at(deadline):
+                            channel = await create(line.connection)
+                        unless_open.pop_all()
+                        return line, channel
+                    except asyncssh.ChannelOpenError as error:
+                        if tries == _MOST_TRIES or error.code not in _NOTHING_BEGUN:
+                            raise
+                        if error.code == _OPEN_CONNECT_FAILED:
+                            line.connection.close()
+            await asyncio.sleep(_FIRST_PAUSE_S)
 
-    async def _drop(self, address: Address, connection: asyncssh.SSHClientConnection) -> None:
-        link = self._links[address]
-        if link.connection is connection:
-            link.connection = None
-        connection.close()
-        await connection.wait_closed()
+    async def _take(self, address: Address, deadline: float, *, is_patient: bool) -> _Line:
+        """A connection with room for one more channel; dialled, if need be, by one at a time."""
+        link = self._links.setdefault(address, _Link())
+        clock = asyncio.get_running_loop().time
+        banner_s = _FIRST_BANNER_S if is_patient else DIAL_S
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await link.dialling.acquire()
+            except TimeoutError as late:
+                raise _unreachable(address, "another call is still connecting") from late
+            try:
+                line = link.find_room()
+                if line is None:
+                    connection = await self.dial(address, SUPERVISOR, deadline, banner_s)
+                    line = _Line(connection, _count_room(connection))
+                    link.lines.append(line)
+                line.in_use += 1
+                return line
+            except GuestUnreachable:
+                if not is_patient or self._is_closed or clock() + pause_s >= deadline:
+                    raise
+            finally:
+                link.dialling.release()
+            await asyncio.sleep(pause_s)
+            banner_s = min(banner_s * 2, _LONGEST_BANNER_S)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def _count_room(connection: asyncssh.SSHClientConnection) -> int:
+    """How many commands at once a connection is good for.
+
+    dropbear before 2024.86 closes a channel whose command is about to begin when another command
+    of the connection ends, and may break the connection with it (its issue 321).
+    """
+    version = str(connection.get_extra_info("server_version", ""))
+    dropbear = re.search(r"dropbear_(\d{4})\.(\d{1,3})", version)
+    is_fragile = dropbear and (int(dropbear[1]), int(dropbear[2])) < (2024, 86)
+    return 1 if is_fragile else _ROOM
 
 
 def _options(host_key: asyncssh.SSHKey, identity: asyncssh.SSHKey) -> dict[str, Any]:
@@ -265,7 +328,13 @@ def mapped(address: Address, user: str = SUPERVISOR) -> Iterator[None]:
             f"{user}@{place(address)}: {error.reason}",
             "Its authorized_keys must hold the key that it was made with.",
         ) from error
-    except (asyncssh.DisconnectError, asyncssh.ChannelOpenError) as error:
+    except asyncssh.ChannelOpenError as error:
+        if error.code == _OPEN_CONNECT_FAILED:
+            raise cut(address, error.reason) from error
+        raise GuestError(
+            "The guest takes no command over SSH", f"{place(address)}: {error.reason}"
+        ) from error
+    except asyncssh.DisconnectError as error:
         raise cut(address, error.reason) from error
     except OSError as error:
         if isinstance(error, TimeoutError) and error.errno is None:

@@ -15,18 +15,18 @@ STARTED_ANEW: Final = 75
 FOLLOW: Final = r"""
 # FOLDER OFFSET: the bytes of FOLDER/events.jsonl from OFFSET on (and the one before), for ever.
 file=$1/events.jsonl offset=$2
-exec 3<&0
+exec 2>/dev/null 3<&0
 # Standard input ends with the channel or the connection: so does this, though it has no news.
-{ cat <&3; kill $$; } >/dev/null 2>&1 &
-trap "kill $! 2>/dev/null" EXIT
+{ cat <&3; kill $$; } >/dev/null &
+trap "kill $!" EXIT
 
 # Waiting costs no process where read takes a time and there is a FIFO to read nothing from.
-nap() { sleep 0.2 2>/dev/null || sleep 1; }
+nap() { sleep 0.2 || sleep 1; }
 pipe=$1/.follow.$$
-if mkfifo -m 600 "$pipe" 2>/dev/null; then
+if mkfifo -m 600 "$pipe"; then
   exec 6<>"$pipe"
   rm -f "$pipe"
-  (read -r -t 0.01 _ <&6) 2>/dev/null
+  (read -r -t 0.01 _ <&6)
   case $? in 1 | 142) nap() { read -r -t 0.2 _ <&6; } ;; esac
 fi
 
@@ -34,12 +34,12 @@ until [ -f "$file" ]; do nap; done
 exec 4<"$file"
 size() { stat -L -c %s /proc/$$/fd/4; }
 [ "$(size)" -ge "$offset" ] || exit 75
-[ "$offset" -eq 0 ] || dd bs=1 skip=$((offset - 1)) count=0 <&4 >/dev/null 2>&1
+[ "$offset" -eq 0 ] || dd bs=1 skip=$((offset - 1)) count=0 <&4 >/dev/null
 
 # A file without a name, whose time of change tells when we looked last: asking that costs no
 # process either. Two changes may share a tick of the clock, so after news, and every tenth time,
 # we look anyway.
-if { true >"$pipe"; } 2>/dev/null; then
+if true >"$pipe"; then
   exec 5<"$pipe"
   rm -f "$pipe"
 fi
@@ -64,6 +64,7 @@ done
 
 TRAFFIC: Final = r"""
 # SECONDS: totals of received and sent bytes of all networks but the loopback, again and again.
+exec 2>/dev/null
 while :; do
   received=0 sent=0
   while IFS=': ' read -r name in _ _ _ _ _ _ _ out _; do

@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncssh
 
@@ -38,10 +38,13 @@ _RESTART_PAUSE_S: Final = 0.5
 _LONGEST_COMMAND: Final = 8900
 """Bytes; dropbear refuses more than 9000 (MAX_CMD_LEN in its sysoptions.h)."""
 _LONGEST_REPORT: Final = 200
+_EXCERPT_BYTES: Final = 350
 _ENTROPY_BYTES: Final = 64
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _IUTF8: Final = 42
 """Terminal mode of RFC 8160: a backspace takes a whole character."""
+
+_Channel = asyncssh.SSHClientChannel[bytes]
 
 
 class SshGuest:
@@ -189,34 +192,28 @@ class SshGuest:
     ) -> Completed:
         """Run a command to its end, as soon as the guest answers."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        await self._links.wait(address, deadline)
-        capture = _Capture()
-        try:
-            channel, _ = await self._links.open(
-                address,
-                deadline,
-                lambda connection: connection.create_session(
-                    lambda: capture, command(), encoding=None, window=_WINDOW_BYTES
-                ),
+
+        async def begin(connection: asyncssh.SSHClientConnection) -> _Capture:
+            _, capture = await connection.create_session(
+                _Capture, command(), encoding=None, window=_WINDOW_BYTES
             )
-        except TimeoutError as late:
-            raise _late(address, timeout_s) from late
+            return cast(_Capture, capture)
+
         try:
-            # A command may have ended by now, without a look at its input.
-            with mapped(address), contextlib.suppress(BrokenPipeError):
-                channel.write(stdin)
-                channel.write_eof()
-            async with asyncio.timeout_at(deadline):
-                failure = await capture.ended
+            async with self._links.channel(address, deadline, begin, is_patient=True) as capture:
+                with mapped(address):
+                    capture.feed(stdin)
+                async with asyncio.timeout_at(deadline):
+                    await capture.ended.wait()
         except TimeoutError as late:
-            with contextlib.suppress(OSError):
-                channel.kill()
-            raise _late(address, timeout_s) from late
-        finally:
-            channel.close()
-        status = channel.get_returncode()
+            raise DeadlineExceeded(
+                "The guest did not finish in time",
+                f"{place(address)} was not done after {timeout_s:g} s.",
+                "Whether it still will be is unknown: look at the agent's state again.",
+            ) from late
+        status = capture.get_returncode()
         if status is None:
-            raise cut(address) from failure
+            raise cut(address) from capture.failure
         return Completed(
             _exit_status(status),
             bytes(capture.stdout),
@@ -229,32 +226,47 @@ class SshGuest:
         self, address: Address, text: str, *words: str | float
     ) -> AsyncIterator[_Stream]:
         """A command of ours that talks until it is closed."""
-        try:
-            process = await self._links.open(
-                address,
-                asyncio.get_running_loop().time() + DIAL_S,
-                lambda connection: connection.create_process(
-                    scripts.command(text, *words),
-                    stderr=asyncssh.DEVNULL,
-                    encoding=None,
-                    window=_WINDOW_BYTES,
-                ),
+        deadline = asyncio.get_running_loop().time() + DIAL_S
+
+        async def begin(connection: asyncssh.SSHClientConnection) -> _Stream:
+            stdin, stdout, _ = await connection.open_session(
+                scripts.command(text, *words), encoding=None, window=_WINDOW_BYTES
             )
+            return _Stream(cast(_Channel, stdin.channel), stdout, address)
+
+        try:
+            async with self._links.channel(address, deadline, begin) as stream:
+                yield stream
         except TimeoutError as late:
             raise cut(address, "it takes no command") from late
-        try:
-            yield _Stream(process, address)
-        finally:
-            process.close()
 
 
 class _Capture(asyncssh.SSHClientSession[bytes]):
-    """Keeps the beginning of a command's output; `ended` gives why the channel closed, if badly."""
+    """A command and the beginning of its output."""
 
     def __init__(self) -> None:
         self.stdout, self.stderr = bytearray(), bytearray()
         self.is_truncated = False
-        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()
+        self.failure: Exception | None = None
+
+    def connection_made(self, chan: _Channel) -> None:
+        self._channel = chan
+        self.get_exit_status = chan.get_exit_status
+        self.get_returncode = chan.get_returncode
+
+    def feed(self, stdin: bytes) -> None:
+        # A command may have ended by now, without a look at its input.
+        with contextlib.suppress(BrokenPipeError):
+            self._channel.write(stdin)
+            self._channel.write_eof()
+
+    def close(self) -> None:
+        """Let go of the command; one that has not ended is killed."""
+        if not self.ended.is_set():
+            with contextlib.suppress(OSError):
+                self._channel.kill()
+        self._channel.close()
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         kept = self.stdout if datatype is None else self.stderr
@@ -263,31 +275,39 @@ class _Capture(asyncssh.SSHClientSession[bytes]):
         self.is_truncated = self.is_truncated or len(data) > room
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(exc)
+        self.failure = exc
+        self.ended.set()
 
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    _process: asyncssh.SSHClientProcess[bytes]
+    _channel: _Channel
+    _output: asyncssh.SSHReader[bytes]
     _address: Address
 
     async def read(self, most: int) -> bytes:
         """What there is, as soon as there is any; empty when the command ended or was cut."""
         with mapped(self._address):
-            return await self._process.stdout.read(most)
+            return await self._output.read(most)
 
     async def end(self, expected: int | None = None) -> None:
         """Tell, after the last byte, why it ended: raises unless by the `expected` exit status."""
-        with contextlib.suppress(TimeoutError), mapped(self._address):
-            await asyncio.wait_for(self._process.wait_closed(), _CLOSE_S)
-        if self._process.exit_status is None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._channel.wait_closed(), _CLOSE_S)
+        status = self._channel.get_exit_status()
+        if status is None:
             raise cut(self._address)
-        if self._process.exit_status != expected:
+        if status != expected:
             raise GuestFailed(
                 "The guest stopped telling what happens in it",
-                f"{place(self._address)}: exit status {self._process.exit_status}",
+                f"{place(self._address)}: exit status {status}",
             )
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def get_exit_status(self) -> int | None:
+        return self._channel.get_exit_status()
 
 
 async def _join(
@@ -378,13 +398,5 @@ def _exit_status(returncode: int) -> int:
 
 def _check(done: Completed, failure: str) -> None:
     if done.exit_status:
-        told = done.stderr[-_LONGEST_REPORT:].decode("utf-8", "replace").strip()
+        told = done.stderr[-_EXCERPT_BYTES:].decode("utf-8", "replace").strip()
         raise GuestFailed(failure, f"{told or 'it said nothing'} (exit status {done.exit_status})")
-
-
-def _late(address: Address, timeout_s: float) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        "The guest did not finish in time",
-        f"{place(address)} was not done after {timeout_s:g} s.",
-        "Whether it still will be is unknown: look at the agent's state again.",
-    )

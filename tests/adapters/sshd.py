@@ -13,7 +13,7 @@ import os
 import signal as signals
 import struct
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -41,8 +41,14 @@ class StandInGuest:
         """Commands that have not ended, whether or not their client is still there."""
         self.stdin_limit: int | None = None
         """Bytes of standard input after which a command sees its end."""
+        self.version = "StandIn_1.0"
+        """What it calls itself in its banner."""
+        self.refusals = 0
+        """How many commands it still refuses."""
+        self.most_at_once = 0
+        """Commands of one connection that ran at the same time."""
         self.port = 0
-        self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._connections: dict[asyncssh.SSHServerConnection, int] = {}
         self._commands: set[asyncio.Task[None]] = set()
         self._server: asyncssh.SSHAcceptor | None = None
 
@@ -55,6 +61,10 @@ class StandInGuest:
         key = self.host_key.export_public_key().decode().strip()
         return Address("127.0.0.1", self.port, key, self.identity)
 
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
     async def start(self) -> None:
         """Listen; on the port of the time before, if there was one."""
         self._server = await asyncssh.create_server(
@@ -62,6 +72,7 @@ class StandInGuest:
             "127.0.0.1",
             self.port,
             server_host_keys=[self.host_key],
+            server_version=self.version,
             encoding=None,
             line_editor=False,
         )
@@ -89,9 +100,18 @@ class StandInGuest:
         shell = ["sh", "-c", command.command] if command.command else ["sh"]
         environment = os.environ | {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
         serve = self._serve_terminal if command.term_type else self._serve_pipes
-        task = asyncio.create_task(serve(command, shell, environment))
+        task = asyncio.create_task(self._count(command, serve(command, shell, environment)))
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
+
+    async def _count(self, command: _Command, serving: Awaitable[None]) -> None:
+        connection = command.channel.get_connection()
+        assert isinstance(connection, asyncssh.SSHServerConnection)
+        self._connections[connection] += 1
+        self.most_at_once = max(self.most_at_once, self._connections[connection])
+        await serving
+        if connection in self._connections:
+            self._connections[connection] -= 1
 
     async def _serve_pipes(
         self, command: _Command, shell: list[str], environment: dict[str, str]
@@ -167,7 +187,14 @@ class _Command(asyncssh.SSHServerProcess[bytes]):
 
     def __init__(self, guest: StandInGuest) -> None:
         super().__init__(lambda _: guest.serve(self), None, 3, False)
+        self._guest = guest
         self.process: asyncio.subprocess.Process | None = None
+
+    def exec_requested(self, command: str) -> bool:
+        if self._guest.refusals:
+            self._guest.refusals -= 1
+            return False
+        return super().exec_requested(command)
 
     def signal_received(self, signal: str) -> None:
         if self.process and self.process.returncode is None:
@@ -181,11 +208,11 @@ class _Login(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
-        self._guest._connections.add(conn)
+        self._guest._connections[conn] = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection:
-            self._guest._connections.discard(self._connection)
+            del self._guest._connections[self._connection]
 
     def begin_auth(self, username: str) -> bool:
         return True

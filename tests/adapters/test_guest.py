@@ -219,14 +219,58 @@ async def test_a_script_that_no_server_takes_is_refused_here(
 # Connections
 
 
+async def run_at_once(guest: SshGuest, stand_in: StandInGuest, count: int) -> None:
+    address = stand_in.address
+    await asyncio.gather(*(guest.run(address, "sleep 0.1", timeout_s=LONG_S) for _ in range(count)))
+
+
 async def test_all_who_need_a_guest_share_one_connection(
     guest: SshGuest, stand_in: StandInGuest
 ) -> None:
-    async with Follower(guest, stand_in.address):
-        await asyncio.gather(
-            *(guest.run(stand_in.address, "true", timeout_s=LONG_S) for _ in range(20))
-        )
+    stand_in.events.write_bytes(log_lines(0, 1))
+    async with Follower(guest, stand_in.address) as follower:
+        await run_at_once(guest, stand_in, 5)
+        await follower.hear(1)
+    await run_at_once(guest, stand_in, 5)
     assert stand_in.logins == ["root"]
+    assert stand_in.most_at_once > 1
+
+
+async def test_a_connection_takes_no_more_commands_than_servers_allow(
+    guest: SshGuest, stand_in: StandInGuest
+) -> None:
+    await run_at_once(guest, stand_in, 25)
+    assert stand_in.most_at_once <= 10  # OpenSSH's MaxSessions
+    await until(lambda: stand_in.connections == 1)  # the others are let go
+
+
+async def test_an_old_dropbear_gets_one_command_at_a_time_on_a_connection(
+    guest: SshGuest, stand_in: StandInGuest
+) -> None:
+    await stand_in.stop()
+    stand_in.version = "dropbear_2022.83"
+    await stand_in.start()
+    stand_in.events.write_bytes(log_lines(0, 1))
+    async with Follower(guest, stand_in.address) as follower:
+        await follower.hear(1)
+        await run_at_once(guest, stand_in, 5)
+        logins = len(stand_in.logins)
+        for _ in range(5):
+            await guest.run(stand_in.address, "true", timeout_s=LONG_S)
+    assert len(stand_in.logins) == logins
+    assert stand_in.most_at_once == 1
+
+
+async def test_a_command_that_was_not_begun_is_asked_for_again(
+    guest: SshGuest, stand_in: StandInGuest
+) -> None:
+    stand_in.refusals = 2
+    done = await guest.run(stand_in.address, "echo begun", timeout_s=LONG_S)
+    assert done.stdout == b"begun\n"
+    stand_in.refusals = 100
+    with pytest.raises(GuestError, match="takes no command") as caught:
+        await guest.run(stand_in.address, "true", timeout_s=LONG_S)
+    assert not isinstance(caught.value, GuestUnreachable)
 
 
 async def test_a_cut_connection_is_made_anew(guest: SshGuest, stand_in: StandInGuest) -> None:
