@@ -101,15 +101,15 @@ class Hypervisor(Protocol):
         ...
 
     async def start(self, agent: AgentId) -> None:
-        """Cold boot."""
+        """Cold boot. Raises Refused when it runs already."""
         ...
 
     async def suspend(self, agent: AgentId) -> None:
-        """Stop the vCPUs."""
+        """Stop the vCPUs. Already suspended is fine; raises Refused when it is off."""
         ...
 
     async def resume(self, agent: AgentId) -> None:
-        """Let suspended vCPUs run."""
+        """Let suspended vCPUs run. Running already is fine; raises Refused when it is off."""
         ...
 
     async def destroy(self, agent: AgentId) -> None:
@@ -130,13 +130,17 @@ class Hypervisor(Protocol):
         ...
 
     async def restore(self, agent: AgentId, target: Path) -> None:
-        """Bring back what `save` wrote and let it run. `target` is only read."""
+        """Bring back what `save` wrote and let it run, even if it was suspended then.
+
+        `target` is only read. Raises SnapshotError when it is no save, or that of another VM.
+        """
         ...
 
     async def checkpoint(self, agent: AgentId) -> str:
         """Put memory and devices of a suspended VM into its own disk image.
 
-        Returns the driver's description of it, for `fork`. The VM stays suspended.
+        Returns the driver's description of it, for `fork`. The VM stays suspended. Raises Refused
+        when it is not.
         """
         ...
 

@@ -57,7 +57,7 @@ def ensure_daemon(folder: Path) -> str:
     Blocks: some milliseconds, or about half a second to start one. `folder` keeps what belongs
     to a daemon of ours (process ids, logs). Raises SetupError.
     """
-    uri, run = _place()
+    uri, run = place()
     if not _is_up(run):
         with _lock(folder):
             if not _is_up(run):
@@ -86,8 +86,8 @@ def stop_daemon(folder: Path) -> None:
             _wait(lambda: not _runs(logger), STOP_S, "virtlogd does not end")
 
 
-def _place() -> tuple[str, Path]:
-    """The URI, and the folder of the daemon's sockets."""
+def place() -> tuple[str, Path]:
+    """The URI for this user, and the folder of its daemon's sockets."""
     if os.geteuid() == 0:
         return SYSTEM, SYSTEM_RUN
     # libvirt asks g_get_user_runtime_dir(), which falls back to the cache folder.
