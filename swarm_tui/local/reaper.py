@@ -23,7 +23,10 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command's exit status, once it and all that it left behind have ended."""
+    """The command's exit status, once it and all that it left behind have ended.
+
+    128 and its number when a signal ended it, as shells say it.
+    """
     pid_file, *command = arguments
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         print(f"no sub-reaper: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             ended, raw = os.waitpid(-1, 0)
         except ChildProcessError:
-            return status
+            return status if status >= 0 else 128 - status
         if ended == pid:
             status = os.waitstatus_to_exitcode(raw)
             for number in _FORWARDED:
