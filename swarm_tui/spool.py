@@ -32,9 +32,9 @@ def read(folder: Path, max_bytes: int = 1 << 20) -> tuple[EventBatch, float | No
     events: list[GuestEvent] = []
     offset, dropped = 0, 0
     for raw in _lines(folder, max_bytes):
-        events.extend(
-            _event(fields) for fields in raw.get("events", ()) if isinstance(fields, list)
-        )
+        spooled = raw.get("events")
+        if isinstance(spooled, list):
+            events.extend(_event(fields) for fields in spooled if isinstance(fields, list))
         offset = raw["offset"] if isinstance(raw.get("offset"), int) else offset
         dropped += raw["dropped"] if isinstance(raw.get("dropped"), int) else 0
     try:

@@ -61,6 +61,8 @@ class Store:
         self._hosts: dict[HostName, Host] = {}
         self._gone: dict[AgentId, int] = {}
         """When agents went, so that an older answer does not bring them back."""
+        self._lists: dict[HostName, int] = {}
+        """When each host was listed last: an older answer cannot bring anybody new."""
         self._dirty: set[AgentId] = set()
         self._moved: set[AgentId] = set()
         self._hosts_changed = False
@@ -115,6 +117,7 @@ class Store:
                 return self._lose(agent, seq, host)
             case Listed(host, vms, seq):
                 present = {vm.id for vm in vms}
+                self._lists[host] = max(seq, self._lists.get(host, seq))
                 changed = [self._see(vm, seq) for vm in vms]
                 changed += [
                     self._lose(agent, seq, host)
@@ -154,12 +157,15 @@ class Store:
     def _see(self, vm: Vm, seq: int) -> bool:
         if self._gone.get(vm.id, -1) > seq:
             return False
-        known = self._known.setdefault(vm.id, Known())
+        known = self._known.get(vm.id) or Known()
         was = known.vm
-        if known.vm_seq > seq or (was and known.is_listed and was.host != vm.host):
+        if known.vm_seq > seq or (was is None and self._lists.get(vm.host, -1) > seq):
+            return False
+        if was and known.is_listed and was.host != vm.host:
             # Two hosts with the same id: whoever had it first has it until it is gone from there,
             # so that no verb goes now to the one, now to the other.
             return False
+        self._known[vm.id] = known
         known.vm, known.vm_seq, known.seen = vm, seq, self._now()
         known.is_listed = True
         if was is None or (was.power, was.tag) != (vm.power, vm.tag):
@@ -173,13 +179,13 @@ class Store:
 
     def _lose(self, agent: AgentId, seq: int, host: HostName | None) -> bool:
         known = self._known.get(agent)
-        if not known or known.vm_seq > seq or not known.is_listed:
-            return False
-        if host not in (None, host_of(known)):
+        if known and (known.vm_seq > seq or host not in (None, host_of(known))):
             return False
         self._gone[agent] = seq
         if len(self._gone) > GONE_KEPT:
             del self._gone[next(iter(self._gone))]
+        if not known or not known.is_listed:
+            return False
         known.vm_seq, known.seen, known.is_listed = seq, self._now(), False
         known.counters = known.usage = None
         if known.vm and known.vm.power is not Power.OFF:

@@ -52,6 +52,8 @@ class Call:
     """Raised when the work is done: the answer was lost."""
     gate: asyncio.Event | None = None
     """Waited for before the work."""
+    answer: asyncio.Event | None = None
+    """Waited for after the work: the answer is long under way."""
 
 
 @dataclass
@@ -63,6 +65,8 @@ class World:
     calls: list[str] = field(default_factory=list)
     plans: dict[str, Call] = field(default_factory=dict)
     """Call → what it shall do besides, until it is taken out of here."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """What the driver cannot do, and why."""
     on_step: Callable[[str], None] = lambda _: None
     """Told before and after each call takes effect."""
     hints: list[Callable[[Hint], None]] = field(default_factory=list)
@@ -201,8 +205,10 @@ class World:
             raise plan.before
         return plan
 
-    def end(self, call: str, plan: Call) -> None:
+    async def end(self, call: str, plan: Call) -> None:
         self.on_step(f"after {call}")
+        if plan.answer:
+            await plan.answer.wait()
         if plan.after:
             raise plan.after
 
@@ -238,8 +244,8 @@ class StandInHypervisor:
         self.is_open = True
         self._on_hint = on_hint
         self.world.hints.append(on_hint)
-        self.world.end("open", plan)
-        return Capabilities("STANDIN", "1.0")
+        await self.world.end("open", plan)
+        return Capabilities("STANDIN", "1.0", missing=self.world.missing)
 
     async def close(self) -> None:
         self.is_open = False
@@ -249,31 +255,31 @@ class StandInHypervisor:
     async def list(self) -> Sequence[Vm]:
         plan = await self._begin("list")
         vms = [self.world.vm(agent) for agent in self.world.agents()]
-        self.world.end("list", plan)
+        await self.world.end("list", plan)
         return vms
 
     async def describe(self, agent: AgentId) -> Vm:
         plan = await self._begin("describe")
         vm = self.world.vm(agent)
-        self.world.end("describe", plan)
+        await self.world.end("describe", plan)
         return vm
 
     async def definition(self, agent: AgentId) -> str:
         plan = await self._begin("definition")
         raw = self.world.state(agent)
-        self.world.end("definition", plan)
+        await self.world.end("definition", plan)
         return json.dumps({"id": agent} | raw | {"memory": None, "power": "off"})
 
     async def counters(self) -> Mapping[AgentId, Counters]:
         plan = await self._begin("counters")
         now = asyncio.get_running_loop().time()
         active = [agent for agent in self.world.agents() if self.world.power(agent) != Power.OFF]
-        self.world.end("counters", plan)
+        await self.world.end("counters", plan)
         return {agent: Counters(now, cpu_ns=int(now * 1e9)) for agent in active}
 
     async def facts(self) -> HostFacts:
         plan = await self._begin("facts")
-        self.world.end("facts", plan)
+        await self.world.end("facts", plan)
         return HostFacts(cpus=2, memory_total=1 << 30, memory_free=1 << 29)
 
     async def define(self, definition: str) -> AgentId:
@@ -281,36 +287,36 @@ class StandInHypervisor:
         raw = json.loads(definition)
         agent = AgentId(raw.pop("id"))
         self.world._write(agent, raw)
-        self.world.end("define", plan)
+        await self.world.end("define", plan)
         return agent
 
     async def undefine(self, agent: AgentId) -> None:
         plan = await self._begin("undefine")
         self.world.forget(agent)
-        self.world.end("undefine", plan)
+        await self.world.end("undefine", plan)
 
     async def start(self, agent: AgentId) -> None:
         plan = await self._begin("start")
         memory = {"counter": 0, "frozen": False, "clock": "right"}
         self.world.change(agent, power="running", reason="booted", memory=memory)
-        self.world.end("start", plan)
+        await self.world.end("start", plan)
 
     async def suspend(self, agent: AgentId) -> None:
         plan = await self._begin("suspend")
         self._active(agent)
         self.world.change(agent, power="paused", reason="by a user")
-        self.world.end("suspend", plan)
+        await self.world.end("suspend", plan)
 
     async def resume(self, agent: AgentId) -> None:
         plan = await self._begin("resume")
         self._active(agent)
         self.world.change(agent, power="running", reason="resumed")
-        self.world.end("resume", plan)
+        await self.world.end("resume", plan)
 
     async def destroy(self, agent: AgentId) -> None:
         plan = await self._begin("destroy")
         self.world.change(agent, power="off", reason="destroyed", memory=None)
-        self.world.end("destroy", plan)
+        await self.world.end("destroy", plan)
 
     async def save(self, agent: AgentId, target: Path, on_progress: Progress) -> None:
         plan = await self._begin("save")
@@ -319,17 +325,17 @@ class StandInHypervisor:
         if plan.within:
             raise plan.within
         self.world.finish_save(agent, target)
-        self.world.end("save", plan)
+        await self.world.end("save", plan)
 
     async def check_saved(self, target: Path) -> None:
         plan = await self._begin("check_saved")
         _read_saved(target)
-        self.world.end("check_saved", plan)
+        await self.world.end("check_saved", plan)
 
     async def restore(self, agent: AgentId, target: Path) -> None:
         plan = await self._begin("restore")
         self.world.restore(agent, target)
-        self.world.end("restore", plan)
+        await self.world.end("restore", plan)
 
     async def checkpoint(self, agent: AgentId) -> str:
         raise NotImplementedError
@@ -378,6 +384,8 @@ class StandInGuest:
         """Where readers began."""
         self.cuts: dict[int, BaseException] = {}
         """Port → what ends its stream once all was told."""
+        self.unreachable: GuestUnreachable | None = None
+        """What every reader meets."""
         self.news = asyncio.Event()
         self.is_closed = False
 
@@ -429,9 +437,11 @@ class StandInGuest:
         plan = await world.begin(call)
         agent = world.find(address)
         world.change(agent, memory=world.state(agent)["memory"] | memory)
-        world.end(call, plan)
+        await world.end(call, plan)
 
     def _find(self, address: Address) -> AgentId:
+        if self.unreachable:
+            raise self.unreachable
         return self._world(address).find(address)
 
     def _world(self, address: Address) -> World:
@@ -452,11 +462,11 @@ class StandInSpawner:
         count = len(self._world.agents()) + 1
         agent = AgentId(f"6f1c7b0e-0000-4000-8000-{count:012}")
         vm = self._world.add(agent, name or f"agent-{count}")
-        self._world.end("spawn", plan)
+        await self._world.end("spawn", plan)
         return Spawned(vm.id, vm.name, 0.5)
 
     async def discard(self, vm: Vm) -> None:
         plan = await self._world.begin("discard")
         for disk in vm.disks:
             disk.unlink(missing_ok=True)
-        self._world.end("discard", plan)
+        await self._world.end("discard", plan)

@@ -44,15 +44,20 @@ def file_steps(on_step: Callable[[str], None], apart: Path | None = None) -> Ite
         yield
 
 
+def fork() -> int:
+    """As os.fork; threads that tests have left idle do not matter to the child."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def killed(work: Callable[[Callable[[str], None]], None], at: int) -> tuple[bool, list[str]]:
     """Run `work` in a child process that is killed (SIGKILL) when it tells step number `at`.
 
     Returns whether it was, and the steps that it came to.
     """
     read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # only this thread matters here
-        child = os.fork()
+    child = fork()
     if child == 0:
         steps = itertools.count()
 

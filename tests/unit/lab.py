@@ -1,0 +1,78 @@
+"""A supervisor over stand-in hosts, with all our files in one folder."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from standin import AGENT, StandInGuest, StandInHypervisor, StandInSpawner, World
+
+from swarm_tui.audit import Audit
+from swarm_tui.catalogue import Catalogue
+from swarm_tui.model import AgentId, HostName, State
+from swarm_tui.snapshot import Snapshots
+from swarm_tui.supervisor import Site, Supervisor, Timing
+
+DEADLINE_S = 10.0
+
+
+async def until(is_so: Callable[[], object], what: str = "") -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline, what or "it never came"
+        await asyncio.sleep(0.002)
+
+
+class Lab:
+    """A stand-in host with one agent, our folders, and a supervisor over it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.worlds = [World(home / "vms")]
+        self.world.add()
+        self.make_guest()
+
+    @property
+    def world(self) -> World:
+        return self.worlds[0]
+
+    def make_guest(self) -> None:
+        self.guest = StandInGuest(*self.worlds)
+
+    def add_host(self, name: str) -> World:
+        world = World(self.home / name, HostName(name))
+        self.worlds.append(world)
+        self.make_guest()
+        return world
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.home / "catalogue")
+
+    @property
+    def audit(self) -> Audit:
+        return Audit(self.home / "audit.jsonl")
+
+    def make(self, *, is_following: bool = False, relist_s: float = 60.0) -> Supervisor:
+        return Supervisor(
+            [Site(StandInHypervisor(world), StandInSpawner(world)) for world in self.worlds],
+            self.guest,
+            self.catalogue,
+            Snapshots(self.home / "snapshots"),
+            self.audit,
+            timing=Timing(poll_s=0.02, relist_s=relist_s),
+            is_following=is_following,
+        )
+
+    @asynccontextmanager
+    async def running(self, *, is_following: bool = False) -> AsyncIterator[Supervisor]:
+        async with self.make(is_following=is_following) as supervisor:
+            await supervisor.connected(DEADLINE_S)
+            yield supervisor
+
+    def state(self, supervisor: Supervisor, agent: AgentId = AGENT) -> State | None:
+        known = supervisor.store.agent(agent)
+        return known.state if known else None

@@ -1,0 +1,135 @@
+"""Which verb is legal when: every verb in every state has an answer, and a no has a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from standin import AGENT, HOST
+
+from swarm_tui.model import (
+    Address,
+    Agent,
+    Capabilities,
+    Link,
+    Operation,
+    Power,
+    Record,
+    State,
+    Tag,
+    Verb,
+    Vm,
+)
+from swarm_tui.policy import Allow, Ask, Deny, decide
+from swarm_tui.text import literal
+
+ABLE = Capabilities("QEMU", "7.2.22")
+ADDRESS = Address("127.0.0.1", 22101, "ssh-ed25519 AAAA", Path("/key"))
+
+
+def agent(
+    state: State,
+    *,
+    operation: Operation | None = None,
+    verb: Verb | None = None,
+    link: Link = Link.UP,
+    address: Address | None = ADDRESS,
+) -> Agent:
+    vm = Vm(AGENT, literal("ember"), HOST, Power.RUNNING, tag=Tag(address=address))
+    record = Record(AGENT, literal("ember"), HOST, verb=verb)
+    return Agent(
+        AGENT,
+        literal("ember"),
+        HOST,
+        state,
+        None,
+        vm=vm,
+        record=record,
+        operation=operation,
+        link=link,
+    )
+
+
+LEGAL = {
+    Verb.PAUSE: "starting running asking frozen done paused",
+    Verb.RESUME: "paused saved frozen",
+    Verb.SHELL: "starting running asking frozen done",
+    Verb.KILL: "starting running asking frozen paused saved done failed unknown",
+    Verb.LOGS: "starting running asking frozen paused saved done failed lost unknown",
+}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("verb", Verb)
+def test_every_verb_in_every_state(verb: Verb, state: State) -> None:
+    decision = decide(verb, agent(state), ABLE)
+    if verb is Verb.SPAWN:
+        assert decision == Allow()
+    elif verb not in LEGAL:
+        assert decision == Deny(literal("not in this version"))
+    elif state in LEGAL[verb].split():
+        assert not isinstance(decision, Deny)
+        assert isinstance(decision, Ask) is (verb is Verb.KILL)
+    else:
+        assert isinstance(decision, Deny)
+        assert f"it is {state}" in decision.reason
+
+
+@pytest.mark.parametrize("verb", set(Verb) - {Verb.SPAWN, Verb.LOGS})
+def test_without_an_agent_or_a_host_there_is_nothing_to_do(verb: Verb) -> None:
+    assert isinstance(decide(verb, None, ABLE), Deny)
+    assert isinstance(decide(verb, agent(State.RUNNING), None), Deny)
+
+
+def test_logs_can_be_read_without_a_host() -> None:
+    assert decide(Verb.LOGS, agent(State.LOST), None) == Allow()
+
+
+def test_what_the_driver_lacks_is_the_reason() -> None:
+    lacking = Capabilities(
+        "CH", "50", missing={"save": "no NICs may be saved", "spawn": "no image"}
+    )
+    assert decide(Verb.PAUSE, agent(State.RUNNING), lacking) == Deny(
+        literal("no NICs may be saved")
+    )
+    assert decide(Verb.PAUSE, agent(State.RUNNING), lacking, is_quick=True) == Allow()
+    assert decide(Verb.SPAWN, None, lacking) == Deny(literal("no image"))
+
+
+def test_a_second_verb_waits_for_the_first() -> None:
+    busy = agent(State.RUNNING, operation=Operation(Verb.PAUSE, literal("saving memory")))
+    for verb in (Verb.PAUSE, Verb.RESUME, Verb.KILL, Verb.SHELL):
+        assert decide(verb, busy, ABLE) == Deny(literal("pause is still at work on it"))
+    assert decide(Verb.LOGS, busy, ABLE) == Allow()
+
+
+@pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.RESUME])
+def test_a_verb_that_was_cut_off_can_be_taken_up(verb: Verb) -> None:
+    assert decide(Verb.RESUME, agent(State.UNKNOWN, verb=verb), ABLE) == Allow()
+    stopped = agent(State.PAUSED, verb=verb)
+    assert decide(Verb.RESUME, stopped, ABLE) == Allow()
+    assert isinstance(decide(Verb.PAUSE, stopped, ABLE), Deny), "the earlier save may go on yet"
+    assert isinstance(decide(Verb.KILL, stopped, ABLE), Ask)
+
+
+def test_a_kill_that_was_cut_off_can_only_be_finished() -> None:
+    half_gone = agent(State.UNKNOWN, verb=Verb.KILL)
+    assert isinstance(decide(Verb.RESUME, half_gone, ABLE), Deny)
+    assert isinstance(decide(Verb.KILL, half_gone, ABLE), Ask)
+
+
+def test_quick_pause_is_no_answer_to_a_paused_one() -> None:
+    assert isinstance(decide(Verb.PAUSE, agent(State.PAUSED), ABLE, is_quick=True), Deny)
+    assert decide(Verb.PAUSE, agent(State.PAUSED), ABLE) == Allow()
+
+
+def test_a_shell_needs_an_address() -> None:
+    decision = decide(Verb.SHELL, agent(State.RUNNING, address=None), ABLE)
+    assert decision == Deny(literal("no SSH address is known for it"))
+
+
+def test_a_kill_tells_what_goes_and_what_is_not_known() -> None:
+    decision = decide(Verb.KILL, agent(State.RUNNING, link=Link.DOWN), ABLE)
+    assert isinstance(decision, Ask)
+    assert "snapshots go for good" in decision.reason
+    assert "has not been reached by SSH" in decision.reason
