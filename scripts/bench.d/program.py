@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import struct
@@ -14,6 +15,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -128,11 +130,22 @@ class Program:
         return int(found[1]) * 1024 / 1e6
 
 
-def seconds_of(command: Sequence[str], environ: Mapping[str, str]) -> float:
-    """Wall time of a whole process, its output thrown away. Raises RuntimeError when it fails."""
+@dataclass(frozen=True)
+class Run:
+    """A whole process: seconds on the wall and on the CPU."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def run_whole(command: Sequence[str], environ: Mapping[str, str]) -> Run:
+    """Run a command, its output thrown away. Raises RuntimeError when it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.perf_counter()
     done = subprocess.run(command, env=environ, capture_output=True, check=False)
-    seconds = time.perf_counter() - begun
+    wall_s = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode(errors='replace')}")
-    return seconds
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(wall_s, cpu_s)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import swarms
 from alone import percent_alone
-from figure import Figure, median, percentile, spread
-from program import Program, seconds_of
+from figure import Figure, median, percentile, significant, spread
+from program import Program, Run, run_whole
 
 START_S = 0.6
 KEY_P95_MS, KEY_P99_MS = 33.0, 50.0
@@ -55,11 +55,11 @@ def command_line(folder: Path, is_quick: bool) -> Iterator[Figure]:
         "--help": [swarms.PROGRAM, "--help"],
         "ls": [swarms.PROGRAM, "--connect", uri, "ls"],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
     for _ in range(7 if is_quick else 21):
         for name, command in commands.items():  # in turn, so that all meet the same load
-            seconds[name].append(seconds_of(command, environ))
-    medians = {name: median(samples) for name, samples in seconds.items()}
+            runs[name].append(run_whole(command, environ))
+    medians = {name: median([run.wall_s for run in done]) for name, done in runs.items()}
     budget = 2 * sum(medians[name] for name in floors) if len(floors) == 2 else None
     for name in ("--help", "ls"):
         yield Figure(
@@ -69,7 +69,11 @@ def command_line(folder: Path, is_quick: bool) -> Iterator[Figure]:
             "median wall time of the whole process; budget: twice the sum of `virsh list` and "
             "`python -c pass`, measured in turn; 100 agents on libvirt's test driver",
             budget,
-            detail={floor: medians[floor] for floor in floors} | {"spread": spread(seconds[name])},
+            detail={
+                **{f"{floor}, s": significant(medians[floor]) for floor in floors},
+                "CPU, s": significant(median([run.cpu_s for run in runs[name]])),
+                **spread([run.wall_s for run in runs[name]]),
+            },
         )
 
 
@@ -80,7 +84,8 @@ def first_paint(folder: Path, is_quick: bool) -> Iterator[Figure]:
         ("simulated", swarms.simulated(100), swarms.SIMULATED),
         ("libvirt's test driver", swarms.tested(uri), swarms.TESTED),
     ):
-        seconds = [_paint(command, folder, name) for _ in range(4 if is_quick else 11)]
+        runs = [_paint(command, folder, name) for _ in range(6 if is_quick else 16)][1:]
+        seconds = [run.wall_s for run in runs]
         yield Figure(
             f"first painted grid, 100 agents, {kind}",
             median(seconds),
@@ -88,13 +93,17 @@ def first_paint(folder: Path, is_quick: bool) -> Iterator[Figure]:
             "median time from process start to the first agent's name in the output of a real "
             "pty of 200 × 50; the first run is left out (cold files)",
             START_S,
-            detail=spread(seconds[1:]),
+            detail={
+                "CPU until then, s": median([run.cpu_s for run in runs]),
+                **spread(seconds),
+            },
         )
 
 
-def _paint(command: Sequence[str], folder: Path, name: re.Pattern[bytes]) -> float:
+def _paint(command: Sequence[str], folder: Path, name: re.Pattern[bytes]) -> Run:
     with Program(command, swarms.environ(folder)) as program:
-        return program.wait_for(name, FIRST_PAINT_S) - program.started
+        wall_s = program.wait_for(name, FIRST_PAINT_S) - program.started
+        return Run(wall_s, program.cpu_seconds())
 
 
 def keys(folder: Path, is_quick: bool) -> Iterator[Figure]:

@@ -81,7 +81,13 @@ class Stopwatch:
         return median(self.seconds[name])
 
     def medians(self, *names: str) -> dict[str, object]:
-        return {f"{name}, s": significant(self.median(name)) for name in names}
+        return {
+            f"{name}, s": {
+                "median": significant(self.median(name)),
+                "least": significant(min(self.seconds[name])),
+            }
+            for name in names
+        }
 
     def median_steps(self, verb: str) -> dict[str, float]:
         return {step: significant(median(seconds)) for step, seconds in self.steps[verb].items()}
