@@ -367,12 +367,12 @@ class Supervisor:
             self._apply,
             poll_s=timing.poll_s,
             relist_s=timing.relist_s,
-            on_list=self._take_records,
+            before_list=self._take_records,
         )
         return _Place(site, watch, site.guest or guest)
 
     async def _take_records(self) -> None:
-        """Before a host is shown as up: a saved agent must not look like a failed one."""
+        """Before VMs are shown: a saved one must not look like a failed one."""
         try:
             await self._records.look()
         except SwarmError as error:

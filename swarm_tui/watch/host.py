@@ -74,14 +74,14 @@ class HostWatch:
         *,
         poll_s: float,
         relist_s: float,
-        on_list: Callable[[], Awaitable[None]],
+        before_list: Callable[[], Awaitable[None]],
     ) -> None:
-        """`on_list` is awaited after each whole list, before the host is shown as up."""
+        """`before_list` is awaited at each connection, before any VM of it is shown."""
         self._hypervisor = hypervisor
         self._apply = apply
         self._poll_s = poll_s
         self._relist_s = relist_s
-        self._on_list = on_list
+        self._before_list = before_list
         self._hints = _Hints()
         self._host = Host(
             name=hypervisor.host,
@@ -144,8 +144,8 @@ class HostWatch:
     async def _watch_once(self) -> None:
         hints = self._hints = _Hints()
         self.capabilities = await self._hypervisor.open(hints.add)
+        await self._before_list()
         await self.relist()
-        await self._on_list()
         await self._show_up()
         self.settled.set()
         pump = asyncio.create_task(self._pump(hints))

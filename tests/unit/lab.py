@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from standin import AGENT, StandInGuest, StandInHypervisor, StandInSpawner, World
 
 from swarm_tui.audit import Audit
-from swarm_tui.catalogue import Catalogue
+from swarm_tui.catalogue import Catalogue, Stamp
 from swarm_tui.model import AgentId, HostName, State
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Site, Supervisor, Timing
@@ -26,12 +26,35 @@ async def until(is_so: Callable[[], object], what: str = "") -> None:
         await asyncio.sleep(0.002)
 
 
+class WatchedCatalogue(Catalogue):
+    """A real one that lets a test see, and slip in between."""
+
+    def __init__(self, root: Path, lab: Lab) -> None:
+        super().__init__(root)
+        self._lab = lab
+
+    def stamps(self) -> Mapping[AgentId, Stamp]:
+        self._lab.looks += 1
+        return super().stamps()
+
+    @contextmanager
+    def lock(self, agent: AgentId) -> Iterator[None]:
+        slip_in, self._lab.before_lock = self._lab.before_lock, lambda: None
+        slip_in()
+        with super().lock(agent):
+            yield
+
+
 class Lab:
     """A stand-in host with one agent, our folders, and a supervisor over it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.worlds = [World(home / "vms")]
+        self.looks = 0
+        """How often supervisors looked through all records."""
+        self.before_lock: Callable[[], object] = lambda: None
+        """What another process does in the moment before a lock is taken; once."""
         self.world.add()
         self.make_guest()
 
@@ -49,8 +72,8 @@ class Lab:
         return world
 
     @property
-    def catalogue(self) -> Catalogue:
-        return Catalogue(self.home / "catalogue")
+    def catalogue(self) -> WatchedCatalogue:
+        return WatchedCatalogue(self.home / "catalogue", self)
 
     @property
     def audit(self) -> Audit:
@@ -70,8 +93,19 @@ class Lab:
     @asynccontextmanager
     async def running(self, *, is_following: bool = False) -> AsyncIterator[Supervisor]:
         async with self.make(is_following=is_following) as supervisor:
-            await supervisor.connected(DEADLINE_S)
-            yield supervisor
+            try:
+                await supervisor.connected(DEADLINE_S)
+                yield supervisor
+            finally:
+                self.release()
+
+    def release(self) -> None:
+        """Let go on whatever waits, so that a test that failed does not hang as well."""
+        for world in self.worlds:
+            for plan in world.plans.values():
+                for gate in (plan.gate, plan.answer):
+                    if gate:
+                        gate.set()
 
     def state(self, supervisor: Supervisor, agent: AgentId = AGENT) -> State | None:
         known = supervisor.store.agent(agent)

@@ -95,6 +95,14 @@ def test_the_gone_stay_gone_whatever_the_order() -> None:
         assert known(store, OTHER)
 
 
+def test_an_answer_older_than_the_last_list_brings_nobody(store: Store) -> None:
+    store.apply(Listed(HOST, (vm(agent=OTHER),), 5))
+    store.apply(VmSeen(vm(), 4))
+    assert store.agent(AGENT) is None
+    store.apply(VmSeen(vm(), 6))
+    assert known(store)
+
+
 def test_random_histories_end_alike() -> None:
     """Records, links and verbs in flight mixed with answers of all hosts; ten thousand orders."""
     rng = random.Random(1)

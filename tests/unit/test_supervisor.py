@@ -158,14 +158,20 @@ async def test_a_spawned_agent_is_shown(lab: Lab) -> None:
 
 async def test_whoever_asked_may_leave_and_the_verb_goes_on(lab: Lab) -> None:
     gate = asyncio.Event()
-    lab.world.plans["save"] = Call(gate=gate)
+    lab.world.plans["freeze"] = Call(gate=gate)
     async with lab.running() as supervisor:
         asking = asyncio.create_task(supervisor.do(Pause(AGENT)))
-        await until(lambda: "save" in lab.world.calls)
+        await until(lambda: "freeze" in lab.world.calls)
         agent = supervisor.store.agent(AGENT)
         assert agent
         assert agent.operation
-        assert agent.operation.step == "saving memory"
+        assert agent.operation.step == "freezing the agent"
+        looks = lab.looks
+        await until(lambda: lab.looks > looks + 2)
+        agent = supervisor.store.agent(AGENT)
+        assert agent
+        assert agent.operation
+        assert agent.operation.step == "freezing the agent", "our own verb is nobody else's"
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -294,6 +300,36 @@ async def test_a_pause_that_a_crash_cut_off_is_completed_at_the_next_start(lab: 
         assert not supervisor.take_faults()
 
 
+async def test_a_record_is_mended_as_it_is_and_not_as_it_was(lab: Lab) -> None:
+    """Between our look and our lock the other process has resumed it and paused it again."""
+    async with lab.running() as other:
+        await other.do(Pause(AGENT))
+        before = lab.catalogue.record(AGENT)
+        await other.do(Resume(AGENT))
+        lab.world.tick()
+        await other.do(Pause(AGENT))
+        now = lab.catalogue.record(AGENT)
+    assert before
+    assert now
+    lab.catalogue.write(replace(before, verb=Verb.RESUME))
+    lab.before_lock = lambda: lab.catalogue.write(now)
+    async with lab.running() as supervisor:
+        await until(lambda: not lab.catalogue.records()[0].verb)
+        await supervisor.do(Resume(AGENT))
+    assert lab.world.counter() == 2
+
+
+async def test_a_cut_pause_is_taken_up_by_the_next_verb(lab: Lab) -> None:
+    lab.world.plans["check_saved"] = Call(before=DeadlineExceeded("No answer in time"))
+    async with lab.running() as supervisor:
+        with pytest.raises(DeadlineExceeded):
+            await supervisor.do(Pause(AGENT))
+        await until(lambda: lab.world.calls.count("check_saved") == 2, "nobody tried to mend it")
+        lab.world.plans.clear()
+        await supervisor.do(Resume(AGENT))
+        assert lab.world.is_working()
+
+
 async def test_a_cut_pause_can_be_resumed_at_once(lab: Lab) -> None:
     """As `swarm-tui resume` does it: start, do, end."""
     lab.world.plans["check_saved"] = Call(before=DeadlineExceeded("No answer in time"))
@@ -339,6 +375,19 @@ async def test_a_saved_agent_is_shown_before_its_host_answers(lab: Lab) -> None:
     lab.world.plans["open"] = Call(gate=asyncio.Event())
     async with lab.make() as supervisor:
         await until(lambda: lab.state(supervisor) is State.SAVED)
+
+
+async def test_a_saved_agent_is_at_no_moment_shown_as_failed(lab: Lab) -> None:
+    async with lab.running() as supervisor:
+        await supervisor.do(Pause(AGENT))
+    supervisor = lab.make()
+    shown: list[State | None] = []
+    lab.world.on_step = lambda step: (
+        shown.append(lab.state(supervisor)) if step == "before list" else None
+    )
+    async with supervisor:
+        await supervisor.connected(DEADLINE_S)
+    assert shown == [State.SAVED]
 
 
 async def test_a_frozen_agent_can_be_thawed_where_nothing_can_be_restored(lab: Lab) -> None:

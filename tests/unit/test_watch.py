@@ -124,6 +124,7 @@ async def test_one_vm_that_cannot_be_read_takes_no_host_down(lab: Lab) -> None:
         await until(lambda: supervisor.store.hosts()[0].detail == "No counters here")
         assert lab.state(supervisor) is State.RUNNING
         assert supervisor.store.hosts()[0].state is HostState.UP
+        assert lab.world.calls.count("open") == 1, "it was connected anew"
 
 
 async def test_a_fault_of_our_own_is_told_and_nothing_stale_shown_as_live(lab: Lab) -> None:
