@@ -248,18 +248,29 @@ def at(place: Place) -> list[Action]:
 
 
 def bindings(place: Place) -> list[BindingType]:
-    """Textual bindings of one screen; each id can be given other keys by a keymap."""
+    """Textual's bindings of one screen, one for each key.
+
+    They have priority: each key is done with before the next one is looked at, so that keys typed
+    ahead, into a filter that is about to open, go where they were meant to.
+    """
     return [
         Binding(
-            ",".join(action.keys),
-            f"act('{action.id}')",
+            key,
+            f"act('{action.id}', '{key}')",
             action.help,
             show=False,
-            id=f"{place}.{action.id}",
+            priority=True,
+            id=f"{place}.{action.id}" if key == action.keys[0] else None,
         )
         for action in at(place)
         if action.is_bound
+        for key in action.keys
     ]
+
+
+def quiet(keys: str, action: str) -> Binding:
+    """A binding that is told elsewhere, likewise done with before the next key."""
+    return Binding(keys, action, show=False, priority=True)
 
 
 _NAMES: Final = {

@@ -239,7 +239,8 @@ class AgentScreen(SwarmScreen):
         title = {"log": "log", "details": "details", "console": "serial console, read only"}
         agent = self._head.last_known
         link = ""
-        if self._pane == "log" and agent and agent.link is not Link.UP and agent.tag.address:
+        is_cut = agent is not None and agent.link in (Link.DOWN, Link.CONNECTING)
+        if self._pane == "log" and agent and is_cut:
             link = f" (link {agent.link})"
         parts = []
         if self._pane == "details":
@@ -270,7 +271,7 @@ class AgentScreen(SwarmScreen):
         elif self._reading:
             self._reading.cancel()
             self._reading = None
-        (self._facts if pane == "details" else self._lines).focus()
+        self.set_focus(self._facts if pane == "details" else self._lines)
         self._show_title()
 
     def do_logs(self) -> None:
@@ -291,7 +292,7 @@ class AgentScreen(SwarmScreen):
         if self._input.display:
             self._input.display = False
             self._lines.search("")
-            self._lines.focus()
+            self.set_focus(self._lines)
         elif self._lines.needle:
             self._lines.search("")
         elif self._pane != "log":
@@ -316,13 +317,13 @@ class AgentScreen(SwarmScreen):
             self._choose_pane("log")
         self._input.display = True
         self._input.value = self._lines.needle
-        self._input.focus()
+        self.set_focus(self._input)
 
     @on(Input.Submitted)
-    def _search(self) -> None:
+    def _search(self, event: Input.Submitted) -> None:
         self._input.display = False
-        self._lines.search(sanitize(self._input.value.strip()))
-        self._lines.focus()
+        self._lines.search(sanitize(event.value.strip()))
+        self.set_focus(self._lines)
         if self._lines.needle and not self._lines.matches:
             self.footer.say("not found")
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -21,25 +21,31 @@ from textual.widgets import Button, Input, Static
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import HostName, Spawn
 from swarm_tui.text import Safe, literal, sanitize
-from swarm_tui.ui.actions import Action, Place, at, by_section, key_names
+from swarm_tui.ui.actions import Action, Place, at, by_section, key_names, quiet
 from swarm_tui.ui.field import Field
+from swarm_tui.ui.grid import GRACE_S
 from swarm_tui.ui.ink import Ink
 from swarm_tui.ui.question import Question
 
 
 class Confirm(ModalScreen[bool]):
-    """Ask before something is done; answers True only for a clear yes."""
+    """Ask before something is done; answers True only for a clear yes.
+
+    A yes that comes sooner than the question can have been seen was meant for something else.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "yes", show=False),
-        Binding("n,escape,q", "no", show=False),
-        Binding("left,up,h,k", "app.focus_previous", show=False),
-        Binding("right,down,l,j", "app.focus_next", show=False),
+        quiet("y", "yes"),
+        quiet("n,escape,q,ctrl+c", "no"),
+        quiet("left,up,h,k", "app.focus_previous"),
+        quiet("right,down,l,j", "app.focus_next"),
     ]
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, monotonic: Callable[[], float]) -> None:
         super().__init__()
         self._question = question
+        self._monotonic = monotonic
+        self._asked_at = monotonic()
 
     def compose(self) -> ComposeResult:
         question = self._question
@@ -61,24 +67,30 @@ class Confirm(ModalScreen[bool]):
     def on_mount(self) -> None:
         if self._question.typed:
             self.query_one("#yes", Button).disabled = True
-            self.query_one("#typed", Input).focus()
+            self.set_focus(self.query_one("#typed", Input))
         else:
-            self.query_one("#no", Button).focus()
-
-    @property
-    def _may_go_ahead(self) -> bool:
-        typed = self._question.typed
-        return not typed or self.query_one("#typed", Input).value.strip() == typed
+            self.set_focus(self.query_one("#no", Button))
 
     @on(Input.Changed)
-    def _allow(self) -> None:
-        self.query_one("#yes", Button).disabled = not self._may_go_ahead
+    def _allow(self, event: Input.Changed) -> None:
+        self.query_one("#yes", Button).disabled = not self._is_typed(event.value)
+
+    def _is_typed(self, value: str) -> bool:
+        return value.strip() == self._question.typed
 
     @on(Input.Submitted)
-    @on(Button.Pressed, "#yes")
-    def action_yes(self) -> None:
-        if self._may_go_ahead:
+    def _yes_if_typed(self, event: Input.Submitted) -> None:
+        if self._is_typed(event.value):
             self.dismiss(True)
+
+    def action_yes(self) -> None:
+        is_seen = self._monotonic() - self._asked_at >= GRACE_S
+        if is_seen and not self._question.typed:
+            self.dismiss(True)
+
+    @on(Button.Pressed, "#yes")
+    def _yes(self) -> None:
+        self.dismiss(True)  # the button is not to be pressed before all is typed
 
     @on(Button.Pressed, "#no")
     def action_no(self) -> None:
@@ -89,9 +101,9 @@ class SpawnDialog(ModalScreen[Spawn | None]):
     """Ask for the name, the task and, where there is a choice, the host of a new agent."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "no", show=False),
-        Binding("up", "app.focus_previous", show=False),
-        Binding("down", "app.focus_next", show=False),
+        quiet("escape,ctrl+c", "no"),
+        quiet("up", "app.focus_previous"),
+        quiet("down", "app.focus_next"),
     ]
 
     def __init__(self, hosts: Sequence[HostName]) -> None:
@@ -114,15 +126,16 @@ class SpawnDialog(ModalScreen[Spawn | None]):
                 yield Button(Content("esc  leave it"), id="no", compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#name", Input).focus()
+        self.set_focus(self.query_one("#name", Input))
 
     @on(Input.Submitted)
     def _next_or_done(self, event: Input.Submitted) -> None:
-        fields = list(self.query(Field))
-        if event.input is fields[-1]:
+        fields: list[Input] = list(self.query(Field))
+        place = fields.index(event.input) + 1
+        if place == len(fields):
             self._done()
         else:
-            self.focus_next(Field)
+            self.set_focus(fields[place])
 
     @on(Button.Pressed, "#yes")
     def _done(self) -> None:
@@ -132,7 +145,7 @@ class SpawnDialog(ModalScreen[Spawn | None]):
             if host not in self._hosts:
                 problem = self.query_one("#dialog-problem", Static)
                 problem.update(Content(f"There is no host {sanitize(host)}."))
-                self.query_one("#host", Input).focus()
+                self.set_focus(self.query_one("#host", Input))
                 return
         name, task = (
             self.query_one(f"#{field}", Input).value.strip() for field in ("name", "task")
@@ -148,11 +161,11 @@ class Reading(ModalScreen[None]):
     """Something to read; any of the usual keys closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,enter,question_mark,e", "close", show=False),
-        Binding("j,down", "scroll(1)", show=False),
-        Binding("k,up", "scroll(-1)", show=False),
-        Binding("pagedown,ctrl+d,space", "scroll(10)", show=False),
-        Binding("pageup,ctrl+u", "scroll(-10)", show=False),
+        quiet("escape,q,enter,question_mark,e,ctrl+c", "close"),
+        quiet("j,down", "scroll(1)"),
+        quiet("k,up", "scroll(-1)"),
+        quiet("pagedown,ctrl+d,space", "scroll(10)"),
+        quiet("pageup,ctrl+u", "scroll(-10)"),
     ]
 
     def __init__(self, title: str, blocks: Sequence[VisualType], *, kind: str) -> None:

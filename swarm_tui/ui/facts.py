@@ -97,7 +97,10 @@ def _list_usage(agent: Agent, host: Host | None) -> Iterable[Fact]:
     usage = usage_of(agent)
     sources = host.capabilities.sources if host and host.capabilities else {}
     missing = host.capabilities.missing if host and host.capabilities else {}
-    off, cpu = is_off(agent), cpu_figure(agent)
+    cpu = cpu_figure(agent)
+    if is_off(agent):
+        yield Fact("", "nothing: the VM is off", "muted")
+        return
     for label, value, counter in (
         ("cpu", None if cpu == NOT_KNOWN else cpu, "cpu_ns"),
         ("memory", _known(usage.memory_used, render_bytes), "memory_used"),
@@ -108,9 +111,7 @@ def _list_usage(agent: Agent, host: Host | None) -> Iterable[Fact]:
         ("disk read", _rate(usage.disk_read_per_s), "disk_read"),
         ("disk write", _rate(usage.disk_written_per_s), "disk_written"),
     ):
-        if off:
-            yield Fact(label, "off", "faint")
-        elif value is None:
+        if value is None:
             yield Fact(label, NOT_KNOWN, "faint", missing.get(counter, ""))
         else:
             yield Fact(label, value, "text", sources.get(counter, ""))
@@ -215,7 +216,7 @@ class Graphs(Inked):
         given = usage.memory_given or (agent.vm.memory_bytes if agent.vm else None) or 0
         off = is_off(agent)
         left = _chart(
-            ("cpu", cpu_figure(agent), f"of {top:.0f}%"),
+            ("cpu", cpu_figure(agent), "" if off else f"of {top:.0f}%"),
             history.cpu_percent if history and not off else (),
             (half, height, top),
             ink,
@@ -248,7 +249,7 @@ def _chart(
     head = [
         Segment(f"{label} ", ink.faint),
         Segment(value, ink.strong),
-        Segment(f" {limit}", ink.faint),
+        Segment(f" {limit}" if limit else "", ink.faint),
     ]
     rows = render_chart(list(samples), width, height - 2, top)
     return [

@@ -174,7 +174,7 @@ class FleetScreen(SwarmScreen):
     def on_mount(self) -> None:
         self._input.display = False
         self._head.display = self.grid.view is View.TABLE
-        self.grid.focus()
+        self.set_focus(self.grid)
         self.catch_up()
 
     def targets(self) -> list[AgentId]:
@@ -245,8 +245,13 @@ class FleetScreen(SwarmScreen):
 
     # Actions
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if parameters == ("logs", "l"):  # among tiles it moves right; a table has nothing there
+            return self.grid.view is View.TABLE
+        return parameters != ("open", "enter") or self.focused is not self._input
+
     def do_back(self) -> None:
-        if self._input.has_focus or (self._roster.filter and not self.grid.selected):
+        if self.focused is self._input or (self._roster.filter and not self.grid.selected):
             self._close_filter()
             self._choose(filter="")
         else:
@@ -255,7 +260,7 @@ class FleetScreen(SwarmScreen):
     def do_filter(self) -> None:
         self._input.display = True
         self._input.value = self._roster.filter
-        self._input.focus()
+        self.set_focus(self._input)
 
     def do_select(self) -> None:
         if self.grid.cursor:
@@ -302,16 +307,17 @@ class FleetScreen(SwarmScreen):
 
     def _close_filter(self) -> None:
         self._input.display = False
-        self.grid.focus()
+        self.set_focus(self.grid)
 
     @on(Input.Changed)
     def _filter_as_typed(self, event: Input.Changed) -> None:
-        if self._input.has_focus and event.value != self._roster.filter:
+        if self._input.display and event.value != self._roster.filter:
             self._choose(filter=event.value)
 
     @on(Input.Submitted)
-    def _keep_filter(self) -> None:
+    def _keep_filter(self, event: Input.Submitted) -> None:
         self._close_filter()
+        self._choose(filter=event.value)
 
     @on(Grid.Opened)
     def _open(self) -> None:

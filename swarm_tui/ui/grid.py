@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -25,6 +25,7 @@ from textual.strip import Strip
 from swarm_tui.model import AgentId
 from swarm_tui.store import Store
 from swarm_tui.ui import tile
+from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.bar import Bar, Inked
 from swarm_tui.ui.figures import fit, plural
 from swarm_tui.ui.glyphs import STATE_GLYPHS
@@ -72,15 +73,14 @@ class Grid(Inked, ScrollView, can_focus=True):
     """`show` and `tick` bring news; the screen reads `cursor` and `selected`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(0,-1)", show=False),
-        Binding("down,j", "move(0,1)", show=False),
-        Binding("left,h", "move(-1,0)", show=False),
-        Binding("right", "move(1,0)", show=False),
-        Binding("l", "right_among_tiles", show=False),
-        Binding("pageup,ctrl+u", "page(-1)", show=False),
-        Binding("pagedown,ctrl+d", "page(1)", show=False),
-        Binding("home", "end(0)", show=False),
-        Binding("end", "end(1)", show=False),
+        quiet("up,k", "move(0,-1)"),
+        quiet("down,j", "move(0,1)"),
+        quiet("left,h", "move(-1,0)"),
+        quiet("right,l", "move(1,0)"),
+        quiet("pageup,ctrl+u", "page(-1)"),
+        quiet("pagedown,ctrl+d", "page(1)"),
+        quiet("home", "end(0)"),
+        quiet("end", "end(1)"),
     ]
     DEFAULT_CSS = """
     Grid { height: 1fr; overflow-x: hidden; overflow-y: scroll; scrollbar-size-vertical: 1; }
@@ -368,13 +368,6 @@ class Grid(Inked, ScrollView, can_focus=True):
         return Strip(fit_line(line, width, ink.text), width)
 
     # Moving
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        # In a table there is nothing to the right: there the key is the screen's.
-        return not (action == "right_among_tiles" and self.view is View.TABLE)
-
-    def action_right_among_tiles(self) -> None:
-        self.action_move(1, 0)
 
     def action_move(self, right: int, down: int) -> None:
         place = self._place(self.cursor)

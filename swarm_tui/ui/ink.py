@@ -91,6 +91,8 @@ def fit_line(line: Line, width: int, fill: Style) -> Line:
     """The line padded with `fill`, or cut with an ellipsis, to exactly `width` cells."""
     fitted, used = [], 0
     for segment in line:
+        if not segment.text:
+            continue
         cells = segment.cell_length
         if used + cells > width:
             if used < width:

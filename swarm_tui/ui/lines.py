@@ -7,13 +7,14 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from rich.cells import cell_len
 from rich.segment import Segment
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from swarm_tui.text import EMPTY, Safe
+from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.figures import wrap
 from swarm_tui.ui.ink import Ink, Line, Role, fit_line
@@ -43,12 +44,12 @@ class Lines(Inked, ScrollView, can_focus=True):
     """Lines are added at the end and dropped at the start; a wrapped line takes several rows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_by(-1)", show=False),
-        Binding("down,j", "scroll_by(1)", show=False),
-        Binding("pageup,ctrl+u", "scroll_page(-1)", show=False),
-        Binding("pagedown,ctrl+d", "scroll_page(1)", show=False),
-        Binding("home", "first", show=False),
-        Binding("end", "last", show=False),
+        quiet("up,k", "scroll_by(-1)"),
+        quiet("down,j", "scroll_by(1)"),
+        quiet("pageup,ctrl+u", "scroll_page(-1)"),
+        quiet("pagedown,ctrl+d", "scroll_page(1)"),
+        quiet("home", "first"),
+        quiet("end", "last"),
     ]
     DEFAULT_CSS = """
     Lines { height: 1fr; overflow-x: hidden; overflow-y: scroll; scrollbar-size-vertical: 1; }

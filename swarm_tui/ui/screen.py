@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from textual.app import App
-from textual.message import Message
 from textual.screen import Screen
 
 from swarm_tui.model import AgentId
@@ -33,6 +32,8 @@ class Context:
     """Wall clock, Unix seconds; what is shown."""
     monotonic: Callable[[], float]
     banner: Safe
+    act: Callable[[Action, list[AgentId], AgentId | None], None]
+    """Does what is not of one screen alone, to some agents or to the one under the cursor."""
 
     @property
     def store(self) -> Store:
@@ -44,16 +45,6 @@ class Context:
             return None
         decision = self.supervisor.may(action.verb, agent, is_quick=action.is_quick)
         return decision if isinstance(decision, Deny) else None
-
-
-class Act(Message):
-    """A person wants something that is not of one screen alone."""
-
-    def __init__(self, action: Action, targets: list[AgentId], current: AgentId | None) -> None:
-        super().__init__()
-        self.action = action
-        self.targets = targets
-        self.current = current
 
 
 class SwarmScreen(Screen[None]):
@@ -92,7 +83,7 @@ class SwarmScreen(Screen[None]):
     def drop_selection(self) -> None:
         """A verb has been started on all that were selected."""
 
-    def action_act(self, action_id: str) -> None:
+    def action_act(self, action_id: str, _key: str = "") -> None:
         action = BY_ID[action_id]
         if action.acts_on_agent and not self.is_steady():
             self.footer.say("the list moved: press again")
@@ -101,7 +92,8 @@ class SwarmScreen(Screen[None]):
         if own:
             own()
         else:
-            self.post_message(Act(action, self.targets(), self.current()))
+            # Not by a message: a dialog must be there before the next key is looked at.
+            self.context.act(action, self.targets(), self.current())
 
     def on_footer_pressed(self, message: Footer.Pressed) -> None:
         self.action_act(message.action)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from textual import events
 from textual.pilot import Pilot
 
 from swarm_tui.errors import Refused, SwarmError
@@ -399,6 +400,12 @@ async def until(pilot: Pilot[Any], holds: Callable[[], object], what: str = "") 
     while not holds():
         assert time.monotonic() < deadline, f"never came to pass: {what}"
         await pilot.pause(0.02)
+
+
+def type_ahead(app: SwarmApp, *keys: str) -> None:
+    """Press keys faster than any of them can be done with."""
+    for key in keys:
+        app.post_message(events.Key(key, key if len(key) == 1 else None))
 
 
 def seen(app: SwarmApp) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
+from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, type_ahead, until
 
 from swarm_tui.errors import GuestUnreachable, StorageFull
 from swarm_tui.model import HostName, Kill, Pause, Resume, Spawn, State
@@ -93,10 +93,35 @@ async def test_kill_asks_first_and_names_the_agent() -> None:
         await pilot.press("enter")  # the button that leaves it has the focus
         await until(pilot, lambda: len(app.screen_stack) == 2, "the way back")
         assert not swarm.done
-        await pilot.press("K", "y")
+        await pilot.press("K")
+        swarm.clock.pass_by(1)
+        await pilot.press("y")
         await until(pilot, lambda: "ember: kill" in seen(app), "the kill")
         assert swarm.done == [Kill(agent) for agent in [swarm.done[0].agent]]  # type: ignore[union-attr]
         assert all(agent.name != "ember" for agent in swarm.store.agents())
+
+
+async def test_a_yes_that_was_typed_before_the_question_is_none() -> None:
+    swarm = make_fleet()
+    app = make_app(swarm, TABLE)
+    async with running(app) as pilot:
+        await put_cursor_on(app, swarm, "ember")
+        type_ahead(app, *"Kyle")
+        await until(pilot, lambda: "Kill ember?" in seen(app), "the question")
+        await pilot.pause()
+        assert "Kill ember?" in seen(app)
+        assert not swarm.done
+
+
+async def test_what_is_typed_ahead_goes_where_it_was_meant() -> None:
+    swarm = make_fleet()
+    app = make_app(swarm, TABLE)
+    async with running(app) as pilot:
+        type_ahead(app, "slash", *"Kpux", "enter")
+        await until(pilot, lambda: "No agent matches" in seen(app), "the filter")
+        assert "/Kpux 0 shown" in seen(app)
+        type_ahead(app, "escape", "j", "p")
+        await until(pilot, lambda: swarm.done == [Pause(swarm.named("fern").id)], "the pause")
 
 
 async def test_the_question_keeps_its_agent_whatever_happens_behind_it() -> None:
@@ -107,6 +132,7 @@ async def test_the_question_keeps_its_agent_whatever_happens_behind_it() -> None
         ember = swarm.named("ember").id
         await pilot.press("K")
         await put_cursor_on(app, swarm, "cobalt")
+        swarm.clock.pass_by(1)
         await pilot.press("y")
         await until(pilot, lambda: swarm.done == [Kill(ember)], "the kill")
 
@@ -140,6 +166,7 @@ async def test_a_verb_on_several_counts_them_and_those_it_cannot_be_done_to() ->
         await pilot.press("p")
         await until(pilot, lambda: "Pause 2 agents?" in seen(app), "the question")
         assert "1 other selected cannot, and stay as they are" in seen(app)
+        swarm.clock.pass_by(1)
         await pilot.press("y")
         await until(pilot, lambda: len(swarm.done) == 2, "both pauses")
         assert {swarm.named(name).state for name in ("ember", "cobalt")} == {State.SAVED}
@@ -227,7 +254,9 @@ async def test_many_failures_do_not_flood_the_screen() -> None:
     swarm.failure = GuestUnreachable("No answer")
     app = make_app(swarm, TABLE)
     async with running(app, (100, 40)) as pilot:
-        await pilot.press("a", "p", "y")
+        await pilot.press("a", "p")
+        swarm.clock.pass_by(1)
+        await pilot.press("y")
         await until(pilot, lambda: "more failed likewise" in seen(app), "the summary")
         assert seen(app).count("No answer") == 3
 
