@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -31,7 +31,10 @@ DIAL_S: Final = 10.0
 _HANDSHAKES: Final = 16
 """At the same time, over all guests: a handshake costs milliseconds of the event loop."""
 _HANDSHAKE_S: Final = 30.0
-_FIRST_BANNER_S, _LONGEST_BANNER_S = 1.0, 8.0
+_CALL_AGAIN_S: Final = 0.5
+_MOST_CALLS: Final = 4
+"""At the same time to one guest: dropbear hangs up on more than 5 that have not logged in."""
+_LONGEST_CALL_S: Final = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _KEEPALIVE_S, _KEEPALIVES = 15, 3
 _OPEN_CONNECT_FAILED: Final = 2
@@ -135,15 +138,14 @@ class Links:
             await self.forget(address)
 
     async def dial(
-        self, address: Address, user: str, deadline: float, banner_s: float
+        self, address: Address, user: str, deadline: float, *, is_patient: bool = False
     ) -> asyncssh.SSHClientConnection:
-        """Connect and log in. `banner_s` is how long the server may say nothing at all."""
+        """Connect and log in; `is_patient`: where nobody listens yet, too."""
         host_key = _parse_host_key(address)
         identity = await asyncio.to_thread(_read_identity, address.identity)
         clock = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout_at(min(deadline, clock() + banner_s)):
-                caller = await _call(address.host, address.port)
+            caller = await _call(address.host, address.port, deadline, is_patient=is_patient)
         except TimeoutError as late:
             raise _unreachable(address, "no SSH server speaks there") from late
         except OSError as error:
@@ -200,8 +202,6 @@ class Links:
         """A connection with room for one more channel; dialled, if need be, by one at a time."""
         link = self._links.setdefault(address, _Link())
         clock = asyncio.get_running_loop().time
-        banner_s = _FIRST_BANNER_S if is_patient else DIAL_S
-        pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -211,19 +211,20 @@ class Links:
             try:
                 line = link.find_room()
                 if line is None:
-                    connection = await self.dial(address, SUPERVISOR, deadline, banner_s)
+                    connection = await self.dial(
+                        address, SUPERVISOR, deadline, is_patient=is_patient
+                    )
                     line = _Line(connection, _count_room(connection))
                     link.lines.append(line)
                 line.in_use += 1
                 return line
             except GuestUnreachable:
-                if not is_patient or self._is_closed or clock() + pause_s >= deadline:
+                # It answered, and was gone before the login: it may just be starting anew.
+                if not is_patient or self._is_closed or clock() + _LONGEST_PAUSE_S >= deadline:
                     raise
             finally:
                 link.dialling.release()
-            await asyncio.sleep(pause_s)
-            banner_s = min(banner_s * 2, _LONGEST_BANNER_S)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            await asyncio.sleep(_LONGEST_PAUSE_S)
 
 
 def _count_room(connection: asyncssh.SSHClientConnection) -> int:
@@ -260,11 +261,62 @@ def _options(host_key: asyncssh.SSHKey, identity: asyncssh.SSHKey) -> dict[str, 
     }
 
 
-async def _call(host: str, port: int) -> socket.socket:
-    """A TCP connection whose other end has begun to speak. Raises OSError.
+async def _call(host: str, port: int, deadline: float, *, is_patient: bool) -> socket.socket:
+    """A TCP connection whose other end has begun to speak.
 
-    Behind QEMU's port forwarding every connect succeeds, whether or not a guest listens.
+    Behind QEMU's port forwarding every connect succeeds, whether or not a guest listens, and one
+    that was made too early is answered late or never: so it is made again and again, while the
+    earlier ones wait on. Raises OSError where nobody listens (at the deadline, if `is_patient`),
+    TimeoutError where nobody speaks.
     """
+    clock = asyncio.get_running_loop().time
+    calls: list[asyncio.Task[socket.socket]] = []
+    failure: OSError | None = None
+    pause_s, oldest_since = _FIRST_PAUSE_S, clock()
+    try:
+        async with asyncio.timeout_at(deadline):
+            while True:
+                calls.append(asyncio.create_task(_call_once(host, port)))
+                await asyncio.wait(
+                    calls, timeout=_CALL_AGAIN_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for call in [call for call in calls if call.done()]:
+                    calls.remove(call)
+                    try:
+                        return call.result()
+                    except OSError as error:
+                        if not is_patient:
+                            raise
+                        failure = error
+                        await asyncio.sleep(pause_s)
+                        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                if not calls or clock() - oldest_since > _LONGEST_CALL_S:
+                    oldest_since = clock()
+                    await _hang_up(calls[:1])
+                    del calls[:1]
+                # The oldest is for a guest that is slow to speak, the others for an early one.
+                if len(calls) == _MOST_CALLS:
+                    await _hang_up(calls[1:2])
+                    del calls[1]
+    except TimeoutError:
+        if failure and not calls:
+            raise failure from None
+        raise
+    finally:
+        await _hang_up(calls)
+
+
+async def _hang_up(calls: Sequence[asyncio.Task[socket.socket]]) -> None:
+    for call in calls:
+        call.cancel()
+    if calls:
+        await asyncio.wait(calls)
+    for call in calls:
+        if not call.cancelled() and not call.exception():
+            call.result().close()
+
+
+async def _call_once(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     failure = OSError(f"{host} has no address")
     for family, kind, protocol, _, where in await loop.getaddrinfo(

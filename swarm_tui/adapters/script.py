@@ -37,25 +37,30 @@ size() { stat -L -c %s /proc/$$/fd/4; }
 [ "$offset" -eq 0 ] || dd bs=1 skip=$((offset - 1)) count=0 <&4 >/dev/null
 
 # A file without a name, whose time of change tells when we looked last: asking that costs no
-# process either. Two changes may share a tick of the clock, so after news, and every tenth time,
-# we look anyway.
+# process either. Some shells compare whole seconds, so only a mark that is newer means no news.
+# A clock that is set back spoils it, hence a look in every fiftieth round.
 if true >"$pipe"; then
   exec 5<"$pipe"
   rm -f "$pipe"
 fi
-round=0 seen=-1
+mark=/proc/$$/fd/5 round=0 seen=-1 was_quiet=1
 while :; do
-  if [ $((round % 10)) -eq 0 ] || [ ! -e /proc/$$/fd/5 ] || [ "$file" -nt /proc/$$/fd/5 ]; then
-    [ ! -e /proc/$$/fd/5 ] || true >/proc/$$/fd/5
+  if [ -e "$file" ] && ! [ "$file" -ef /proc/$$/fd/4 ]; then
+    cat <&4
+    exit 75
+  fi
+  [ $((round % 50)) -ne 0 ] || was_quiet=1
+  if [ $((round % 50)) -eq 0 ] || ! [ "$mark" -nt "$file" ]; then
+    [ ! -e "$mark" ] || true >"$mark"
     cat <&4 || exit 1
     while read -r key position; do [ "$key" != pos: ] || break; done </proc/$$/fdinfo/4
-    [ "$(size)" -ge "$position" ] || exit 75
-    [ "$position" -eq "$seen" ] || round=-1
-    seen=$position
-    if [ -e "$file" ] && ! [ "$file" -ef /proc/$$/fd/4 ]; then
-      cat <&4
-      exit 75
+    if [ "$position" -eq "$seen" ] && [ $was_quiet -eq 1 ]; then
+      [ "$(size)" -ge "$position" ] || exit 75
     fi
+    seen=$position was_quiet=0
+  elif [ $was_quiet -eq 0 ]; then
+    was_quiet=1
+    [ "$(size)" -ge "$seen" ] || exit 75
   fi
   round=$((round + 1))
   nap
@@ -65,6 +70,9 @@ done
 TRAFFIC: Final = r"""
 # SECONDS: totals of received and sent bytes of all networks but the loopback, again and again.
 exec 2>/dev/null
+nap() { sleep "$1"; }
+(read -r -t 0.01 _)
+case $? in 1 | 142) nap() { read -r -t "$1" _; } ;; esac
 while :; do
   received=0 sent=0
   while IFS=': ' read -r name in _ _ _ _ _ _ _ out _; do
@@ -74,7 +82,7 @@ while :; do
     esac
   done </proc/net/dev
   echo "$received $sent" || exit 1
-  sleep "$1"
+  nap "$1"
 done
 """
 

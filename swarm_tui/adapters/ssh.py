@@ -163,7 +163,7 @@ class SshGuest:
         Enter ~ . returns 255. Call it in the main thread only.
         """
         deadline = asyncio.get_running_loop().time() + DIAL_S
-        connection = await self._links.dial(address, user or address.user, deadline, DIAL_S)
+        connection = await self._links.dial(address, user or address.user, deadline)
         try:
             with Terminal() as terminal:
                 return await _join(connection, command, terminal, address)
