@@ -177,7 +177,7 @@ def test_the_supervisor_goes_on_while_a_shell_has_the_terminal(tmp_path: Path) -
     child = CHILD.format(here=str(Path(__file__).parent), beats=str(beats))
     terminal = Terminal([sys.executable, "-W", "ignore", "-c", child])
     try:
-        terminal.until(lambda heard: b"next try" in heard)
+        terminal.until(lambda heard: b"next try" in heard and b"\x1b]0;2 asking" in heard)
         terminal.type(b"x")
         terminal.until(lambda heard: b"in-the-shell" in heard)
         began = int(beats.read_text() or 0)
@@ -189,7 +189,8 @@ def test_the_supervisor_goes_on_while_a_shell_has_the_terminal(tmp_path: Path) -
         terminal.type(b"\x04")  # the end of the shell
         terminal.until(lambda heard: b"\x1b[?1049h" in heard and b"moss" in heard)
         terminal.type(b"q")
-        terminal.until(lambda heard: b"\x1b[?1049l" in heard)
+        heard = terminal.until(lambda heard: b"\x1b[?1049l" in heard)
+        assert b"\x1b[23;0t" in heard  # the terminal has its own title again
     finally:
         os.close(terminal.master)
         os.waitpid(terminal.pid, 0)
