@@ -16,6 +16,7 @@ from swarm_tui.errors import GuestUnreachable
 from swarm_tui.model import Address, Completed, EventBatch, Message
 
 _NOT_FOUND: Final = 127
+_GOLDEN: Final = 0.6180339887
 _WELCOME: Final = (
     "This is a simulated agent; nothing runs here.\n"
     "A few commands answer (cat, echo, hostname, uptime, true, false); exit or Ctrl-D leaves.\n"
@@ -47,12 +48,14 @@ class SimulatedGuest:
     async def traffic(self, address: Address, interval_s: float) -> AsyncIterator[tuple[int, int]]:
         machine = await self._connect(address, "traffic")
         link = machine.link
+        # Each guest at a moment of its own, as real connections come about: not all at once.
+        due = self._world.clock.monotonic() - interval_s * (address.port * _GOLDEN % 1.0)
         while True:
-            now = self._world.clock.monotonic()
             if machine.is_running:
-                counters = machine.life.counters(now, None)
+                counters = machine.life.counters(self._world.clock.monotonic(), None)
                 yield counters.net_received or 0, counters.net_sent or 0
-            await self._world.until(now + interval_s)
+            due = max(due + interval_s, self._world.clock.monotonic())
+            await self._world.until(due)
             self._check(machine, link)
 
     async def freeze(self, address: Address, timeout_s: float) -> None:

@@ -26,7 +26,7 @@ BOOT_S: Final = 2.5
 DEADLINE_S: Final = 10.0
 """Deadline of the calls that a libvirt host answers at once."""
 LONG_DEADLINE_S: Final = 120.0
-GRAIN_S: Final = 0.05
+GRAIN_S: Final = 0.02
 """Waits end on multiples of this, so that many of them share one timer."""
 SMALL_SWARM: Final = 500
 """Up to this many agents, each begins with a minute and a half of log behind it."""
