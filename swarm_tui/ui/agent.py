@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from itertools import islice
 from typing import ClassVar, Final, Literal
 
@@ -167,7 +168,7 @@ class AgentScreen(SwarmScreen):
         if self._reading:
             self._reading.cancel()
 
-    def targets(self) -> list[AgentId]:
+    def aims(self) -> Collection[AgentId]:
         agent = self.current()
         return [agent] if agent else []
 

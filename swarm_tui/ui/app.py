@@ -161,7 +161,7 @@ class SwarmApp(App[None], inherit_bindings=False):
             self.bell()
         self._asking = (self._asking - dirty) | asking
         title = f"{len(self._asking)} asking · swarm-tui" if self._asking else "swarm-tui"
-        if title != self._told_title:
+        if title != self._told_title and not self._is_away:
             self._told_title = title
             self._write_terminal(f"\x1b]0;{title}\x07")
 

@@ -18,6 +18,7 @@ from textual.screen import ModalScreen
 from textual.visual import VisualType
 from textual.widgets import Button, Input, Static
 
+from swarm_tui import __version__
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import HostName, Spawn
 from swarm_tui.text import Safe, literal, sanitize
@@ -206,7 +207,7 @@ def help_dialog(place: Place, ink: Ink, say_why: Callable[[Action], str]) -> Rea
                 text.append(f" — {why}", ink.muted)
             table.add_row(Text(key_names(action), ink.faint if why else ink.accent), text)
         blocks += [Content.styled(f"\n{section}", "$text-muted"), table]
-    return Reading("Keys", blocks, kind="-help")
+    return Reading(f"Keys of swarm-tui {__version__}", blocks, kind="-help")
 
 
 def fault_dialog(error: BaseException) -> Reading:

@@ -195,6 +195,10 @@ class Graphs(Inked):
         self._lines: list[Line] = []
 
     def show(self, agent: Agent, history: History | None) -> None:
+        """Draw again if there is another sample."""
+        was = self._agent
+        if was and was.usage is agent.usage and was.vm is agent.vm:
+            return
         self._agent, self._history = agent, history
         self._lines = []
         self.refresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import ClassVar, Final
 
 from rich.cells import cell_len
@@ -177,9 +178,9 @@ class FleetScreen(SwarmScreen):
         self.set_focus(self.grid)
         self.catch_up()
 
-    def targets(self) -> list[AgentId]:
+    def aims(self) -> Collection[AgentId]:
         if self.grid.selected:
-            return self._roster.in_order(self.grid.selected)
+            return self.grid.selected
         return [self.grid.cursor] if self.grid.cursor else []
 
     def current(self) -> AgentId | None:

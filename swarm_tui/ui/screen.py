@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from textual.app import App
@@ -57,8 +58,8 @@ class SwarmScreen(Screen[None]):
         self.context = context
         self.footer = Footer(at(self.PLACE), id="footer")
 
-    def targets(self) -> list[AgentId]:
-        """The agents that a verb would be done to."""
+    def aims(self) -> Collection[AgentId]:
+        """The agents that a verb would be done to, in no order."""
         raise NotImplementedError
 
     def current(self) -> AgentId | None:
@@ -93,14 +94,14 @@ class SwarmScreen(Screen[None]):
             own()
         else:
             # Not by a message: a dialog must be there before the next key is looked at.
-            self.context.act(action, self.targets(), self.current())
+            self.context.act(action, self.context.roster.in_order(self.aims()), self.current())
 
     def on_footer_pressed(self, message: Footer.Pressed) -> None:
         self.action_act(message.action)
 
     def show_keys(self, keys: dict[str, str]) -> None:
         """Grey what policy denies for all that a verb would be done to."""
-        targets: list[AgentId | None] = [*self.targets()[:_ASKED_AT_MOST]] or [None]
+        targets: list[AgentId | None] = [*islice(self.aims(), _ASKED_AT_MOST)] or [None]
         denied = frozenset(
             action.id
             for action in at(self.PLACE)
