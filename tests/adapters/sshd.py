@@ -82,8 +82,9 @@ class StandInGuest:
         """Listen no more, cut all, and end what still runs."""
         if self._server:
             self._server.close()
-            await self._server.wait_closed()
         await self.cut()
+        if self._server:
+            await self._server.wait_closed()
         for process in self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signals.SIGKILL)
