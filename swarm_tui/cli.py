@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     # What follows -- is another program's; argparse would read options in it.
     own = given[: given.index("--")] if "--" in given else given
-    arguments = _parser().parse_args(own)
+    arguments = build_parser().parse_args(own)
     arguments.command = given[len(own) + 1 :]
     is_json: bool = getattr(arguments, "json", False)
     try:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="swarm-tui",
         description="Supervise a swarm of AI coding agents, each in a microVM of its own.",

@@ -52,7 +52,8 @@ def show(loaded: Loaded, shell_argv: Callable[[AgentId], list[str]], *, is_kept:
         if is_kept
         else "they end when you leave; --keep lets them stay"
     )
-    status = run_app(make_supervisor(loaded), loaded, shell_argv)
+    banner = "" if is_kept else "demo: its agents end when you leave"
+    status = run_app(make_supervisor(loaded), loaded, shell_argv, banner)
     if not is_kept:
         asyncio.run(down(loaded, is_json=False))
     return status

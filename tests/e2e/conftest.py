@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 DEADLINE_S = 60.0
+LIVE = {"running", "asking"}
+"""States of an agent at work: the example agent asks for review now and then."""
 
 
 @dataclass(frozen=True)

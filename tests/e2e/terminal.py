@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -27,13 +28,13 @@ class Terminal:
     ) -> None:
         self._socket = f"swarm-test-{uuid.uuid4().hex[:8]}"
         self._size = ("-x", str(columns), "-y", str(lines))
-        self._command = shlex.join(command)
+        # The window stays after the program has ended, with its status on the screen.
+        self._command = f"{shlex.join(command)}; echo exit status $?; exec sleep 600"
         self._environ = {**os.environ, **(environ or {}), "TERM": "tmux-256color"}
         self._environ.pop("TMUX", None)
 
     def __enter__(self) -> Self:
         self.tmux("-f", "/dev/null", "new-session", "-d", "-s", "test", *self._size, self._command)
-        self.tmux("set-option", "-w", "-t", "test:0", "remain-on-exit", "on")
         return self
 
     def __exit__(
@@ -42,8 +43,7 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error:
-            print(self.screen())
+        print(self.screen())  # pytest shows it when the test has failed
         subprocess.run(
             ["tmux", "-L", self._socket, "kill-server"], capture_output=True, check=False
         )
@@ -76,10 +76,8 @@ class Terminal:
 
     def exit_status(self) -> int | None:
         """The program's exit status, None while it runs."""
-        dead, status = self.tmux(
-            "display-message", "-p", "-t", "test", "#{pane_dead} #{pane_dead_status}x"
-        ).split(" ")
-        return int(status.strip().rstrip("x")) if dead == "1" else None
+        found = re.search(r"^exit status (\d+)$", self.screen(), re.MULTILINE)
+        return int(found[1]) if found else None
 
     def resize(self, columns: int, lines: int) -> None:
         self.tmux("resize-window", "-t", "test", "-x", str(columns), "-y", str(lines))

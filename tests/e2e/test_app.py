@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -28,17 +29,35 @@ def choose(terminal: Terminal, name: str) -> None:
     terminal.wait_for(lambda screen: name in screen and screen.count("╭") + screen.count("┏") <= 1)
 
 
+def show_all(terminal: Terminal, chosen: str) -> None:
+    """Leave the filter, and wait until it is left: a key right after Escape would be Alt."""
+    terminal.press("Escape")
+    terminal.wait_for(lambda text: f"/{chosen}" not in text)
+
+
+def is_interrupted(terminal: Terminal) -> bool:
+    terminal.press("C-c")
+    return terminal.screen().rstrip().endswith("$")
+
+
+def state_of(text: str) -> str | None:
+    """The state on the chosen agent's tile."""
+    found = re.search(r"^┃ (\w+)", text, re.MULTILINE)
+    return found[1] if found else None
+
+
 def test_pause_resume_shell_and_kill(swarm: Swarm, screen: Terminal) -> None:
-    first, second, third = names(swarm.agents())
+    first, second, *_ = names(swarm.agents())
+    third = swarm.json("spawn")["agents"][0]["name"]
     before = swarm.counter(first)
     choose(screen, first)
 
     screen.press("p")
-    screen.wait_for(lambda text: "saved" in text and "saving" not in text)
+    screen.wait_for(lambda text: state_of(text) == "saved" and "pause:" not in text)
     wait_until(lambda: not swarm.vmm_processes(first), "its RAM is free")
 
     screen.press("u")
-    screen.wait_for("running")
+    screen.wait_for(lambda text: state_of(text) in ("running", "asking"))
     assert swarm.counter(first) >= before
     after = swarm.counter(first)
     wait_until(lambda: swarm.counter(first) > after, "the counter goes on")
@@ -54,13 +73,13 @@ def test_pause_resume_shell_and_kill(swarm: Swarm, screen: Terminal) -> None:
     wait_until(lambda: screen.windows() == 1, "the shell's window closes")
     screen.wait_for(first)
 
-    screen.press("Escape")
+    show_all(screen, first)
     choose(screen, third)
     screen.press("K")
-    screen.wait_for(third)
+    screen.wait_for(f"Kill {third}?")
     screen.press("y")
     wait_until(lambda: third not in names(swarm.agents()), "the agent is gone")
-    screen.press("Escape")
+    show_all(screen, third)
     screen.wait_for(lambda text: third not in text and second in text)
 
     screen.press("q")
@@ -77,14 +96,15 @@ def test_the_shell_outside_of_tmux_takes_the_terminal_and_gives_it_back(swarm: S
         screen.type("stty size; sleep 100")
         screen.press("Enter")
         screen.wait_for("36 120")
-        screen.press("C-c")
+        # Again, as a person would: the command may not have begun when the first one comes.
+        wait_until(lambda: is_interrupted(screen), "Ctrl-C reaches the guest")
         screen.resize(100, 30)
         screen.type("stty size")
         screen.press("Enter")
         screen.wait_for("30 100")
         screen.type("exit 3")
         screen.press("Enter")
-        screen.wait_for(lambda text: "running" in text and name in text)
+        screen.wait_for(lambda text: state_of(text) is not None and name in text)
 
 
 def test_the_screen_is_usable_at_80_by_24(swarm: Swarm) -> None:

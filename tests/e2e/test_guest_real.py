@@ -213,6 +213,7 @@ async def test_a_persons_shell(address: Address) -> None:
         person.resize(101, 33)
         person.type(b"until [ \"$(stty size)\" = '33 101' ]; do sleep 0.1; done; echo resi''zed\r")
         await person.see(b"resized")
+        await person.see(b"$ ")
         person.type(b"sleep 1000\r")
         await person.see(b"sleep 1000\r\n")
         person.type(b"\x03")
