@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from swarm_tui.model import Address
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 PROGRAM = """
 import asyncio, json, sys
