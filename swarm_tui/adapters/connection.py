@@ -252,9 +252,13 @@ class Connection:
         missing: dict[str, str] = {}
         sources: dict[str, str] = {}
 
-        enforce = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS
+        # Of the VMs that are off: a look at a running one may have to wait for it.
+        ask = (
+            libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS
+            | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE
+        )
         for group, counters in _STATISTICS.items():
-            if _answers(handle.getAllDomainStats, group, enforce):
+            if _answers(handle.getAllDomainStats, group, ask):
                 self.statistics |= group
                 sources |= {name: f"libvirt {source}" for name, source in counters.items()}
             else:

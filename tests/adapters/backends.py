@@ -170,7 +170,7 @@ async def qemu(_folder: Path) -> AsyncIterator[Backend]:
 
         @asynccontextmanager
         async def silence() -> AsyncIterator[Hypervisor]:
-            impatient = LibvirtHypervisor(HOST, uri, deadlines=Deadlines(act_s=0.3))
+            impatient = LibvirtHypervisor(HOST, uri, deadlines=Deadlines(act_s=0.3, read_s=30))
             await impatient.open(lambda _: None)
             process = _qemu_process(agent)
             os.kill(process, signal.SIGSTOP)
