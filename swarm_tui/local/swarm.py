@@ -206,7 +206,7 @@ class LocalSwarm:
         tag = render_tag(
             Tag(
                 task=sanitize(task),
-                owner=sanitize(getpass.getuser()),
+                owner=sanitize(_login_name()),
                 created=time.time(),
                 base=self._image.base_commit,
                 address=self._address(machine, host_key.public),
@@ -422,6 +422,13 @@ def _make_host_key(private_folder: Path) -> HostKey:
 
 def _make_key(path: Path) -> None:
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "swarm-tui", "-f", str(path)])
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run us as a number without a name
+        return str(os.getuid())
 
 
 def _next_name(taken: set[str], suffix: str) -> str:

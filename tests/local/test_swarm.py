@@ -21,6 +21,7 @@ from swarm_tui.errors import (
     SwarmError,
     UsageError,
 )
+from swarm_tui.local import swarm
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.daemon import ensure_daemon, stop_daemon
 from swarm_tui.local.image import Image
@@ -92,11 +93,11 @@ async def bed(home: tuple[Path, str], image: Image) -> AsyncIterator[Bed]:
     hypervisor = LibvirtHypervisor(HOST, uri)
     await hypervisor.open(lambda _: None)
     guest = SshGuest()
-    swarm = LocalSwarm(folder, image, Mode.TCG, hypervisor, guest)
+    local = LocalSwarm(folder, image, Mode.TCG, hypervisor, guest)
     try:
-        yield Bed(folder, image, hypervisor, guest, swarm)
+        yield Bed(folder, image, hypervisor, guest, local)
     finally:
-        await swarm.down()
+        await local.down()
         await guest.close()
         await hypervisor.close()
 
@@ -227,6 +228,38 @@ async def test_names_are_host_names_and_nobody_elses(bed: Bed) -> None:
         with pytest.raises(UsageError):
             await bed.spawn(name)
     assert [vm.id for vm in await bed.own()] == [vm.id]
+
+
+async def test_a_name_that_a_stranger_has_is_not_taken(bed: Bed) -> None:
+    """A VM without our tag is in no list of ours; libvirt refuses its name."""
+    vm = await bed.spawn()
+    await bed.swarm.down()
+    agent = AgentId("00000000-0000-4000-8000-0000000000ab")
+    stranger = Machine(agent, str(vm.name), bed.folder.parent / "elsewhere", 22099)
+    await bed.hypervisor.define(render(stranger, bed.image, bed.image.initrd, Mode.TCG, 64))
+    try:
+        again = await bed.spawn()
+        assert again.name != vm.name
+        assert await bed.ask(again, "hostname") == f"{again.name}\n"
+        with pytest.raises(Refused):
+            await bed.spawn(str(vm.name))
+    finally:
+        await bed.hypervisor.undefine(agent)
+
+
+async def test_a_port_that_was_taken_meanwhile_is_given_up(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bed.swarm.prepare(ignore_progress)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        ports = iter([taken])
+        find = swarm._free_port
+        monkeypatch.setattr(swarm, "_free_port", lambda used: next(ports, None) or find(used))
+        vm = await bed.spawn()
+    assert vm.tag.address
+    assert vm.tag.address.port != taken
+    assert [own.id for own in await bed.own()] == [vm.id]
 
 
 class DeafGuest(SshGuest):
