@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
+from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, type_ahead, until
 
 from swarm_tui.errors import HostUnreachable
 from swarm_tui.model import EventKind, Link, LinkChanged, VmGone
@@ -218,3 +218,16 @@ async def test_w_goes_from_one_who_waits_to_the_next() -> None:
         await until(pilot, lambda: " fern " in seen(app).splitlines()[0], "the next one")
         await pilot.press("escape")
         await until(pilot, lambda: len(app.screen_stack) == 2, "the fleet")
+
+
+async def test_keys_typed_before_the_screen_is_there_do_no_harm() -> None:
+    app = make_app(make_fleet())
+    async with running(app) as pilot:
+        for key in ("c", "i", "l", "w", "n", "s", "slash", "question_mark", "colon", "K"):
+            type_ahead(app, "enter", key, key)
+            await pilot.pause()
+            while len(app.screen_stack) > 2:
+                type_ahead(app, "escape", "escape")
+                await pilot.pause()
+        assert app.is_running
+        assert "asking" in seen(app)
