@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,10 +37,23 @@ class Catalogue:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def records(self) -> Sequence[Record]:
-        """Every record; a folder without one is left out. Raises SwarmError."""
-        found = (self.record(agent) for agent in sorted(self.stamps()))
-        return [record for record in found if record]
+    def records(self, on_error: Callable[[SwarmError], None] | None = None) -> Sequence[Record]:
+        """Every record; a folder without one is left out.
+
+        One that cannot be read is told to `on_error` and left out; without it, SwarmError is
+        raised.
+        """
+        found = []
+        for agent in sorted(self.stamps()):
+            try:
+                record = self.record(agent)
+            except SwarmError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+            else:
+                found += [record] if record else []
+        return found
 
     def record(self, agent: AgentId) -> Record | None:
         """One record, None when there is none. Raises SwarmError when it cannot be read."""

@@ -287,6 +287,8 @@ class Host:
     since: float
     detail: Safe = EMPTY
     """Why it is down, and when the next try is."""
+    reason: Safe = EMPTY
+    """Why it is down, alone: what its agents show."""
     seen: float | None = None
     capabilities: Capabilities | None = None
     memory_total: int | None = None

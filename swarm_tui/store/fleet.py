@@ -140,7 +140,8 @@ class Store:
                     hear(known, batch, self._log_size(), self._now())
                     return self._derive(agent, known)
             case LinkChanged(agent, link, reason):
-                if known := self._known.get(agent):
+                known = self._known.get(agent)
+                if known and (known.link, known.link_reason) != (link, reason):
                     known.link, known.link_reason = link, reason
                     known.is_ready = known.is_ready or link is Link.UP
                     return self._derive(agent, known)
@@ -159,6 +160,8 @@ class Store:
             return False
         known = self._known.get(vm.id) or Known()
         was = known.vm
+        if known.vm_seq == seq and was is vm:
+            return False  # the whole list, after its parts
         if known.vm_seq > seq or (was is None and self._lists.get(vm.host, -1) > seq):
             return False
         if was and known.is_listed and was.host != vm.host:
@@ -216,7 +219,7 @@ class Store:
             return False
         self._hosts[host.name] = host
         self._hosts_changed = True
-        if was is None or (was.state, was.detail) != (host.state, host.detail):
+        if was is None or (was.state, was.reason) != (host.state, host.reason):
             for agent, known in self._known.items():
                 if known.agent and host_of(known) == host.name:
                     self._derive(agent, known)

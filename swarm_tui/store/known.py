@@ -144,7 +144,7 @@ def since(known: Known, state: State, host: Host | None, now: float) -> float | 
 def derive_state(known: Known, host: Host | None, now: float) -> tuple[State, Safe]:
     vm, record = known.vm, known.record
     if host and host.state is HostState.DOWN:
-        return State.LOST, host.detail
+        return State.LOST, host.reason or host.detail
     cut = EMPTY
     if record and record.verb and not known.operation:
         cut = literal(f"{record.verb} was cut off")
@@ -183,7 +183,8 @@ def _derive_stopped(known: Known, cut: Safe, now: float) -> tuple[State, Safe]:
     if known.is_done:
         return State.DONE, literal("the VM is off")
     created = vm.tag.created
-    if not known.has_run and created is not None and now - created < BOOT_S:
+    is_new = created is not None and now - created < BOOT_S
+    if is_new and not known.has_run and not vm.reason:  # one that has stopped tells why
         return State.STARTING, literal("the VM was just made")
     return State.FAILED, vm.reason or literal("the VM is off")
 

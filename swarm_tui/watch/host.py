@@ -38,7 +38,7 @@ MANY_HINTS: Final = 32
 MERGE_S: Final = 0.1
 """Between two lists that hints ask for: a storm of them must not keep the host busy."""
 _SLICE: Final = 250
-"""Samples applied before the loop gets a turn, so that ten thousand agents delay no key."""
+"""Facts applied before the loop gets a turn, so that ten thousand agents delay no key."""
 
 _sequence = itertools.count(1)
 
@@ -119,6 +119,10 @@ class HostWatch:
         """Read everything of this host again."""
         seq = next(_sequence)
         vms = await self._hypervisor.list()
+        for start in range(0, len(vms), _SLICE):
+            for vm in vms[start : start + _SLICE]:
+                self._apply(VmSeen(vm, seq))
+            await asyncio.sleep(0)
         self._apply(Listed(self._hypervisor.host, tuple(vms), seq))
 
     async def reread(self, agent: AgentId) -> None:
@@ -224,6 +228,7 @@ class HostWatch:
                 since=self._host.since if self._host.state is HostState.UP else now,
                 seen=now,
                 detail=EMPTY,
+                reason=EMPTY,
                 capabilities=self.capabilities,
                 memory_total=facts.memory_total,
                 memory_free=facts.memory_free,
@@ -233,13 +238,15 @@ class HostWatch:
 
     def _show_down(self, error: SwarmError, next_try: str) -> None:
         self.error = error
+        reason = join((error.title, error.detail))
         was_down = self._host.state is HostState.DOWN
         self._show(
             replace(
                 self._host,
                 state=HostState.DOWN,
                 since=self._host.since if was_down else time.time(),
-                detail=join((error.title, error.detail, literal(f"({next_try})"))),
+                detail=join((reason, literal(f"({next_try})"))),
+                reason=reason,
             )
         )
 

@@ -94,7 +94,7 @@ class RecordWatch:
                 for agent in changed[start : start + _RECORDS]:
                     self.take(agent)
                 await asyncio.sleep(0)
-        for agent in self._foreign.keys() & {known.id for known in self._store.agents()}:
+        for agent in [agent for agent in self._foreign if self._store.agent(agent)]:
             self._apply(Recorded(agent, self._foreign.pop(agent)))
         for known in self._store.agents():
             if known.record and self._needs_mending(known, known.record):

@@ -85,6 +85,18 @@ def test_a_damaged_record_is_an_error_and_stays(
     assert path.read_text() == content
 
 
+def test_one_damaged_record_does_not_hide_the_others(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.write(RECORD)
+    other = catalogue.write(replace(RECORD, id=AgentId("6f1c7b0e-0000-4000-8000-000000000002")))
+    (tmp_path / "catalogue" / AGENT / "record.json").write_text("{")
+    (tmp_path / "catalogue" / "a stray file").write_text("")
+    problems: list[SwarmError] = []
+    assert catalogue.records(problems.append) == [other]
+    assert len(problems) == 1
+    with pytest.raises(SwarmError):
+        catalogue.records()
+
+
 def test_hostile_fields_are_harmless(catalogue: Catalogue, tmp_path: Path) -> None:
     catalogue.write(RECORD)
     path = tmp_path / "catalogue" / AGENT / "record.json"

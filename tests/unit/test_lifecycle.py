@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -277,6 +279,38 @@ async def test_a_kill_that_the_host_refuses_changes_nothing(site: Site) -> None:
     assert (await site.recover()).verb is None
     site.assert_working()
     assert site.snapshots.ids(AGENT)
+
+
+async def test_a_verb_that_is_cancelled_keeps_its_lock_until_its_files_are_still(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E.g. a second Ctrl-C: another process must not begin while ours still moves files."""
+    begun, go_on = threading.Event(), threading.Event()
+    digest = durable.digest
+
+    def slow_digest(path: Path) -> str:
+        begun.set()
+        assert go_on.wait(10)
+        return digest(path)
+
+    monkeypatch.setattr(durable, "digest", slow_digest)
+
+    async def pause() -> None:
+        with site.catalogue.lock(AGENT):
+            await site.pause()
+
+    pausing = asyncio.create_task(pause())
+    assert await asyncio.to_thread(begun.wait, 10)
+    for _ in range(3):
+        pausing.cancel()
+        await asyncio.sleep(0)
+    assert site.catalogue.is_locked(AGENT)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await pausing
+    assert not site.catalogue.is_locked(AGENT)
+    await site.bring_back()
+    site.assert_working()
 
 
 # Snapshots that should not be trusted
