@@ -138,9 +138,22 @@ class Links:
             await self.forget(address)
 
     async def dial(
-        self, address: Address, user: str, deadline: float, *, is_patient: bool = False
+        self, address: Address, user: str, deadline: float, *, is_patient: bool
     ) -> asyncssh.SSHClientConnection:
-        """Connect and log in; `is_patient`: where nobody listens yet, too."""
+        """Connect and log in. `is_patient`: until the deadline, for a guest that still starts."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                return await self._dial_once(address, user, deadline, is_patient=is_patient)
+            except GuestUnreachable:
+                # It spoke, and was gone before the login: it may just be starting anew.
+                if not is_patient or self._is_closed or clock() + _LONGEST_PAUSE_S >= deadline:
+                    raise
+            await asyncio.sleep(_LONGEST_PAUSE_S)
+
+    async def _dial_once(
+        self, address: Address, user: str, deadline: float, *, is_patient: bool
+    ) -> asyncssh.SSHClientConnection:
         host_key = _parse_host_key(address)
         identity = await asyncio.to_thread(_read_identity, address.identity)
         clock = asyncio.get_running_loop().time
@@ -201,30 +214,21 @@ class Links:
     async def _take(self, address: Address, deadline: float, *, is_patient: bool) -> _Line:
         """A connection with room for one more channel; dialled, if need be, by one at a time."""
         link = self._links.setdefault(address, _Link())
-        clock = asyncio.get_running_loop().time
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await link.dialling.acquire()
-            except TimeoutError as late:
-                raise _unreachable(address, "another call is still connecting") from late
-            try:
-                line = link.find_room()
-                if line is None:
-                    connection = await self.dial(
-                        address, SUPERVISOR, deadline, is_patient=is_patient
-                    )
-                    line = _Line(connection, _count_room(connection))
-                    link.lines.append(line)
-                line.in_use += 1
-                return line
-            except GuestUnreachable:
-                # It answered, and was gone before the login: it may just be starting anew.
-                if not is_patient or self._is_closed or clock() + _LONGEST_PAUSE_S >= deadline:
-                    raise
-            finally:
-                link.dialling.release()
-            await asyncio.sleep(_LONGEST_PAUSE_S)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await link.dialling.acquire()
+        except TimeoutError as late:
+            raise _unreachable(address, "another call is still connecting") from late
+        try:
+            line = link.find_room()
+            if line is None:
+                connection = await self.dial(address, SUPERVISOR, deadline, is_patient=is_patient)
+                line = _Line(connection, _count_room(connection))
+                link.lines.append(line)
+            line.in_use += 1
+            return line
+        finally:
+            link.dialling.release()
 
 
 def _count_room(connection: asyncssh.SSHClientConnection) -> int:

@@ -163,7 +163,9 @@ class SshGuest:
         Enter ~ . returns 255. Call it in the main thread only.
         """
         deadline = asyncio.get_running_loop().time() + DIAL_S
-        connection = await self._links.dial(address, user or address.user, deadline)
+        connection = await self._links.dial(
+            address, user or address.user, deadline, is_patient=True
+        )
         try:
             with Terminal() as terminal:
                 return await _join(connection, command, terminal, address)

@@ -27,7 +27,7 @@ try:
     address = Address("127.0.0.1", port, key, Path(identity))
     sys.exit(asyncio.run(SshGuest().shell(address, command, user)))
 except SwarmError as error:
-    print("ERROR", error.title, file=sys.stderr)
+    print("ERROR", error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
 
