@@ -22,8 +22,8 @@ from swarm_tui.snapshot import Snapshots
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return make_site(tmp_path)
+def site(memory_path: Path) -> Site:
+    return make_site(memory_path)
 
 
 # The disk is full
@@ -49,11 +49,11 @@ def failing(at: int, *, is_lasting: bool, apart: Path | None = None) -> Iterator
 @pytest.mark.parametrize("is_apart", [False, True], ids=["one-disk", "two-disks"])
 @pytest.mark.parametrize("verb", ["pause", "resume"])
 async def test_no_file_operation_that_fails_loses_state(
-    tmp_path: Path, verb: str, is_apart: bool, is_lasting: bool
+    memory_path: Path, verb: str, is_apart: bool, is_lasting: bool
 ) -> None:
     at = 0
     while True:
-        site = make_site(tmp_path / str(at), disks=1)
+        site = make_site(memory_path / str(at), disks=1)
         apart = site.home / "snapshots" if is_apart else None
         if verb == "resume":
             await site.pause()
@@ -84,9 +84,9 @@ async def test_no_file_operation_that_fails_loses_state(
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+def tiny_disk(memory_path: Path) -> Iterator[Path]:
     """A file system of its own with 256 KiB."""
-    folder = tmp_path / "tiny"
+    folder = memory_path / "tiny"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
@@ -134,13 +134,13 @@ def run_cut(
 @pytest.mark.parametrize("is_apart", [False, True], ids=["one-disk", "two-disks"])
 @pytest.mark.parametrize("verb", [Site.pause, Site.resume], ids=["pause", "resume"])
 def test_no_crash_loses_state(
-    tmp_path: Path, verb: Callable[[Site], Coroutine[Any, Any, object]], is_apart: bool
+    memory_path: Path, verb: Callable[[Site], Coroutine[Any, Any, object]], is_apart: bool
 ) -> None:
     """A child process does the verb and is killed before each step in turn."""
     at = 0
     was_cut = True
     while was_cut:
-        home = tmp_path / str(at)
+        home = memory_path / str(at)
         site = make_site(home)
         if verb is Site.resume:
             asyncio.run(site.pause())
@@ -166,11 +166,11 @@ async def take_up(site: Site, was_cut: bool) -> None:
     site.assert_working()
 
 
-def test_a_kill_that_was_cut_off_can_be_done_again(tmp_path: Path) -> None:
+def test_a_kill_that_was_cut_off_can_be_done_again(memory_path: Path) -> None:
     at = 0
     was_cut = True
     while was_cut:
-        home = tmp_path / str(at)
+        home = memory_path / str(at)
         site = make_site(home)
         asyncio.run(site.pause())
         asyncio.run(site.resume())

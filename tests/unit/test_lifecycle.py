@@ -35,8 +35,8 @@ from swarm_tui.model import Capabilities, Power, Verb
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return make_site(tmp_path)
+def site(memory_path: Path) -> Site:
+    return make_site(memory_path)
 
 
 async def test_pause_frees_the_ram_and_resume_goes_on_exactly(site: Site) -> None:

@@ -45,8 +45,8 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
+def lab(memory_path: Path) -> Lab:
+    return Lab(memory_path)
 
 
 # What is shown
