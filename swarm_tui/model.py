@@ -152,6 +152,8 @@ class Usage:
     disk_written_per_s: float | None = None
     net_received_per_s: float | None = None
     net_sent_per_s: float | None = None
+    is_net_claimed: bool = False
+    """The network rates are the guest's own claim, because the host cannot tell them."""
 
 
 class EventKind(StrEnum):

@@ -235,9 +235,10 @@ class Store:
         net = (
             _rate(reading.net_received, was.net_received, seconds),
             _rate(reading.net_sent, was.net_sent, seconds),
+            False,
         )
-        if reading.net_received is None and known.usage:  # then the guest itself may tell
-            net = (known.usage.net_received_per_s, known.usage.net_sent_per_s)
+        if reading.net_received is None and (last := known.usage):  # then the guest itself may tell
+            net = (last.net_received_per_s, last.net_sent_per_s, last.is_net_claimed)
         known.usage = Usage(
             self._now(),
             None if cpu is None else cpu / 1e7,
@@ -258,13 +259,16 @@ class Store:
         if not known:
             return False
         was, known.traffic = known.traffic, fact
-        if not was or not known.usage:
+        if not was or not known.usage or not known.counters:
             return False
+        if known.counters.net_received is not None:
+            return False  # the host can tell: what it counts goes before what the guest claims
         seconds = fact.monotonic - was.monotonic
         known.usage = replace(
             known.usage,
             net_received_per_s=_rate(fact.net_received, was.net_received, seconds),
             net_sent_per_s=_rate(fact.net_sent, was.net_sent, seconds),
+            is_net_claimed=True,
         )
         return self._derive(agent, known)
 

@@ -95,7 +95,9 @@ def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
 
 def _list_usage(agent: Agent, host: Host | None) -> Iterable[Fact]:
     usage = usage_of(agent)
-    sources = host.capabilities.sources if host and host.capabilities else {}
+    sources = dict(host.capabilities.sources) if host and host.capabilities else {}
+    if usage.is_net_claimed:
+        sources |= dict.fromkeys(("net_received", "net_sent"), "told by the guest itself")
     missing = host.capabilities.missing if host and host.capabilities else {}
     cpu = cpu_figure(agent)
     if is_off(agent):

@@ -205,6 +205,18 @@ def test_traffic_told_by_the_guest_stands_in_where_the_host_knows_none(store: St
     usage = known(store).usage
     assert usage
     assert (usage.net_received_per_s, usage.net_sent_per_s, usage.cpu_percent) == (1000, 5, 100)
+    assert usage.is_net_claimed
+
+
+def test_what_the_host_counts_goes_before_what_the_guest_claims(store: Store) -> None:
+    store.apply(VmSeen(vm(), 1))
+    for second in (1.0, 2.0):
+        told = replace(counters(second, second), net_received=int(second) * 100, net_sent=0)
+        store.apply(sample((AGENT, told)))
+        store.apply(GuestSampled(AGENT, second, int(second) * 9999, 9999))
+    usage = known(store).usage
+    assert usage
+    assert (usage.net_received_per_s, usage.is_net_claimed) == (100, False)
 
 
 def test_logs_are_bounded_and_say_what_they_dropped(store: Store) -> None:
