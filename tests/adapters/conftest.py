@@ -1,4 +1,4 @@
-"""A connected host of each kind for the contract tests."""
+"""A connected host of each kind for the contract tests, and a guest to reach over SSH."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from swarm_tui.adapters.ssh import SshGuest
+
 from .backends import BACKENDS, Backend
 from .simulated_backend import simulated
+from .sshd import StandInGuest
 
 _ALL = {**BACKENDS, "simulated": simulated}
 
@@ -17,3 +20,18 @@ _ALL = {**BACKENDS, "simulated": simulated}
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     async with _ALL[request.param](tmp_path) as connected:
         yield connected
+
+
+@pytest.fixture
+async def stand_in(tmp_path: Path) -> AsyncIterator[StandInGuest]:
+    guest = StandInGuest(tmp_path / "guest")
+    await guest.start()
+    yield guest
+    await guest.stop()
+
+
+@pytest.fixture
+async def guest(stand_in: StandInGuest) -> AsyncIterator[SshGuest]:
+    connected = SshGuest(str(stand_in.run_folder), str(stand_in.folder / "refresh"))
+    yield connected
+    await connected.close()

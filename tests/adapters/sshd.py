@@ -13,13 +13,22 @@ import os
 import signal as signals
 import struct
 import termios
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import asyncssh
 
 from swarm_tui.model import Address
+
+LONG_S = 60.0
+"""A deadline that only a hang reaches."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(LONG_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
+            await asyncio.sleep(0.01)
 
 
 class StandInGuest:
@@ -291,3 +300,48 @@ def _exit(command: _Command, status: int) -> None:
         command.exit_with_signal(signals.Signals(-status).name.removeprefix("SIG"))
     else:
         command.exit(status)
+
+
+class Forwarder:
+    """A stand-in for QEMU's user-mode network: every connect succeeds, whoever listens inside.
+
+    `lead` tells where the nth call leads: to a port, to nobody (None), or to a hang-up (0).
+    """
+
+    def __init__(self, lead: Callable[[int], int | None]) -> None:
+        self._lead = lead
+        self._calls = 0
+        self._writers: list[asyncio.StreamWriter] = []
+        self.port = 0
+
+    async def __aenter__(self) -> Forwarder:
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        await self._server.wait_closed()  # since Python 3.12 this waits for every connection
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._calls += 1
+        self._writers.append(writer)
+        port = self._lead(self._calls)
+        if port == 0:
+            writer.close()
+        elif port:
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+            self._writers.append(inner_writer)
+            await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()

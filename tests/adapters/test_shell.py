@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from swarm_tui.errors import GuestError
 
 from .person import DEADLINE_S, Person, pipe, program
 from .sshd import StandInGuest
-
-
-@pytest.fixture
-async def stand_in(tmp_path: Path) -> AsyncIterator[StandInGuest]:
-    guest = StandInGuest(tmp_path / "guest")
-    await guest.start()
-    yield guest
-    await guest.stop()
 
 
 async def test_a_shell_with_size_keys_and_exit_status(stand_in: StandInGuest) -> None:
