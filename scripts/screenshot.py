@@ -18,7 +18,8 @@ LIFE_S = 40.0
 """How long the agents work before the picture is taken, so that its graphs show something."""
 
 
-async def draw(target: Path) -> None:
+async def draw() -> str:
+    """The screen as SVG, with one agent paused to a snapshot."""
     loaded = demo.apart(load(overrides={"local.agents": 4}))
     try:
         await demo.up(loaded, is_json=False)
@@ -34,10 +35,10 @@ async def draw(target: Path) -> None:
                 running = [a for a in supervisor.store.agents() if a.state is State.RUNNING]
                 await supervisor.do(Pause(running[-1].id))
                 await pilot.pause(8)
-                target.write_text(app.export_screenshot(title="swarm-tui"))
+                return app.export_screenshot(title="swarm-tui")
     finally:
         await demo.down(loaded, is_json=False)
 
 
 if __name__ == "__main__":
-    asyncio.run(draw(Path(sys.argv[1])))
+    Path(sys.argv[1]).write_text(asyncio.run(draw()))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from standin import AGENT, HOST
-
 from swarm_tui.model import (
     Address,
     Agent,
@@ -32,6 +30,8 @@ from swarm_tui.model import (
 )
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, literal
+
+from .standin import AGENT, HOST
 
 NOW = 100_000.0
 OTHER = AgentId("6f1c7b0e-0000-4000-8000-000000000002")

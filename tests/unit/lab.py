@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from standin import AGENT, StandInGuest, StandInHypervisor, StandInSpawner, World
-
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue, Stamp
 from swarm_tui.model import AgentId, HostName, State
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Site, Supervisor, Timing
+
+from .standin import AGENT, StandInGuest, StandInHypervisor, StandInSpawner, World
 
 DEADLINE_S = 10.0
 

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
-from standin import AGENT
-from steps import fork
 
 from swarm_tui.audit import Audit, Outcome
 from swarm_tui.errors import AuditError
 from swarm_tui.model import Verb
+
+from .standin import AGENT
+from .steps import fork
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from standin import AGENT, HOST
 
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.errors import Busy, NotFound, StorageFull, SwarmError
 from swarm_tui.model import AgentId, Record, SnapshotId, Verb
 from swarm_tui.text import literal
+
+from .standin import AGENT, HOST
 
 RECORD = Record(
     AGENT,

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standin import AGENT
-from steps import file_steps, killed
-from workbench import Site, make_site
 
 from swarm_tui.errors import StorageFull, SwarmError
 from swarm_tui.model import Power, Verb
 from swarm_tui.snapshot import Snapshots
+
+from .standin import AGENT
+from .steps import file_steps, killed
+from .workbench import Site, make_site
 
 
 @pytest.fixture

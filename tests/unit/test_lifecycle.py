@@ -13,11 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standin import (
-    AGENT,
-    Call,
-)
-from workbench import Site, make_site, quiet
 
 from swarm_tui import durable
 from swarm_tui.errors import (
@@ -32,6 +27,12 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.model import Capabilities, Power, Verb
+
+from .standin import (
+    AGENT,
+    Call,
+)
+from .workbench import Site, make_site, quiet
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from standin import AGENT, HOST
 
 from swarm_tui.model import (
     Address,
@@ -22,6 +21,8 @@ from swarm_tui.model import (
 )
 from swarm_tui.policy import Allow, Ask, Deny, decide
 from swarm_tui.text import literal
+
+from .standin import AGENT, HOST
 
 ABLE = Capabilities("QEMU", "7.2.22")
 ADDRESS = Address("127.0.0.1", 22101, "ssh-ed25519 AAAA", Path("/key"))

@@ -15,7 +15,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 def test_the_table_of_keys_is_that_of_the_actions() -> None:
     table = README.split("<!-- keys -->")[1].split("<!-- /keys -->")[0]
-    assert table.strip() == render_keys_markdown().strip(), "put the output of render_keys_markdown() there"
+    assert table.strip() == render_keys_markdown().strip(), "put what it renders there"
 
 
 def test_every_exit_code_is_told() -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from standin import AGENT, HOST
 
 from swarm_tui.errors import SnapshotError, SwarmError
 from swarm_tui.model import AgentId, Record, Snapshot, SnapshotId
 from swarm_tui.snapshot import Draft, Snapshots
 from swarm_tui.text import literal
+
+from .standin import AGENT, HOST
 
 MAKER = "STANDIN 1.0"
 

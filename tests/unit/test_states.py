@@ -5,21 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from facts import (
-    NOW,
-    OTHER,
-    SNAPSHOT,
-    Clock,
-    counters,
-    heard,
-    host,
-    known,
-    record,
-    sample,
-    state,
-    vm,
-)
-from standin import AGENT, HOST
 
 from swarm_tui.model import (
     EventKind,
@@ -40,6 +25,22 @@ from swarm_tui.model import (
 )
 from swarm_tui.store import Store
 from swarm_tui.text import literal
+
+from .facts import (
+    NOW,
+    OTHER,
+    SNAPSHOT,
+    Clock,
+    counters,
+    heard,
+    host,
+    known,
+    record,
+    sample,
+    state,
+    vm,
+)
+from .standin import AGENT, HOST
 
 
 @pytest.fixture

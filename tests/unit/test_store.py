@@ -7,20 +7,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from facts import (
-    NOW,
-    OTHER,
-    Clock,
-    counters,
-    heard,
-    host,
-    known,
-    record,
-    sample,
-    state,
-    vm,
-)
-from standin import AGENT, HOST
 
 from swarm_tui.model import (
     Agent,
@@ -46,6 +32,21 @@ from swarm_tui.model import (
 )
 from swarm_tui.store import LOG_EVENTS, Store, count_states, sort_key
 from swarm_tui.text import EMPTY, literal
+
+from .facts import (
+    NOW,
+    OTHER,
+    Clock,
+    counters,
+    heard,
+    host,
+    known,
+    record,
+    sample,
+    state,
+    vm,
+)
+from .standin import AGENT, HOST
 
 
 @pytest.fixture

@@ -11,13 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lab import DEADLINE_S, Lab, until
-from standin import (
-    AGENT,
-    HOST,
-    Call,
-)
-from steps import fork
 
 from swarm_tui.audit import Outcome
 from swarm_tui.errors import (
@@ -49,6 +42,14 @@ from swarm_tui.text import literal
 from swarm_tui.watch import guest as guest_watch
 from swarm_tui.watch import host as host_watch
 from swarm_tui.watch import record as record_watch
+
+from .lab import DEADLINE_S, Lab, until
+from .standin import (
+    AGENT,
+    HOST,
+    Call,
+)
+from .steps import fork
 
 
 @pytest.fixture(autouse=True)

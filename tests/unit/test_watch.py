@@ -6,11 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from lab import DEADLINE_S, Lab, until
-from standin import (
-    AGENT,
-    Call,
-)
 
 from swarm_tui.errors import (
     GuestUnreachable,
@@ -34,6 +29,12 @@ from swarm_tui.text import literal
 from swarm_tui.watch import guest as guest_watch
 from swarm_tui.watch import host as host_watch
 from swarm_tui.watch import record as record_watch
+
+from .lab import DEADLINE_S, Lab, until
+from .standin import (
+    AGENT,
+    Call,
+)
 
 
 @pytest.fixture(autouse=True)

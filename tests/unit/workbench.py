@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from standin import AGENT, HOST, StandInGuest, StandInHypervisor, StandInSpawner, World
-
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.errors import AgentGone
 from swarm_tui.lifecycle import Lifecycle
 from swarm_tui.model import Capabilities, Power, Record, Vm
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.text import Safe, literal
+
+from .standin import AGENT, HOST, StandInGuest, StandInHypervisor, StandInSpawner, World
 
 STANDS_AT = 5
 """Where the agent's counter is when a test begins."""
