@@ -120,7 +120,7 @@ async def test_an_offset_inside_a_line_begins_with_the_next_one() -> None:
 async def test_an_endless_line_is_told_once_and_fills_no_memory() -> None:
     feed = Feed(0)
     feed.add(line(text="before"))
-    heard = []
+    heard: list[GuestEvent] = []
     for _ in range(100):
         feed.add(b"x" * 65536)
         assert len(feed._line) <= 2 * LONGEST_LINE_BYTES
