@@ -77,13 +77,15 @@ class Life:
         speed: float = 1.0,
         tick_s: float = 1.0,
         kept: int = 64,
+        calm: float = 1.0,
     ) -> None:
         """`lived` seconds lie behind it already; it stands still until `go`.
 
-        `tick_s` is how often its figures change; `kept` is how many events it remembers.
+        `tick_s` is how often its figures change; `kept` is how many events it remembers; `calm`
+        is how much longer than usual it takes over each step.
         """
         draws = Draws(seed)
-        self._script = Script(draws, task, fate, lived)
+        self._script = Script(draws, task, fate, lived=lived, calm=calm)
         self._speed = speed
         self._scale = 1.0 / speed
         self._tick = tick_s * speed
@@ -226,6 +228,7 @@ class Life:
             "task": script.task,
             "fate": [script.fate, script.fate_at],
             "cycle": script.cycle,
+            "calm": script.calm,
             "speed": self._speed,
             "tick": self._tick,
             "kept": self._kept,
@@ -245,7 +248,7 @@ class Life:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Life:
         """Raises KeyError, TypeError or ValueError when it is no saved life."""
-        life = cls(0, raw["task"], speed=raw["speed"], kept=raw["kept"])
+        life = cls(0, raw["task"], speed=raw["speed"], kept=raw["kept"], calm=raw["calm"])
         script = life._script
         script.draws.state, script.cycle = raw["seed"], raw["cycle"]
         script.fate, script.fate_at = raw["fate"]

@@ -68,9 +68,13 @@ class Step(NamedTuple):
 class Script:
     """Decides an agent's steps. All of its state can be put into JSON."""
 
-    __slots__ = ("cycle", "draws", "fate", "fate_at", "task")
+    __slots__ = ("calm", "cycle", "draws", "fate", "fate_at", "task")
 
-    def __init__(self, draws: Draws, task: int, fate: str, lived: float) -> None:
+    def __init__(
+        self, draws: Draws, task: int, fate: str, *, lived: float = 0.0, calm: float = 1.0
+    ) -> None:
+        self.calm = calm
+        """How much longer than usual it takes over each step."""
         self.draws = draws
         self.task = task
         self.fate = fate
@@ -115,6 +119,13 @@ class Script:
         return {"finishes": "done", "done": "done", "crashes": "crash"}.get(self.fate, "ask")
 
     def plan(self, stage: str) -> Step:
+        step = self._plan(stage)
+        if self.calm == 1.0:
+            return step
+        lines = tuple(line._replace(after=line.after * self.calm) for line in step.lines)
+        return step._replace(seconds=step.seconds * self.calm, lines=lines)
+
+    def _plan(self, stage: str) -> Step:
         draws, task = self.draws, TASKS[self.task % len(TASKS)]
         file = draws.pick(task.files)
         lines: tuple[Line, ...]

@@ -30,6 +30,9 @@ GRAIN_S: Final = 0.02
 """Waits end on multiples of this, so that many of them share one timer."""
 SMALL_SWARM: Final = 500
 """Up to this many agents, each begins with a minute and a half of log behind it."""
+LIVELY_SWARM: Final = 2000
+"""Beyond this many agents each takes longer over its steps, so that all together say no more:
+about 1,200 lines a second. Their figures change as often as ever."""
 
 _LONG: Final = frozenset({"save", "restore", "checkpoint", "fork", "spawn"})
 _PACE_S: Final = {"save": 0.6, "restore": 0.4, "checkpoint": 0.1, "fork": 0.9, "spawn": 1.2}
@@ -91,6 +94,7 @@ class World:
         self._tick_s = tick_s
         self._kept = 64 if agents <= SMALL_SWARM else 8
         self._past_s = 90.0 if agents <= SMALL_SWARM else 10.0
+        self._calm = max(1.0, agents / LIVELY_SWARM)
         self._failures: dict[str, list[SwarmError]] = {}
         self._by_address: dict[tuple[str, int], Machine] = {}
         self._slots: dict[int, list[asyncio.Future[None]]] = {}
@@ -191,6 +195,7 @@ class World:
             speed=self._speed,
             tick_s=self._tick_s,
             kept=self._kept,
+            calm=self._calm,
         )
 
     def _add(
