@@ -115,8 +115,8 @@ def keys(folder: Path, is_quick: bool) -> Iterator[Figure]:
             samples, lost = _key_to_paint(folder, agents, view, 60 if is_quick else 300)
             how = (
                 f"{view}, 200 × 50: j and k in turn at random moments, until the row of the new "
-                "selection is drawn in the pty's output; the simulation runs in the same process, and beyond "
-                f"{LIVELY_SWARM} agents each of them says less"
+                "selection is drawn in the pty's output; the simulation runs in the same process, "
+                f"and beyond {LIVELY_SWARM} agents each of them says less"
             )
             for percent, budget in ((95, KEY_P95_MS), (99, KEY_P99_MS)):
                 yield Figure(
