@@ -16,7 +16,10 @@ from .sshd import StandInGuest
 _ALL = {**BACKENDS, "simulated": simulated}
 
 
-@pytest.fixture(params=_ALL)
+_MARKED = [pytest.param(name, marks=pytest.mark.vm if name == "qemu" else ()) for name in _ALL]
+
+
+@pytest.fixture(params=_MARKED)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     async with _ALL[request.param](tmp_path) as connected:
         yield connected

@@ -17,6 +17,8 @@ from swarm_tui.errors import DeadlineExceeded, GuestFailed, GuestUnreachable, Ho
 from swarm_tui.local.image import build_image
 from swarm_tui.model import Address, EventKind, GuestEvent, Message
 
+pytestmark = pytest.mark.vm
+
 LONG_S = 60.0
 SHORT_S = 1.0
 AS_AGENT = "su agent -s /bin/sh -c"

@@ -19,6 +19,8 @@ from swarm_tui.local.image import Image
 
 from .machine import ANSWER_S, BOOT_S, Machine, boot, make_disk, make_key
 
+pytestmark = pytest.mark.vm
+
 
 class Keys:
     """Key pairs that the tests' guests use."""

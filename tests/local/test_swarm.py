@@ -31,6 +31,8 @@ from swarm_tui.model import Address, AgentId, Completed, HostName, Power, Vm
 from swarm_tui.tag import parse_tag, render_tag
 from swarm_tui.text import Safe, literal
 
+pytestmark = pytest.mark.vm
+
 ANSWER_S = 30.0
 HOST = HostName("local")
 
