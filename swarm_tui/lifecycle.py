@@ -228,10 +228,13 @@ class Lifecycle:
             progress(literal("letting the vCPUs run"), None)
             try:
                 await self.hypervisor.resume(vm.id)
-            except UNKNOWN:
+            except UNKNOWN as error:
+                _explain(error, "Whether its vCPUs run is unknown; nothing was lost.")
                 raise
-            except SwarmError:
-                await self._write(before)
+            except SwarmError as error:
+                with suppress(SwarmError):  # then `recover` does it
+                    await self._write(before)
+                _explain(error, "It is as it was before.")
                 raise
         problems: list[SwarmError] = []
         is_alone = True
@@ -251,7 +254,7 @@ class Lifecycle:
             _explain(error, "The VM runs all the same.")
             raise
         if problems:
-            _explain(problems[0], "The VM runs.")
+            _explain(problems[0], "The VM runs.", *(str(problem) for problem in problems[1:]))
             raise problems[0]
         goes_on = literal("goes on where it stood")
         return join((goes_on, remark, await self._prune(vm.id, None)), "; ")

@@ -141,7 +141,8 @@ class Store:
                     return self._derive(agent, known)
             case LinkChanged(agent, link, reason):
                 known = self._known.get(agent)
-                if known and (known.link, known.link_reason) != (link, reason):
+                is_news = known and (known.link, known.link_reason) != (link, reason)
+                if known and (is_news or (link is Link.UP and not known.is_ready)):
                     known.link, known.link_reason = link, reason
                     known.is_ready = known.is_ready or link is Link.UP
                     return self._derive(agent, known)

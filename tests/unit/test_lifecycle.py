@@ -66,6 +66,20 @@ async def test_a_quickly_paused_agent_goes_on(site: Site) -> None:
     site.assert_working()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", ["refused", "late", "cut"])
+async def test_vcpus_that_do_not_go_on_are_told(site: Site, name: str, when: str) -> None:
+    await site.lifecycle.hold(site.world.vm(AGENT), quiet)
+    error = type(ERRORS[name])(ERRORS[name].title)
+    setattr(site.world.plans.setdefault("resume", Call()), when, error)
+    with pytest.raises(type(error)):
+        await site.resume()
+    assert error.hint
+    site.assert_truthful()
+    await site.bring_back()
+    site.assert_working()
+
+
 async def test_a_driver_that_forgets_vms_that_are_off_gets_the_definition_again(site: Site) -> None:
     await site.pause()
     site.world.forget(AGENT)

@@ -173,6 +173,16 @@ def test_a_young_vm_is_starting_until_it_answers(store: Store, clock: Clock) -> 
     assert known(store).state is State.RUNNING, "it has booted; only our link is gone"
 
 
+def test_a_rebooted_vm_has_booted_once_its_link_is_heard_again(store: Store) -> None:
+    store.apply(VmSeen(vm(), 1))
+    store.apply(LinkChanged(AGENT, Link.UP))
+    store.apply(VmSeen(vm(Power.OFF), 2))
+    store.apply(VmSeen(vm(), 3))
+    assert known(store).state is State.STARTING
+    store.apply(LinkChanged(AGENT, Link.UP))
+    assert known(store).state is State.RUNNING
+
+
 def test_an_old_vm_is_not_starting_because_we_are(store: Store) -> None:
     store.apply(VmSeen(vm(created=NOW - 3600), 1))
     store.apply(LinkChanged(AGENT, Link.CONNECTING))
