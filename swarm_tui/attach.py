@@ -28,7 +28,7 @@ async def attach(
     loaded: Loaded, seen: Glance, wanted: str, command: Sequence[str], user: str | None
 ) -> int:
     """Join the terminal to a shell, or run one command; on the audit log like every verb."""
-    agent = seen.find(wanted)
+    agent = seen.find_surely(wanted)
     host = seen.store.host(agent.host)
     decision = decide(Verb.SHELL, agent, host.capabilities if host else None)
     address = agent.tag.address

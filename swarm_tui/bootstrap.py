@@ -76,6 +76,7 @@ def make_supervisor(
     from swarm_tui.supervisor import Site, Supervisor, Timing
 
     loaded.paths.make()
+    _raise_file_limit()
     guest = make_guest()
     sites = [
         Site(
@@ -96,6 +97,14 @@ def make_supervisor(
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
     )
+
+
+def _raise_file_limit() -> None:
+    """Each guest takes a socket and a lock: let this process open as many files as it may."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]:

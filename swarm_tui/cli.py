@@ -160,7 +160,7 @@ def _tell(step: Safe, fraction: float | None) -> None:
 def _act(arguments: argparse.Namespace, make: Callable[[Agent], Command]) -> int:
     """Do one verb to one agent, and tell how the agent stands afterwards."""
     from swarm_tui.bootstrap import make_supervisor
-    from swarm_tui.glance import find
+    from swarm_tui.glance import find, is_named_fully
     from swarm_tui.report import agent_object, write_json
 
     async def act() -> int:
@@ -168,15 +168,9 @@ def _act(arguments: argparse.Namespace, make: Callable[[Agent], Command]) -> int
             _load(arguments), connect=arguments.connect, is_following=False
         )
         async with supervisor:
-            agent = None
-            try:
-                await supervisor.connected(CONNECT_S)
-            except SwarmError:
-                # Another host than the agent's may be the one that is down.
-                agent = find(supervisor.store.agents(), arguments.agent)
-                if agent is None:
-                    raise
-            agent = agent or find(supervisor.store.agents(), arguments.agent)
+            agents = supervisor.store.agents
+            await supervisor.connected(CONNECT_S, lambda: is_named_fully(agents(), arguments.agent))
+            agent = find(agents(), arguments.agent)
             if agent is None:
                 raise NotFound("No such agent", arguments.agent, "`swarm-tui ls` shows all.")
             done = await supervisor.do(make(agent), None if arguments.json else _tell)
@@ -260,7 +254,7 @@ def _kill(arguments: argparse.Namespace) -> int:
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise UsageError("kill needs --yes when nobody can be asked")
-        agent = _glance(arguments, _load(arguments)).find(arguments.agent)
+        agent = _glance(arguments, _load(arguments)).find_surely(arguments.agent)
         print(f"End {agent.name} on {agent.host} ({agent.state}); disk and snapshots go too.")
         if input("Type its name to go on: ") != agent.name:
             raise UsageError("Nothing was done: the name was not typed")

@@ -21,11 +21,13 @@ from swarm_tui.model import (
     HostSeen,
     HostState,
     Listed,
+    Operation,
+    OperationChanged,
     Recorded,
 )
 from swarm_tui.ports import Hypervisor
 from swarm_tui.store import Store
-from swarm_tui.text import sanitize
+from swarm_tui.text import literal, sanitize
 
 SPOOL_BYTES = 64 << 10
 
@@ -44,6 +46,22 @@ class Glance:
         if self.errors:
             raise self.errors[0]
         raise NotFound("No such agent", wanted, "`swarm-tui ls` shows all.")
+
+    def find_surely(self, wanted: str) -> Agent:
+        """As `find`, for something that acts: a host that was not read may have that name, too."""
+        agent = self.find(wanted)
+        if self.errors and not is_named_fully([agent], wanted):
+            raise NotFound(
+                f"{wanted} may not be the only one",
+                f"{self.errors[0]}",
+                f"{agent.host}/{agent.name} and {agent.id} are sure names.",
+            )
+        return agent
+
+
+def is_named_fully(agents: Sequence[Agent], wanted: str) -> bool:
+    """Whether `wanted` is one of these agents, whatever others there are: HOST/NAME or an id."""
+    return any(wanted in (agent.id, f"{agent.host}/{agent.name}") for agent in agents)
 
 
 def find(agents: Sequence[Agent], wanted: str) -> Agent | None:
@@ -71,7 +89,7 @@ async def glance(loaded: Loaded, connect: str | None) -> Glance:
     results = await asyncio.gather(
         *(_read(store, hypervisor) for hypervisor in hypervisors), return_exceptions=True
     )
-    errors = []
+    errors: list[SwarmError] = []
     for result in results:
         if isinstance(result, SwarmError):
             errors.append(result)
@@ -79,9 +97,12 @@ async def glance(loaded: Loaded, connect: str | None) -> Glance:
             raise result
     catalogue = open_catalogue(loaded)
     hosts = {hypervisor.host for hypervisor in hypervisors}
-    for record in catalogue.records():
+    for record in catalogue.records(errors.append):
         if record.host in hosts:
             store.apply(Recorded(record.id, record))
+            if record.verb and catalogue.is_locked(record.id):
+                at_work = Operation(record.verb, literal("in another process"))
+                store.apply(OperationChanged(record.id, at_work))
     for agent in store.agents():
         batch, _ = spool.read(catalogue.folder(agent.id), SPOOL_BYTES)
         if batch.events:
