@@ -94,8 +94,9 @@ def test_ssh_cut_in_the_middle_resumes_the_log_without_loss(swarm: Swarm) -> Non
         screen.press("L")
         swarm.run("shell", name, "--", "swarm log 'before the cut'")
         screen.wait_for("before the cut")
-        # Every session but the one that runs this; the listener stays.
-        swarm.run("shell", name, "--user", "root", "--", "swarm log gap; killall dropbear")
+        # Every session, this one too; the listener, which was there first, stays.
+        cut = "kill $(pidof dropbear | tr ' ' '\\n' | sort -n | tail -n +2)"
+        swarm.run("shell", name, "--user", "root", "--", f"swarm log gap; {cut}")
         screen.wait_for("gap")
         assert screen.screen().count("before the cut") == 1
 
