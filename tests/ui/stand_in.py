@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from textual import events
 from textual.pilot import Pilot
@@ -388,7 +389,9 @@ def utc() -> Iterator[None]:
 
 @asynccontextmanager
 async def running(app: SwarmApp, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[Any]]:
-    with utc():
+    # Textual's pilot waits for idleness in steps of a fiftieth of a second, several times for each
+    # key: most of the time of these tests.
+    with utc(), patch("textual._wait.SLEEP_GRANULARITY", 0.004):
         async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.pause()
             yield pilot
