@@ -80,7 +80,8 @@ def plain(value: object) -> Any:
 
 
 def write_json(value: object, out: TextIO | None = None) -> None:
-    print(json.dumps(plain(value), indent=2, ensure_ascii=False), file=out or sys.stdout)
+    # All in ASCII: not every text in it went through `sanitize`, and a terminal may read it.
+    print(json.dumps(plain(value), indent=2), file=out or sys.stdout)
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -110,17 +111,21 @@ AGENT_HEADER = ("NAME", "STATE", "FOR", "HOST", "MEMORY", "TASK", "LAST")
 
 def write_agent(agent: Agent, snapshots: Sequence[Snapshot], acts: Sequence[Entry]) -> None:
     """One agent in full, for people."""
+    import humanize  # only where there is room for its words: `ls` must start at once
+
     for name, value in agent_object(agent).items():
         shown = json.dumps(value) if isinstance(value, dict) else value
         if name in ("since", "seen", "created") and value:
-            shown = f"{age(time.time() - value)} ago"
-        elif name == "memory_bytes":
-            shown = size(value)
+            shown = f"{humanize.naturaldelta(max(0, time.time() - value))} ago"
+        elif name == "memory_bytes" and value:
+            shown = humanize.naturalsize(value, binary=True)
+        elif name.startswith("tokens"):
+            shown = humanize.intcomma(value)
         print(f"{name + ':':14}{'n/a' if shown is None else shown}")
     for snapshot in snapshots:
-        print(
-            f"{'snapshot:':14}{snapshot.id}  {size(snapshot.size_bytes)}  by {snapshot.hypervisor}"
-        )
+        size_on_disk = humanize.naturalsize(snapshot.size_bytes, binary=True)
+        maker = sanitize(snapshot.hypervisor)
+        print(f"{'snapshot:':14}{snapshot.id}  {size_on_disk}  by {maker}")
     for act in acts:
         outcome = act.outcome or "unknown"
         print(f"{'act:':14}{clock(act.at)}  {act.verb}  {outcome}  by {act.actor}  {act.detail}")

@@ -12,6 +12,7 @@ from swarm_tui.adapters.ssh import SshGuest
 from .backends import BACKENDS, Backend
 from .simulated_backend import simulated
 from .sshd import StandInGuest
+from .watched import Watched
 
 _ALL = {**BACKENDS, "simulated": simulated}
 
@@ -38,3 +39,10 @@ async def guest(stand_in: StandInGuest) -> AsyncIterator[SshGuest]:
     connected = SshGuest(str(stand_in.run_folder), str(stand_in.folder / "refresh"))
     yield connected
     await connected.close()
+
+
+@pytest.fixture
+async def watched() -> Watched:
+    watched = Watched()
+    await watched.open()
+    return watched

@@ -229,7 +229,9 @@ async def test_nothing_of_the_users_own_set_up_is_used(
     own = tmp_path / "home/.ssh"
     own.mkdir(parents=True)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(own / "id_ed25519")
-    (own / "config").write_text(f"Host *\n  ProxyCommand touch {tmp_path}/proxied\n  User me\n")
+    (own / "config").write_text(
+        f"Host *\n  ProxyCommand touch {tmp_path}/proxied\n  User me\n  Ciphers 3des-cbc\n"
+    )
     asked: list[object] = []
     agent = await asyncio.start_unix_server(lambda *call: asked.append(call), tmp_path / "agent")
     monkeypatch.setenv("HOME", str(own.parent))
