@@ -34,7 +34,7 @@ _HANDSHAKE_S: Final = 30.0
 _CALL_AGAIN_S: Final = 0.5
 _MOST_CALLS: Final = 4
 """At the same time to one guest: dropbear hangs up on more than 5 that have not logged in."""
-_LONGEST_CALL_S: Final = 10.0
+LONGEST_CALL_S: Final = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _KEEPALIVE_S, _KEEPALIVES = 15, 3
 _OPEN_CONNECT_FAILED: Final = 2
@@ -294,7 +294,7 @@ async def _call(host: str, port: int, deadline: float, *, is_patient: bool) -> s
                         failure = error
                         await asyncio.sleep(pause_s)
                         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-                if not calls or clock() - oldest_since > _LONGEST_CALL_S:
+                if not calls or clock() - oldest_since > LONGEST_CALL_S:
                     oldest_since = clock()
                     await _hang_up(calls[:1])
                     del calls[:1]
