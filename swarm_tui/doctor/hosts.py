@@ -27,7 +27,7 @@ _QEMU_USER: Final = "libvirt-qemu"
 
 def daemon(ground: Ground) -> Iterator[Finding]:
     programs = [path for name in _DAEMONS if (path := ground.find(name))]
-    sockets = [path for path in _SOCKETS if path.is_socket()]
+    socket = next((path for path in _SOCKETS if _is_there(path)), None)
     if not programs:
         yield ground.lack(
             "libvirt",
@@ -51,19 +51,26 @@ def daemon(ground: Ground) -> Iterator[Finding]:
             "As root, the driver runs QEMU as that user and does not load without it.",
             ground.install("libvirt-daemon-system", "libvirt-daemon-system-sysv"),
         )
-    if not sockets:
+    if socket is None:
         yield ok("libvirt", f"{programs[0]}; it is started when it is needed")
-    elif os.access(sockets[0], os.R_OK | os.W_OK):
-        yield ok("libvirt", f"a daemon listens at {sockets[0]}")
+    elif os.access(socket, os.R_OK | os.W_OK):
+        yield ok("libvirt", f"a daemon listens at {socket}")
     elif any(_is_system(host.uri) for host in ground.loaded.config.hosts.values()):
         yield fail(
             "libvirt",
-            f"{sockets[0]} is not writable for you",
+            f"{socket} is not writable for you",
             "A configured host is this machine's system daemon.",
             "sudo usermod -aG libvirt $USER, then log in again; or use qemu:///session",
         )
     else:
         yield ok("libvirt", f"{programs[0]}; a daemon of your own is used (qemu:///session)")
+
+
+def _is_there(socket: Path) -> bool:
+    try:
+        return socket.is_socket()
+    except PermissionError:
+        return True  # behind a folder that is closed to us
 
 
 def _lacks_qemu_user(driver: Path) -> bool:
