@@ -21,16 +21,16 @@ exec 2>/dev/null 3<&0
 trap "kill $!" EXIT
 
 # Waiting costs no process where read takes a time and there is a FIFO to read nothing from.
-nap() { sleep 0.2 || sleep 1; }
+nap() { sleep "$1" || sleep 1; }
 pipe=$1/.follow.$$
 if mkfifo -m 600 "$pipe"; then
   exec 6<>"$pipe"
   rm -f "$pipe"
   (read -r -t 0.01 _ <&6)
-  case $? in 1 | 142) nap() { read -r -t 0.2 _ <&6; } ;; esac
+  case $? in 1 | 142) nap() { read -r -t "$1" _ <&6; } ;; esac
 fi
 
-until [ -f "$file" ]; do nap; done
+until [ -f "$file" ]; do nap 0.2; done
 exec 4<"$file"
 size() { stat -L -c %s /proc/$$/fd/4; }
 [ "$(size)" -ge "$offset" ] || exit 75
@@ -43,18 +43,21 @@ if true >"$pipe"; then
   exec 5<"$pipe"
   rm -f "$pipe"
 fi
-mark=/proc/$$/fd/5 round=0 seen=-1 was_quiet=1
+mark=/proc/$$/fd/5 round=0 seen=-1 calm=0 was_quiet=1
 while :; do
-  if [ -e "$file" ] && ! [ "$file" -ef /proc/$$/fd/4 ]; then
-    cat <&4
-    exit 75
-  fi
   [ $((round % 50)) -ne 0 ] || was_quiet=1
   if [ $((round % 50)) -eq 0 ] || ! [ "$mark" -nt "$file" ]; then
     [ ! -e "$mark" ] || true >"$mark"
+    if [ -e "$file" ] && ! [ "$file" -ef /proc/$$/fd/4 ]; then
+      cat <&4
+      exit 75
+    fi
+    [ -s /proc/$$/fd/4 ] || [ "$seen" -lt 1 ] || exit 75
     cat <&4 || exit 1
     while read -r key position; do [ "$key" != pos: ] || break; done </proc/$$/fdinfo/4
-    if [ "$position" -eq "$seen" ] && [ $was_quiet -eq 1 ]; then
+    if [ "$position" -ne "$seen" ]; then
+      calm=0
+    elif [ $was_quiet -eq 1 ]; then
       [ "$(size)" -ge "$position" ] || exit 75
     fi
     seen=$position was_quiet=0
@@ -62,8 +65,8 @@ while :; do
     was_quiet=1
     [ "$(size)" -ge "$seen" ] || exit 75
   fi
-  round=$((round + 1))
-  nap
+  round=$((round + 1)) calm=$((calm + 1))
+  if [ $calm -lt 10 ]; then nap 0.2; else nap 0.5; fi
 done
 """
 
