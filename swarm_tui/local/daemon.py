@@ -166,6 +166,8 @@ def _start(folder: Path, run: Path) -> None:
         _wait(lambda: _is_up(run) or process.poll() is not None, START_S, "libvirtd does not start")
     except SetupError:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
         raise
     if not _is_up(run):  # or another one was quicker
         raise SetupError(

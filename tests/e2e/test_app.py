@@ -40,11 +40,6 @@ def says_yes(terminal: Terminal) -> bool:
     return "leave it" not in terminal.screen()
 
 
-def is_interrupted(terminal: Terminal) -> bool:
-    terminal.press("C-c")
-    return terminal.screen().rstrip().endswith("$")
-
-
 def state_of(text: str) -> str | None:
     """The state on the chosen agent's tile."""
     found = re.search(r"^┃ (\w+)", text, re.MULTILINE)
@@ -99,11 +94,14 @@ def test_the_shell_outside_of_tmux_takes_the_terminal_and_gives_it_back(swarm: S
         choose(screen, name)
         screen.press("x")
         screen.wait_for("$")
-        screen.type("stty size; sleep 100")
+        screen.type("stty size; sleep 86399")
         screen.press("Enter")
         screen.wait_for("36 120")
-        # Again, as a person would: the command may not have begun when the first one comes.
-        wait_until(lambda: is_interrupted(screen), "Ctrl-C reaches the guest")
+        # bash may miss a Ctrl-C that comes before its child runs.
+        listing = ("shell", name, "--", "ps")
+        wait_until(lambda: "sleep 86399" in swarm.run(*listing).stdout, "the command runs")
+        screen.press("C-c")
+        screen.wait_for(lambda text: text.rstrip().endswith("$"))
         screen.resize(100, 30)
         screen.type("stty size")
         screen.press("Enter")

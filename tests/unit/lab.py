@@ -16,7 +16,7 @@ from swarm_tui.supervisor import Site, Supervisor, Timing
 
 from .standin import AGENT, StandInGuest, StandInHypervisor, StandInSpawner, World
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 async def until(is_so: Callable[[], object], what: str = "") -> None:
