@@ -238,7 +238,9 @@ class FleetScreen(SwarmScreen):
         elif up:
             makes = self.context.supervisor.spawners()
             told = ("No agents yet", "n makes one" if makes else "swarm-tui spawn makes one")
-        elif any(host.state is HostState.CONNECTING for host in hosts) or not hosts:
+        elif not hosts:
+            told = ("No host is configured", "swarm-tui demo brings up a local swarm")
+        elif any(host.state is HostState.CONNECTING for host in hosts):
             told = ("Connecting", "agents appear as their host answers")
         else:
             told = ("No host can be reached", "it is tried again and again; swarm-tui doctor")
