@@ -288,6 +288,13 @@ async def test_no_agents_is_no_empty_screen() -> None:
         assert grid(app).cursor == swarm.named("first").id
 
 
+async def test_that_there_is_no_host_at_all_is_said() -> None:
+    app = make_app(StandInSupervisor())
+    async with running(app):
+        assert "No host is configured" in seen(app)
+        assert "swarm-tui demo" in seen(app)
+
+
 async def test_a_host_out_of_reach_says_why_and_when_it_is_tried_again() -> None:
     swarm = quiet_swarm("a1")
     app = make_app(swarm)
