@@ -62,7 +62,7 @@ def make_hypervisors(loaded: Loaded, connect: str | None = None) -> Sequence[Hyp
     """One for each host: `connect` alone when given, else those configured and the local one."""
     if connect:
         return [make_hypervisor(CONNECTED, connect)]
-    hosts = {host.name: host.uri for host in loaded.config.hosts.values()}
+    hosts = {host.name: host.connection for host in loaded.config.hosts.values()}
     local = local_uri(loaded.paths)
     if local and local not in hosts.values():
         hosts.setdefault(LOCAL, local)

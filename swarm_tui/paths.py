@@ -45,11 +45,6 @@ class Paths:
         return self.data / "snapshots"
 
     @property
-    def keys(self) -> Path:
-        """Private keys for the guests."""
-        return self.data / "keys"
-
-    @property
     def catalogue(self) -> Path:
         return self.state / "catalogue"
 
@@ -57,18 +52,12 @@ class Paths:
     def audit_log(self) -> Path:
         return self.state / "audit.jsonl"
 
-    @property
-    def log(self) -> Path:
-        """The program's own log, for finding faults in it."""
-        return self.state / "swarm-tui.log"
-
     def make(self) -> None:
         """Make the folders that are not there. Raises SetupError, StorageFull."""
         make_private(self.config)
         make_private(self.state)
         make_traversable(self.data)
         make_traversable(self.cache)
-        make_private(self.keys)
 
 
 def locate(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Paths:

@@ -156,6 +156,15 @@ class HostEntry:
     identity: Path | None = None
     """Private key for SSH to the host itself; None: as ssh chooses."""
 
+    @property
+    def connection(self) -> str:
+        """The URI with the key as its parameter (https://libvirt.org/uri.html, SSH transport)."""
+        if self.identity is None or "ssh" not in self.uri.partition(":")[0]:
+            return self.uri
+        from urllib.parse import quote
+
+        return f"{self.uri}{'&' if '?' in self.uri else '?'}keyfile={quote(str(self.identity))}"
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

@@ -60,7 +60,9 @@ def test_a_file_gives_values_with_their_lines(tmp_path: Path) -> None:
     lab, here = loaded.config.hosts.values()
     assert lab.uri == "ch+ssh://me@lab/system?mode=direct&no_tty=1"
     assert lab.identity == Path.home() / "key"
+    assert lab.connection == f"{lab.uri}&keyfile={Path.home()}/key"
     assert here.identity is None
+    assert here.connection == here.uri
     assert loaded.config.supervisor.poll_s == 2.0
     assert str(loaded.sources["ui.theme"]) == f"{tmp_path}/config.toml:3"
     assert str(loaded.sources["hosts.lab.uri"]) == f"{tmp_path}/config.toml:6"
@@ -259,14 +261,13 @@ def test_private_folders_are_ours_alone_and_others_can_be_passed(tmp_path: Path)
         os.umask(before)
     modes = {
         folder.relative_to(tmp_path).as_posix(): folder.stat().st_mode & 0o777
-        for folder in (paths.config, paths.state, paths.data, paths.cache, paths.keys)
+        for folder in (paths.config, paths.state, paths.data, paths.cache)
     }
     assert modes == {
         "config": 0o700,
         "state": 0o700,
         "data": 0o711,
         "cache": 0o711,
-        "data/keys": 0o700,
     }
 
 
