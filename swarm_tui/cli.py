@@ -9,6 +9,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 no such agent · 4 refused 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from swarm_tui.report import write_error
 
         write_error(error, is_json=is_json)
+        if getattr(arguments, "hold", False):
+            _wait_for_enter()
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -92,7 +95,10 @@ def build_parser() -> argparse.ArgumentParser:
     kill.add_argument("--yes", action="store_true", help="do not ask")
     shell = add("shell", _shell, "a shell in an agent's VM, or one command", agent=True)
     shell.add_argument("--user", help="log in as USER instead of the agent's own user")
-    shell.usage = "swarm-tui shell [-h] [--user USER] AGENT [-- COMMAND…]"
+    shell.add_argument(
+        "--hold", action="store_true", help="when no shell can be had, wait for Enter at the end"
+    )
+    shell.usage = "swarm-tui shell [-h] [--user USER] [--hold] AGENT [-- COMMAND…]"
     logs = add("logs", _logs, "an agent's log", agent=True)
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
     logs.add_argument("-n", "--lines", type=int, default=200, help="how many to begin with (200)")
@@ -129,13 +135,16 @@ def _load(arguments: argparse.Namespace, **overrides: object) -> Loaded:
 
 
 def _shell_argv(arguments: argparse.Namespace) -> Callable[[AgentId], list[str]]:
-    """What the app runs to attach a shell: this program, with the same global options."""
+    """What the app runs to attach a shell: this program, with the same global options.
+
+    What it says on a failure must stay until it is read: its window closes with it.
+    """
     options = [option for setting in arguments.set for option in ("--set", setting)]
     if arguments.config:
         options += ["--config", str(arguments.config)]
     if arguments.connect:
         options += ["--connect", arguments.connect]
-    return lambda agent: [sys.executable, "-m", "swarm_tui", *options, "shell", agent]
+    return lambda agent: [sys.executable, "-m", "swarm_tui", *options, "shell", "--hold", agent]
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
@@ -182,6 +191,14 @@ def _act(arguments: argparse.Namespace, make: Callable[[Agent], Command]) -> int
         return 0
 
     return _run(act())
+
+
+def _wait_for_enter() -> None:
+    """Leave what was said on the terminal, if there is one, until it has been read."""
+    if sys.stdin.isatty():
+        print("[Enter closes this] ", end="", file=sys.stderr, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.readline()
 
 
 # The commands

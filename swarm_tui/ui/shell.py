@@ -17,23 +17,6 @@ _PASSED_ON: Final = ("SWARM_TUI_", "XDG_", "LIBVIRT_")
 """Variables that a tmux server, which has an environment of its own, would not give the shell."""
 
 
-_HELD_OPEN: Final = """
-began=$(date +%s)
-"$@"
-status=$?
-if [ "$status" -ne 0 ] && [ "$(($(date +%s) - began))" -lt 5 ]; then
-    printf '\\n[it ended with status %s; Enter closes this] ' "$status"
-    read -r _
-fi
-exit "$status"
-"""
-
-
-def hold_open(argv: Sequence[str]) -> list[str]:
-    """The same command, but when it fails at once what it said stays until it has been read."""
-    return ["sh", "-c", _HELD_OPEN, "sh", *argv]
-
-
 def is_in_tmux(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("TMUX"))
 
@@ -51,7 +34,7 @@ def tmux_command(argv: Sequence[str], name: str, environ: Mapping[str, str]) -> 
         if key.startswith(_PASSED_ON)
         for word in ("-e", f"{key}={environ[key]}")
     ]
-    words = ["-n", plain, *passed, "--", *hold_open(argv)]
+    words = ["-n", plain, *passed, "--", *argv]
     # A word that ends with a semicolon would end the command for tmux.
     return ["tmux", "new-window", *(re.sub(r";$", r"\;", word) for word in words)]
 
@@ -93,7 +76,7 @@ async def take_terminal(app: App[Any], argv: Sequence[str]) -> int:
         # its queue would fill and block the event loop.
         with app.batch_update(), app.suspend(), _deaf_to_interrupts():
             try:
-                process = await asyncio.create_subprocess_exec(*hold_open(argv))
+                process = await asyncio.create_subprocess_exec(*argv)
             except OSError as error:
                 raise SetupError("The shell cannot be started", str(error)) from error
             status = await process.wait()

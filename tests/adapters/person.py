@@ -11,6 +11,7 @@ import struct
 import sys
 import termios
 from collections.abc import Sequence
+from typing import Self
 
 from swarm_tui.model import Address
 
@@ -38,14 +39,14 @@ def program(address: Address, command: str | None, user: str | None = None) -> S
     return (sys.executable, "-c", PROGRAM, json.dumps(words))
 
 
-class Person:
-    """Sits at a pseudo-terminal, sees what is written there, and types."""
+class Typist:
+    """Sits at a pseudo-terminal in which a program runs, sees what is written, and types."""
 
-    def __init__(self, address: Address, command: str | None, user: str | None = None) -> None:
-        self._words = program(address, command, user)
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
         self.seen = bytearray()
 
-    async def __aenter__(self) -> Person:
+    async def __aenter__(self) -> Self:
         self._master, self._terminal = os.openpty()
         self.resize(70, 20)
         self._modes = termios.tcgetattr(self._terminal)
@@ -94,6 +95,13 @@ class Person:
 
     def _look(self) -> None:
         self.seen += os.read(self._master, 65536)
+
+
+class Person(Typist):
+    """Sits at a shell in a guest."""
+
+    def __init__(self, address: Address, command: str | None, user: str | None = None) -> None:
+        super().__init__(program(address, command, user))
 
 
 async def pipe(

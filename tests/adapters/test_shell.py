@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from swarm_tui.errors import GuestError
 
-from .person import DEADLINE_S, Person, pipe, program
+from .backends import DATA
+from .person import DEADLINE_S, Person, Typist, pipe, program
 from .sshd import StandInGuest
 
 
@@ -103,6 +106,49 @@ async def test_a_refused_login_leaves_the_terminal_alone(stand_in: StandInGuest)
     async with Person(stand_in.address, None) as person:
         assert b"\x1b" not in await person.see(b"ERROR The guest refuses our SSH key")
         await person.leaves_with(GuestError.exit_code)
+
+
+def shell_held_open(stand_in: StandInGuest, folder: Path) -> Sequence[str]:
+    """The command that the app runs, on a host whose agent-01 is the stand-in."""
+    host = folder / "host.xml"
+    address = stand_in.address
+    host.write_text(
+        (DATA / "host.xml")
+        .read_text()
+        .replace("22101", str(address.port))
+        .replace("ssh-ed25519 AAAA", address.host_key)
+        .replace("/keys/id", str(address.identity))
+    )
+    program = (sys.executable, "-m", "swarm_tui", "--connect", f"test://{host}")
+    return (*program, "shell", "--hold", "agent-01")
+
+
+async def test_leaving_a_shell_leaves_the_window_whatever_its_status(
+    stand_in: StandInGuest, tmp_path: Path
+) -> None:
+    async with Typist(shell_held_open(stand_in, tmp_path)) as person:
+        await person.see(b"guest$ ")
+        person.type(b"exit 3\r")
+        await person.leaves_with(3)
+
+
+async def test_a_shell_that_cannot_be_had_says_why_until_it_is_read(
+    stand_in: StandInGuest, tmp_path: Path
+) -> None:
+    stand_in.authorized = stand_in.host_key.convert_to_public()
+    words = shell_held_open(stand_in, tmp_path)
+    async with Typist(words) as person:
+        await person.see(b"The guest refuses our SSH key")
+        await person.see(b"[Enter closes this]")
+        assert person.process.returncode is None
+        person.type(b"\r")
+        await person.leaves_with(GuestError.exit_code)
+    # Where nobody sits at a terminal, nobody is waited for.
+    process = await asyncio.create_subprocess_exec(
+        *words, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        assert await process.wait() == GuestError.exit_code
 
 
 async def test_pipes_pass_bytes_unchanged(stand_in: StandInGuest) -> None:

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from stand_in import make_app, make_fleet, running, seen, until
 
 from swarm_tui.errors import SetupError
-from swarm_tui.ui.shell import hold_open, open_window, tmux_command
+from swarm_tui.ui.shell import open_window, tmux_command
 
 needs_tmux = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
 
@@ -106,19 +107,6 @@ def test_the_name_of_a_window_is_plain() -> None:
     assert command[:4] == ["tmux", "new-window", "-n", "-id-"]
 
 
-@pytest.mark.parametrize("status", [0, 3])
-def test_the_status_is_passed_on_and_a_quick_failure_can_be_read(status: int) -> None:
-    done = subprocess.run(
-        hold_open(["sh", "-c", f"echo why >&2; exit {status}"]),
-        input=b"\n",
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == status
-    assert done.stderr == b"why\n"
-    assert (b"ended with status 3" in done.stdout) is bool(status)
-
-
 async def test_where_the_terminal_cannot_be_given_away_the_key_says_so() -> None:
     app = make_app(make_fleet())
     async with running(app, (100, 40)) as pilot:
@@ -132,7 +120,7 @@ sys.path.insert(0, {here!r})
 from stand_in import Clock, EventKind, make_app, make_fleet
 swarm = make_fleet()
 async def main():
-    app = make_app(swarm, argv=["sh", "-c", "echo in-the-shell; cat"])
+    app = make_app(swarm, argv=["sh", "-c", {shell!r}])
     async def go_on():
         for beat in range(10_000):
             await asyncio.sleep(0.02)
@@ -171,13 +159,26 @@ class Terminal:
         os.write(self.master, keys)
 
 
-def test_the_supervisor_goes_on_while_a_shell_has_the_terminal(tmp_path: Path) -> None:
-    beats = tmp_path / "beats"
+@contextmanager
+def app_in_a_terminal(folder: Path, shell: str) -> Iterator[tuple[Terminal, Path]]:
+    """The app at work, whose shell runs `shell`; the file counts up while its event loop runs."""
+    beats = folder / "beats"
     beats.write_text("0")
-    child = CHILD.format(here=str(Path(__file__).parent), beats=str(beats))
+    child = CHILD.format(here=str(Path(__file__).parent), beats=str(beats), shell=shell)
     terminal = Terminal([sys.executable, "-W", "ignore", "-c", child])
     try:
         terminal.until(lambda heard: b"next try" in heard and b"\x1b]0;2 asking" in heard)
+        yield terminal, beats
+        terminal.type(b"q")
+        heard = terminal.until(lambda heard: b"\x1b[?1049l" in heard)
+        assert b"\x1b[23;0t" in heard  # the terminal has its own title again
+    finally:
+        os.close(terminal.master)
+        os.waitpid(terminal.pid, 0)
+
+
+def test_the_supervisor_goes_on_while_a_shell_has_the_terminal(tmp_path: Path) -> None:
+    with app_in_a_terminal(tmp_path, "echo in-the-shell; cat") as (terminal, beats):
         terminal.type(b"x")
         terminal.until(lambda heard: b"in-the-shell" in heard)
         began = int(beats.read_text() or 0)
@@ -188,9 +189,14 @@ def test_the_supervisor_goes_on_while_a_shell_has_the_terminal(tmp_path: Path) -
         terminal.until(lambda heard: heard.count(b"typed") == 2)
         terminal.type(b"\x04")  # the end of the shell
         terminal.until(lambda heard: b"\x1b[?1049h" in heard and b"moss" in heard)
-        terminal.type(b"q")
-        heard = terminal.until(lambda heard: b"\x1b[?1049l" in heard)
-        assert b"\x1b[23;0t" in heard  # the terminal has its own title again
-    finally:
-        os.close(terminal.master)
-        os.waitpid(terminal.pid, 0)
+
+
+def test_a_shell_gives_the_terminal_back_at_once_whatever_its_status(tmp_path: Path) -> None:
+    with app_in_a_terminal(tmp_path, "echo in-the-shell; exit 3") as (terminal, _):
+        terminal.type(b"x")
+        terminal.until(
+            lambda heard: (
+                b"\x1b[?1049h" in heard.partition(b"in-the-shell")[2]
+                and b"moss" in heard.partition(b"in-the-shell")[2]
+            )
+        )
