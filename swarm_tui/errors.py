@@ -19,7 +19,9 @@
     ├── SnapshotError       9   incomplete, altered, or made by something else
     ├── StorageFull        10   no room
     ├── AuditError         11   the record cannot be written, so nothing was done
-    └── SetupError         12   a program, package or image that we need is missing
+    ├── SetupError         12   a program, package or image that we need is missing
+    ├── ReviewError        13   what the guest gave cannot be reviewed, or a verdict is void
+    └── SignatureError     14   a verdict cannot be signed, or its signature does not hold
 
 Adapters map their library's errors into this tree once, with the cause chained; the edges
 (command line, app) show title, detail and hint.
@@ -131,3 +133,11 @@ class AuditError(SwarmError):
 
 class SetupError(SwarmError):
     exit_code = 12
+
+
+class ReviewError(SwarmError):
+    exit_code = 13
+
+
+class SignatureError(SwarmError):
+    exit_code = 14

@@ -202,6 +202,24 @@ class Guest(Protocol):
         """
         ...
 
+    async def download(
+        self,
+        address: Address,
+        script: str,
+        target: Path,
+        *,
+        stdin: bytes = b"",
+        limit_bytes: int,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        """As `run`, but standard output goes into `target`, which is made anew.
+
+        Nothing beyond `limit_bytes` is written: then the script is stopped, `target` removed, and
+        GuestFailed raised. `on_bytes` is told the total so far. Raises StorageFull.
+        """
+        ...
+
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         """Join this process's terminal to a login shell, or to `command`; its exit status.
 
@@ -240,5 +258,31 @@ class Spawner(Protocol):
         """Remove the files of a VM that this spawner made and that is undefined by now.
 
         Never touches files outside its own folder.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    armored: str
+    """SSHSIG as `ssh-keygen -Y sign` writes it."""
+    key: str
+    """The public key that made it: "ssh-ed25519 AAAA…"."""
+
+
+class Signer(Protocol):
+    """The reviewer's SSH key, from the reviewer's agent or a file."""
+
+    async def sign(self, payload: bytes) -> Signature:
+        """Sign a verdict. Raises SignatureError when no key can be used, and says what to do."""
+        ...
+
+    async def check(
+        self, payload: bytes, armored: str, principal: str, allowed_signers: Path
+    ) -> str:
+        """Raise SignatureError unless a key that `allowed_signers` allows to `principal` made it.
+
+        The same file and rules as `ssh-keygen -Y verify`. Returns the key's fingerprint
+        ("SHA256:…").
         """
         ...
