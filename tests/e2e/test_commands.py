@@ -66,9 +66,14 @@ def test_logs_tell_what_the_agent_did(swarm: Swarm) -> None:
     name = names(swarm.agents())[2]
     said = swarm.run("shell", name, "--", "swarm log 'a mark for the test'")
     assert said.returncode == 0, said.stderr
-    assert "a mark for the test" in swarm.run("logs", name).stdout
-    events = json.loads(swarm.run("logs", name, "--json").stdout)
-    assert any(event["text"] == "a mark for the test" for event in events)
+    # It tells what came within a moment, and no more: a guest may be slow to answer.
+    wait_until(lambda: "a mark for the test" in swarm.run("logs", name).stdout, "the line is told")
+
+    def is_told_as_object() -> bool:
+        events = json.loads(swarm.run("logs", name, "--json").stdout)
+        return any(event["text"] == "a mark for the test" for event in events)
+
+    wait_until(is_told_as_object, "the event is told")
 
 
 def test_an_unknown_agent_has_its_own_exit_code(swarm: Swarm) -> None:

@@ -118,8 +118,10 @@ async def test_events_of_the_guests_own_helper_over_a_cut_and_a_new_file(
         await until(lambda: len(follower.events) == 3)
         await guest.forget(address)
         await until(lambda: follower.cuts)
-        await run(guest, address, f"{AS_AGENT} 'swarm ask review please' & sleep 0.5; kill $!")
+        ask = f"{AS_AGENT} 'swarm ask review please' >/dev/null 2>&1 & echo $! >/tmp/asking"
+        await run(guest, address, ask)
         await until(lambda: len(follower.events) == 4)
+        await run(guest, address, "kill $(cat /tmp/asking)")
         assert [event.kind for event in follower.events] == ["status", "log", "usage", "ask"]
         assert follower.events[1].text == "two ä␛[1m"
         assert (follower.events[2].tokens_in, follower.events[2].tokens_out) == (5, 7)
