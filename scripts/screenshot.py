@@ -9,8 +9,9 @@ from pathlib import Path
 
 from swarm_tui import demo
 from swarm_tui.bootstrap import make_supervisor
+from swarm_tui.command import Pause
 from swarm_tui.config import load
-from swarm_tui.model import Pause, State
+from swarm_tui.model import State
 from swarm_tui.ui.app import Settings, SwarmApp
 
 SIZE = (118, 26)

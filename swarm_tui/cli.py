@@ -19,9 +19,10 @@ from swarm_tui import __version__
 from swarm_tui.errors import NotFound, SwarmError, UsageError
 
 if TYPE_CHECKING:
+    from swarm_tui.command import Command
     from swarm_tui.config import Loaded
     from swarm_tui.glance import Glance
-    from swarm_tui.model import Agent, AgentId, Command
+    from swarm_tui.model import Agent, AgentId
     from swarm_tui.text import Safe
 
 CONNECT_S: Final = 15.0
@@ -254,19 +255,19 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _pause(arguments: argparse.Namespace) -> int:
-    from swarm_tui.model import Pause
+    from swarm_tui.command import Pause
 
     return _act(arguments, lambda agent: Pause(agent.id, is_quick=arguments.quick))
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from swarm_tui.model import Resume
+    from swarm_tui.command import Resume
 
     return _act(arguments, lambda agent: Resume(agent.id))
 
 
 def _kill(arguments: argparse.Namespace) -> int:
-    from swarm_tui.model import Kill
+    from swarm_tui.command import Kill
 
     if not arguments.yes:
         if not sys.stdin.isatty():
@@ -282,7 +283,8 @@ def _kill(arguments: argparse.Namespace) -> int:
 
 def _spawn(arguments: argparse.Namespace) -> int:
     from swarm_tui.bootstrap import make_supervisor
-    from swarm_tui.model import HostName, Spawn
+    from swarm_tui.command import Spawn
+    from swarm_tui.model import HostName
     from swarm_tui.report import agent_object, write_json
 
     async def act() -> int:

@@ -29,9 +29,10 @@ from swarm_tui.bootstrap import (
     open_snapshots,
     run_app,
 )
+from swarm_tui.command import Pause, Resume, Spawn
 from swarm_tui.config import Loaded
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import Address, Agent, AgentId, Pause, Resume, Spawn, State
+from swarm_tui.model import Address, Agent, AgentId, State
 from swarm_tui.ports import Guest
 from swarm_tui.report import agent_object, size, write_json
 from swarm_tui.store import Store

@@ -320,51 +320,6 @@ class Completed:
     """A stream was longer than the cap of `ports.Guest.run`; its rest was thrown away."""
 
 
-# Commands: what a person asks for. Imperative, one per verb that acts.
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    host: HostName
-    name: str = ""
-    """Empty: the next free name."""
-    task: str = ""
-    verb: Verb = field(default=Verb.SPAWN, init=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    agent: AgentId
-    is_quick: bool = False
-    """Only stop the vCPUs: nothing is saved and the RAM stays in use."""
-    verb: Verb = field(default=Verb.PAUSE, init=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    agent: AgentId
-    verb: Verb = field(default=Verb.RESUME, init=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End the VM and remove its disk, its snapshots and its record."""
-
-    agent: AgentId
-    verb: Verb = field(default=Verb.KILL, init=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """Record that a person opens a shell; the shell itself is the caller's."""
-
-    agent: AgentId
-    verb: Verb = field(default=Verb.SHELL, init=False)
-
-
-Command = Spawn | Pause | Resume | Kill | Shell
-
-
 # Facts: what was seen. Past tense; `seq` is taken when the question was asked, so that a late
 # answer never overwrites a newer one.
 

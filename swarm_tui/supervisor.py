@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 from swarm_tui.audit import Audit, Entry, Outcome
 from swarm_tui.catalogue import Catalogue
+from swarm_tui.command import Command, Kill, Pause, Resume, Shell, Spawn
 from swarm_tui.errors import (
     AuditError,
     Busy,
@@ -32,18 +33,12 @@ from swarm_tui.model import (
     Agent,
     AgentId,
     Capabilities,
-    Command,
     Fact,
     HostName,
-    Kill,
     Operation,
     OperationChanged,
-    Pause,
     Record,
     Recorded,
-    Resume,
-    Shell,
-    Spawn,
     State,
     Verb,
 )

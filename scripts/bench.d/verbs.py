@@ -27,11 +27,12 @@ from figure import Figure, median, significant
 
 from swarm_tui.adapters.libvirt import LibvirtHypervisor
 from swarm_tui.bootstrap import LOCAL, ensure_local, local_folder, make_supervisor, open_local
+from swarm_tui.command import Command, Kill, Pause, Resume, Spawn
 from swarm_tui.config import Loaded, load
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.daemon import stop_daemon
 from swarm_tui.local.machine import Machine, rewrite
-from swarm_tui.model import Agent, AgentId, Command, Kill, Link, Pause, Resume, Spawn, State
+from swarm_tui.model import Agent, AgentId, Link, State
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe
 

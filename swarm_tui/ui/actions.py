@@ -13,7 +13,8 @@ from typing import Final, Literal
 
 from textual.binding import Binding, BindingType
 
-from swarm_tui.model import AgentId, Command, Kill, Pause, Resume, Verb
+from swarm_tui.command import Command, Kill, Pause, Resume
+from swarm_tui.model import AgentId, Verb
 
 Place = Literal["fleet", "agent"]
 

@@ -18,8 +18,9 @@ from textual.command import SimpleCommand
 from textual.filter import LineFilter
 from textual.markup import escape
 
+from swarm_tui.command import Command, Spawn
 from swarm_tui.errors import ConfigError, SwarmError
-from swarm_tui.model import AgentId, Command, Spawn, State
+from swarm_tui.model import AgentId, State
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.actions import Action, at, key_names, quiet

@@ -19,8 +19,9 @@ from textual.visual import VisualType
 from textual.widgets import Button, Input, Static
 
 from swarm_tui import __version__
+from swarm_tui.command import Spawn
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import HostName, Spawn
+from swarm_tui.model import HostName
 from swarm_tui.text import Safe, literal, sanitize
 from swarm_tui.ui.actions import Action, Place, at, by_section, key_names, quiet
 from swarm_tui.ui.field import Field

@@ -20,13 +20,13 @@ from unittest.mock import patch
 from textual import events
 from textual.pilot import Pilot
 
+from swarm_tui.command import Command, Kill, Pause, Resume, Spawn
 from swarm_tui.errors import Refused, SwarmError
 from swarm_tui.model import (
     Address,
     Agent,
     AgentId,
     Capabilities,
-    Command,
     Counters,
     EventBatch,
     EventKind,
@@ -37,19 +37,15 @@ from swarm_tui.model import (
     HostName,
     HostSeen,
     HostState,
-    Kill,
     Link,
     LinkChanged,
     Operation,
     OperationChanged,
-    Pause,
     Power,
     Record,
     Recorded,
-    Resume,
     Sampled,
     SnapshotId,
-    Spawn,
     Tag,
     Verb,
     Vm,

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, type_ahead, until
 
+from swarm_tui.command import Kill, Pause, Resume, Spawn
 from swarm_tui.errors import GuestUnreachable, StorageFull
-from swarm_tui.model import HostName, Kill, Pause, Resume, Spawn, State
+from swarm_tui.model import HostName, State
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.grid import View
 from swarm_tui.ui.screen import top

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from stand_in import Clock, StandInSupervisor, make_app, make_fleet, running, seen, until
 
-from swarm_tui.model import AgentId, EventKind, HostState, Pause, State, VmGone
+from swarm_tui.command import Pause
+from swarm_tui.model import AgentId, EventKind, HostState, State, VmGone
 from swarm_tui.store import History
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.fleet import FleetScreen

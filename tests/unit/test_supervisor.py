@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarm_tui.audit import Outcome
+from swarm_tui.command import Kill, Pause, Resume, Shell, Spawn
 from swarm_tui.errors import (
     AuditError,
     Busy,
@@ -23,20 +24,7 @@ from swarm_tui.errors import (
     Refused,
     SwarmError,
 )
-from swarm_tui.model import (
-    AgentId,
-    Hint,
-    HostName,
-    Kill,
-    Pause,
-    Power,
-    Record,
-    Resume,
-    Shell,
-    Spawn,
-    State,
-    Verb,
-)
+from swarm_tui.model import AgentId, Hint, HostName, Power, Record, State, Verb
 from swarm_tui.policy import Allow
 from swarm_tui.text import literal
 from swarm_tui.watch import guest as guest_watch

@@ -7,24 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from swarm_tui.command import Kill, Pause, Resume
 from swarm_tui.errors import (
     GuestUnreachable,
     HostError,
     HostUnreachable,
 )
-from swarm_tui.model import (
-    AgentId,
-    EventBatch,
-    EventKind,
-    GuestEvent,
-    Hint,
-    HostState,
-    Kill,
-    Link,
-    Pause,
-    Resume,
-    State,
-)
+from swarm_tui.model import AgentId, EventBatch, EventKind, GuestEvent, Hint, HostState, Link, State
 from swarm_tui.text import literal
 from swarm_tui.watch import guest as guest_watch
 from swarm_tui.watch import host as host_watch

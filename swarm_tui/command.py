@@ -1,0 +1,105 @@
+"""What a person asks for: imperative, one command for each verb that acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from swarm_tui.model import AgentId, HostName, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    host: HostName
+    name: str = ""
+    """Empty: the next free name."""
+    task: str = ""
+    verb: Verb = field(default=Verb.SPAWN, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    agent: AgentId
+    is_quick: bool = False
+    """Only stop the vCPUs: nothing is saved and the RAM stays in use."""
+    verb: Verb = field(default=Verb.PAUSE, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Bring it back; a verdict that was given but not carried out yet is carried out with it."""
+
+    agent: AgentId
+    verb: Verb = field(default=Verb.RESUME, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the VM and remove its disk, its snapshots and its record."""
+
+    agent: AgentId
+    verb: Verb = field(default=Verb.KILL, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """Record that a person opens a shell; the shell itself is the caller's."""
+
+    agent: AgentId
+    verb: Verb = field(default=Verb.SHELL, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Put a message into the agent's inbox."""
+
+    agent: AgentId
+    text: str
+    verb: Verb = field(default=Verb.MESSAGE, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Freeze the agent, take its work into quarantine, and save the VM."""
+
+    agent: AgentId
+    verb: Verb = field(default=Verb.REVIEW, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """Land what was reviewed, and resume the agent with that in its inbox."""
+
+    agent: AgentId
+    review: int
+    digest: str
+    """Of what the reviewer has seen: another one is refused."""
+    message: str = ""
+    verb: Verb = field(default=Verb.APPROVE, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SendBack:
+    """Resume the agent with the review's comments in its inbox."""
+
+    agent: AgentId
+    review: int
+    digest: str
+    message: str = ""
+    verb: Verb = field(default=Verb.SEND_BACK, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Resume the agent with the refusal in its inbox, or end it."""
+
+    agent: AgentId
+    review: int
+    digest: str
+    message: str = ""
+    is_kept: bool = True
+    """False: the agent is killed instead of resumed."""
+    verb: Verb = field(default=Verb.REJECT, init=False)
+
+
+Verdict = Approve | SendBack | Reject
+Command = Spawn | Pause | Resume | Kill | Shell | Say | Review | Verdict
