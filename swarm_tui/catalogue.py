@@ -22,6 +22,7 @@ from typing import Final
 
 from swarm_tui import durable
 from swarm_tui.errors import Busy, NotFound, SwarmError
+from swarm_tui.handoff import Judgement
 from swarm_tui.model import AgentId, HostName, Record, SnapshotId, Verb
 from swarm_tui.text import sanitize
 
@@ -76,6 +77,8 @@ class Catalogue:
                 saved_in=_snapshot(raw.get("saved_in")),
                 saving_in=_snapshot(raw.get("saving_in")),
                 verb=None if raw.get("verb") is None else Verb(raw["verb"]),
+                review=_number(raw.get("review")),
+                verdict=None if raw.get("verdict") is None else Judgement(raw["verdict"]),
                 since=since if isinstance(since, int | float) and math.isfinite(since) else None,
             )
         except ValueError as error:
@@ -96,6 +99,8 @@ class Catalogue:
             "saved_in": record.saved_in,
             "saving_in": record.saving_in,
             "verb": record.verb,
+            "review": record.review,
+            "verdict": record.verdict,
             "since": record.since,
         }
         with durable.storage("write the agent's record"):
@@ -180,6 +185,15 @@ def _snapshot(raw: object) -> SnapshotId | None:
     if not isinstance(raw, str) or not raw or "/" in raw or raw.startswith("."):
         raise ValueError(f"{raw!r} is no snapshot")
     return SnapshotId(raw)
+
+
+def _number(raw: object) -> int | None:
+    """Raises ValueError for what is no number of a review."""
+    if raw is None:
+        return None
+    if not isinstance(raw, int) or isinstance(raw, bool) or raw < 1:
+        raise ValueError(f"{raw!r} is no review")
+    return raw
 
 
 def _unreadable(path: Path, why: str) -> SwarmError:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
+from swarm_tui.handoff import Judgement
 from swarm_tui.text import EMPTY, Safe
 
 AgentId = NewType("AgentId", str)
@@ -203,6 +204,10 @@ class Record:
     """The snapshot that a pause is writing; by it a pause that was cut off can be completed."""
     verb: Verb | None = None
     """A verb in flight, written before it begins and cleared when its outcome is known."""
+    review: int | None = None
+    """Number of the review that is open on it: its work stands still until there is a verdict."""
+    verdict: Judgement | None = None
+    """Given on that review, and not carried out to its end yet."""
     since: float | None = None
     """When `is_frozen` or `saved_in` last changed."""
 
@@ -262,6 +267,13 @@ class Agent:
     @property
     def tag(self) -> Tag:
         return self.vm.tag if self.vm else Tag()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for a human: it asks, or its review is open."""
+        record = self.record
+        is_under_review = record is not None and record.review is not None and not record.verdict
+        return self.state is State.ASKING or (self.state is State.SAVED and is_under_review)
 
 
 @dataclass(frozen=True, slots=True)

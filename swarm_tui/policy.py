@@ -32,12 +32,22 @@ ALLOW: Final = Allow()
 
 _ALIVE: Final = frozenset({State.STARTING, State.RUNNING, State.ASKING, State.FROZEN, State.DONE})
 
+_UNTAKEN: Final = "a verdict needs an open review"
+_VERDICTS: Final = frozenset({Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
+
 _LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
     Verb.PAUSE: (_ALIVE | {State.PAUSED}, "only a live agent can be paused"),
     Verb.RESUME: (
         frozenset({State.PAUSED, State.SAVED, State.FROZEN}),
         "only a paused, saved or frozen agent can be resumed",
     ),
+    Verb.REVIEW: (
+        _ALIVE | {State.PAUSED, State.SAVED},
+        "only a live or a saved agent can be reviewed",
+    ),
+    Verb.APPROVE: (frozenset({State.SAVED}), _UNTAKEN),
+    Verb.SEND_BACK: (frozenset({State.SAVED}), _UNTAKEN),
+    Verb.REJECT: (frozenset({State.SAVED}), _UNTAKEN),
     Verb.KILL: (frozenset(State) - {State.LOST}, "its host is out of reach"),
     Verb.SHELL: (_ALIVE, "a shell needs a running VM"),
     Verb.LOGS: (frozenset(State), ""),
@@ -48,12 +58,13 @@ _NEEDS: Final[dict[Verb, tuple[str, ...]]] = {
     Verb.PAUSE: ("save",),
     Verb.RESUME: ("restore",),
     Verb.SPAWN: ("spawn",),
+    Verb.REVIEW: ("save", "restore"),
+    Verb.APPROVE: ("restore",),
+    Verb.SEND_BACK: ("restore",),
 }
 """Verb → the capabilities without which it cannot work at all."""
 
-_LATER: Final = frozenset(
-    {Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT, Verb.FORK, Verb.MESSAGE}
-)
+_LATER: Final = frozenset({Verb.FORK, Verb.MESSAGE})
 
 
 def decide(
@@ -78,7 +89,7 @@ def decide(
     if agent.operation and verb is not Verb.LOGS:
         return Deny(literal(f"{agent.operation.verb} is still at work on it"))
     states, otherwise = _LEGAL[verb]
-    is_cut = agent.record is not None and agent.record.verb in (Verb.PAUSE, Verb.RESUME)
+    is_cut = agent.record is not None and agent.record.verb not in (None, Verb.KILL)
     if is_cut and verb is Verb.RESUME:
         states |= {State.UNKNOWN}
     if is_cut and verb is Verb.PAUSE and agent.state is State.PAUSED:
@@ -89,6 +100,8 @@ def decide(
         return Deny(literal("its vCPUs are stopped already"))
     if verb is Verb.SHELL and agent.tag.address is None:
         return Deny(literal("no SSH address is known for it"))
+    if verb is Verb.REVIEW or verb in _VERDICTS:
+        return _decide_handoff(verb, agent)
     if verb is Verb.KILL:
         return Ask(
             join(
@@ -100,4 +113,20 @@ def decide(
                 )
             )
         )
+    return ALLOW
+
+
+def _decide_handoff(verb: Verb, agent: Agent) -> Decision:
+    number = agent.record.review if agent.record else None
+    if agent.record and agent.record.verdict:
+        given = f"{agent.record.verdict} was given on review {number}; resume it to deliver that"
+        return Deny(literal(given))
+    if verb in _VERDICTS:
+        return ALLOW if number is not None else Deny(literal(_UNTAKEN))
+    if number is not None and agent.state is State.SAVED:
+        return ALLOW  # it is only opened
+    if agent.tag.address is None:
+        return Deny(literal("no SSH address is known for it"))
+    if not agent.tag.base:
+        return Deny(literal("the commit that it began with is not known"))
     return ALLOW

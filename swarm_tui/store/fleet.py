@@ -319,7 +319,7 @@ def _rate(now: int | None, was: int | None, seconds: float) -> float | None:
 
 def sort_key(agent: Agent) -> tuple[int, float, str, str]:
     """Order of the fleet: who waits for a human first, the longest wait on top; then by name."""
-    if agent.state is State.ASKING:
+    if agent.is_waiting:
         return (0, agent.since or 0.0, agent.host, agent.name)
     return (1, 0.0, agent.host, agent.name)
 

@@ -31,6 +31,8 @@ from swarm_tui.text import EMPTY, Safe, literal
 HISTORY_SAMPLES: Final = 120
 BOOT_S: Final = 60.0
 """A VM that is younger than this may still be booting when it is seen for the first time."""
+RESTORING: Final = frozenset({Verb.RESUME, Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
+"""Verbs that bring a saved VM back."""
 STOPPED: Final = frozenset({Power.OFF, Power.CRASHED})
 
 
@@ -114,7 +116,7 @@ def is_up_at_once(known: Known, now: float, *, is_new: bool) -> bool:
         created = known.vm.tag.created if known.vm else None
         return created is None or now - created > BOOT_S
     record = known.record
-    return record is not None and (record.saved_in is not None or record.verb is Verb.RESUME)
+    return record is not None and (record.saved_in is not None or record.verb in RESTORING)
 
 
 def since(known: Known, state: State, host: Host | None, now: float) -> float | None:
@@ -158,7 +160,7 @@ def derive_state(known: Known, host: Host | None, now: float) -> tuple[State, Sa
         case Power.UNKNOWN:
             return State.UNKNOWN, vm.reason
     if record and record.is_frozen:
-        return State.FROZEN, cut
+        return State.FROZEN, cut or _handoff(record)
     if known.asks is not None:
         return State.ASKING, known.asks
     if known.is_done:
@@ -177,7 +179,7 @@ def _derive_stopped(known: Known, cut: Safe, now: float) -> tuple[State, Safe]:
         # Between two steps of a verb its state is on its way; the step is shown beside.
         return was.state, EMPTY
     if is_saved and not is_killed:
-        return State.SAVED, cut
+        return State.SAVED, cut or _handoff(record)
     if vm is None or cut or known.operation:
         return State.UNKNOWN, cut
     if known.is_done:
@@ -187,6 +189,17 @@ def _derive_stopped(known: Known, cut: Safe, now: float) -> tuple[State, Safe]:
     if is_new and not known.has_run and not vm.reason:  # one that has stopped tells why
         return State.STARTING, literal("the VM was just made")
     return State.FAILED, vm.reason or literal("the VM is off")
+
+
+def _handoff(record: Record | None) -> Safe:
+    """How far a review has come, where one is open."""
+    if record is None or record.review is None:
+        return EMPTY
+    if record.verdict:
+        return literal(
+            f"{record.verdict} of review {record.review} is not delivered yet; resume it"
+        )
+    return literal(f"review {record.review} is open")
 
 
 def hear(known: Known, batch: EventBatch, size: int, now: float) -> None:
