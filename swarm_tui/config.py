@@ -229,8 +229,8 @@ class _Reading:
                 self._mismatch(key, uri, self._used[key], f"not that of hosts.{owners[uri]} again")
             elif uri:
                 owners[uri] = name
-            identity = self._value(("hosts", name, "identity"), HOST["identity"], None)
-            entries[HostName(name)] = HostEntry(HostName(name), uri, identity)
+            own = [self._value(("hosts", name, key), HOST[key], None) for key in _HOST_PATHS]
+            entries[HostName(name)] = HostEntry(HostName(name), uri, *own)
         return MappingProxyType(entries)
 
     def _mismatch(
@@ -264,6 +264,7 @@ def _siblings(key: Key) -> Iterable[str]:
     return [name for section, name in _settings() if len(key) == 2 and section == key[0]]
 
 
+_HOST_PATHS: Final = ("identity", "repository")
 _HOST_VARIABLE: Final = re.compile(r"HOSTS_([A-Z0-9_]+)_([A-Z]+)")
 
 
@@ -356,16 +357,16 @@ class Row:
 
 
 def rows(loaded: Loaded) -> Sequence[Row]:
-    """Every value in force with its source, hosts first; a host's absent identity is left out."""
+    """Every value in force with its source, hosts first; what a host does not name is left out."""
 
     def row(key: str, value: object) -> Row:
-        plain = value if isinstance(value, int | float) else str(value)
+        plain = value if isinstance(value, int | float) else str("" if value is None else value)
         return Row(key, plain, str(loaded.sources[key]))
 
     hosts = [
         row(f"hosts.{host.name}.{key}", value)
         for host in loaded.config.hosts.values()
-        for key, value in (("uri", host.uri), ("identity", host.identity))
+        for key, value in ((key, getattr(host, key)) for key in HOST)
         if value is not None
     ]
     return hosts + [

@@ -41,6 +41,20 @@ class Paths:
         return self.config / "themes"
 
     @property
+    def allowed_signers(self) -> Path:
+        """Whose signatures on verdicts count."""
+        return self.config / "allowed_signers"
+
+    @property
+    def reviewer_key(self) -> Path:
+        """A key to sign with, for who has none."""
+        return self.config / "reviewer_key"
+
+    @property
+    def reviews(self) -> Path:
+        return self.state / "reviews"
+
+    @property
     def snapshots(self) -> Path:
         return self.data / "snapshots"
 

@@ -98,6 +98,19 @@ def _read_uri(raw: object) -> str:
     return raw
 
 
+def _read_principal(raw: object) -> str:
+    # Of allowed_signers' principals, those that are no patterns and no lists (ssh-keygen(1)).
+    if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9@._+-]{1,100}", raw):
+        raise ValueError
+    return raw
+
+
+def _read_key(raw: object) -> str | Path:
+    return raw if raw in ("auto", "agent", "none") else _read_path(raw)
+
+
+PRINCIPAL: Final = Kind("letters, digits, and @ . _ + -, at most 100", _read_principal)
+KEY: Final = Kind("auto, agent, none, or an absolute path of a private key", _read_key)
 NAME: Final = Kind("letters, digits, '_' and '-', at most 32, first a letter or digit", _read_name)
 URI: Final = Kind("a libvirt URI such as qemu:///system or ch+ssh://me@lab/system", _read_uri)
 PATH: Final = _folder()
@@ -120,6 +133,23 @@ class Snapshots:
     folder: Annotated[Path, _folder(lambda paths: paths.snapshots)]
     keep: Annotated[int, _integer(0, 1000)] = 2
     """Past snapshots kept per agent, besides the one that it is saved in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewing:
+    """Reviews and their verdicts."""
+
+    allowed_signers: Annotated[Path, _folder(lambda paths: paths.allowed_signers)]
+    """Whose signatures count, as `ssh-keygen -Y verify` reads it; made at your first verdict."""
+    repository: Annotated[Path | None, PATH] = None
+    """Your git repository, in which approved work lands; a host's own goes before it."""
+    reviewer: Annotated[str, PRINCIPAL] = ""
+    """Under which name you sign; default: git's user.email, else USER@HOST."""
+    key: Annotated[Literal["auto", "agent", "none"] | Path, KEY] = "auto"
+    """Key to sign with. auto: your SSH agent's, else one of ~/.ssh, else one made for it; none:
+    verdicts are not signed, and marked so."""
+    pack_mib: Annotated[int, _integer(1, 4096)] = 64
+    """The most that a guest may send of its work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +185,8 @@ class HostEntry:
     uri: str
     identity: Path | None = None
     """Private key for SSH to the host itself; None: as ssh chooses."""
+    repository: Path | None = None
+    """Where its agents' approved work lands; None: `review.repository`."""
 
     @property
     def connection(self) -> str:
@@ -174,6 +206,7 @@ class Config:
     """By name, in the order of the file; empty: none is configured."""
     ui: Ui
     snapshots: Snapshots
+    review: Reviewing
     local: Local
     supervisor: Supervision
     paths: Folders
@@ -183,7 +216,8 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "paths": Folders,  # first: other defaults follow from the folders
     "ui": Ui,
     "snapshots": Snapshots,
+    "review": Reviewing,
     "local": Local,
     "supervisor": Supervision,
 }
-HOST: Final[Mapping[str, Kind]] = {"uri": URI, "identity": PATH}
+HOST: Final[Mapping[str, Kind]] = {"uri": URI, "identity": PATH, "repository": PATH}

@@ -126,7 +126,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "that begins with ~/",
         "config.toml:9: hosts.lab.uri: missing; a host needs one",
         "config.toml:10: loca: unknown key; did you mean 'local'?; there are: "
-        "hosts, local, paths, snapshots, supervisor, ui",
+        "hosts, local, paths, review, snapshots, supervisor, ui",
         "config.toml:13: local.agents: found true; allowed: a whole number from 1 to 200",
         "config.toml:14: local.accel: found 'kmv'; allowed: auto, kvm or tcg; did you mean 'kvm'?",
         "config.toml:16: supervisor.poll_s: found 0.1; allowed: seconds from 0.2 to 60",
@@ -219,7 +219,10 @@ def test_unknown_overrides_are_refused(tmp_path: Path) -> None:
 def test_rows_name_every_value_and_go_into_json(tmp_path: Path) -> None:
     loaded = read(tmp_path, "[hosts.lab]\nuri = 'qemu:///system'\n[ui]\nview = 'table'\n")
     listed = rows(loaded)
-    assert {row.key for row in listed} == set(loaded.sources) - {"hosts.lab.identity"}
+    assert {row.key for row in listed} == set(loaded.sources) - {
+        "hosts.lab.identity",
+        "hosts.lab.repository",
+    }
     assert json.loads(json.dumps([asdict(row) for row in listed]))[0] == {
         "key": "hosts.lab.uri",
         "value": "qemu:///system",
@@ -286,3 +289,23 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(SetupError, match="state: File exists"):
         locate({"SWARM_TUI_HOME": str(tmp_path)}).make()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("reviewer = 'ann@example.org'", "ann@example.org"),
+        ("key = 'agent'", "agent"),
+        ("key = '/keys/id'", Path("/keys/id")),
+        ("repository = '/src/project'", Path("/src/project")),
+        ("pack_mib = 8", 8),
+    ],
+)
+def test_what_a_review_needs_is_configured(tmp_path: Path, text: str, value: object) -> None:
+    review = read(tmp_path, f"[review]\n{text}\n").config.review
+    assert getattr(review, text.split(" ")[0]) == value
+
+
+@pytest.mark.parametrize("text", ["reviewer = 'ann, bob'", "key = 'id'", "repository = 'src'"])
+def test_a_reviewer_is_one_name_and_a_key_an_absolute_path(tmp_path: Path, text: str) -> None:
+    assert text.split(" ")[0] in problems(tmp_path, f"[review]\n{text}\n")[0]
