@@ -65,6 +65,11 @@ class Image:
     """Commit at which every new guest's /workspace stands."""
 
     @property
+    def project(self) -> Path:
+        """The agents' project as a git bundle, HEAD at the base commit."""
+        return self.folder / "project.bundle"
+
+    @property
     def kernel(self) -> Path:
         """bzImage, for KVM."""
         return self.folder / "vmlinuz"
@@ -178,7 +183,7 @@ def _build(cache: Path, packages: Sequence[Package], say: Say) -> Image:
             unpack(root, [debs[package] for package in packages if not package.is_kernel])
             _furnish(root)
             _precompile(root)
-            base_commit = _seed(root / "workspace")
+            base_commit = _seed(root / "workspace", work / "project.bundle")
             parts = kernel.result()
         for path in (parts / "later").iterdir():
             _install(path.read_bytes(), root / "usr/lib/modules" / path.name, 0o644)
@@ -247,8 +252,11 @@ def _precompile(root: Path) -> None:
     run([str(word) for word in command], variables={"PYTHONHOME": str(root / "usr")})
 
 
-def _seed(workspace: Path) -> str:
-    """Make the agents' project as a git repository of one commit, the same on every machine."""
+def _seed(workspace: Path, bundle: Path) -> str:
+    """Make the agents' project as a git repository of one commit, the same on every machine.
+
+    `bundle` becomes a copy of it for the owner's side.
+    """
     make_folder(workspace)
     variables = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
     for role in ("AUTHOR", "COMMITTER"):
@@ -262,6 +270,7 @@ def _seed(workspace: Path) -> str:
     git("init", "-q", "--template=", "--object-format=sha1", "--initial-branch=main")
     git("apply", "--index", "-p0", str(_GUEST / "workspace.patch"))
     git("commit", "-q", "-m", "Convert lengths, masses and temperatures")
+    git("bundle", "create", "-q", str(bundle), "HEAD", "main")
     return git("rev-parse", "HEAD")
 
 

@@ -45,6 +45,7 @@ from swarm_tui.local.guest import IDENTIFY, dropbear_key, render_identity
 from swarm_tui.local.image import Image, write_initrd
 from swarm_tui.local.machine import LOOPBACK, Machine, render, rewrite
 from swarm_tui.local.programs import make_folder, replace, run, telling
+from swarm_tui.local.project import ensure_project
 from swarm_tui.model import Address, AgentId, Tag, Vm
 from swarm_tui.ports import Guest, Hypervisor, Progress, Spawned
 from swarm_tui.tag import render_tag
@@ -118,6 +119,7 @@ class LocalSwarm:
         """
         async with self._preparing:
             if self._template is None:
+                await asyncio.to_thread(ensure_project, self._folder, self._image)
                 self._template = await self._load_template(on_progress)
 
     async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
