@@ -7,21 +7,22 @@ means that nobody knows how it ended.
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import json
 import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from swarm_tui import durable
-from swarm_tui.errors import AuditError
-from swarm_tui.model import Verb
+from swarm_tui.errors import AuditError, SwarmError
+from swarm_tui.model import Agent, HostName, Verb
 from swarm_tui.text import Safe, sanitize
 
 _TAIL_BYTES: Final = 1 << 20
@@ -76,6 +77,45 @@ class Audit:
     def conclude(self, entry: str, outcome: Outcome, detail: str = "") -> None:
         """Write how it ended. Raises AuditError."""
         self._append({"id": entry, "record": "outcome", "outcome": outcome, "detail": detail})
+
+    async def around(
+        self,
+        verb: Verb,
+        act: Callable[[], Awaitable[Safe]],
+        *,
+        agent: Agent | None,
+        host: HostName,
+        detail: str,
+        is_unknown: Callable[[SwarmError], bool],
+        on_fault: Callable[[AuditError], None],
+    ) -> Safe:
+        """Intent on disk, then the act, then its outcome. No intent, no act.
+
+        `is_unknown` tells errors after which nobody knows whether it was done. An outcome that
+        cannot be written is told to `on_fault`: the act is over by then.
+        """
+        entry = await asyncio.to_thread(
+            self.intend,
+            verb,
+            agent=agent.id if agent else "",
+            name=agent.name if agent else "",
+            host=host,
+            detail=detail,
+        )
+
+        async def conclude(outcome: Outcome, told: str) -> None:
+            try:
+                await asyncio.to_thread(self.conclude, entry, outcome, told)
+            except AuditError as error:
+                on_fault(error)
+
+        try:
+            done = await act()
+        except SwarmError as error:
+            await conclude(Outcome.UNKNOWN if is_unknown(error) else Outcome.FAILED, str(error))
+            raise
+        await conclude(Outcome.DONE, done)
+        return done
 
     def _append(self, fields: dict[str, Any]) -> None:
         line = json.dumps({"at": round(time.time(), 3), **fields}, ensure_ascii=True) + "\n"

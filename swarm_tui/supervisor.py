@@ -16,11 +16,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from swarm_tui.audit import Audit, Entry, Outcome
+from swarm_tui.audit import Audit, Entry
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.command import Command, Kill, Pause, Resume, Shell, Spawn
 from swarm_tui.errors import (
-    AuditError,
     Busy,
     HostUnreachable,
     NotFound,
@@ -327,32 +326,15 @@ class Supervisor:
         detail: str,
         act: Callable[[], Awaitable[Safe]],
     ) -> Safe:
-        """Intent on disk, then the act, then its outcome. No intent, no act."""
-        entry = await asyncio.to_thread(
-            self.audit.intend,
+        return await self.audit.around(
             verb,
-            agent=agent.id if agent else "",
-            name=agent.name if agent else "",
+            act,
+            agent=agent,
             host=host,
             detail=detail,
+            is_unknown=lambda error: isinstance(error, UNKNOWN),
+            on_fault=self._faults.append,
         )
-        try:
-            done = await act()
-        except UNKNOWN as error:
-            await self._conclude(entry, Outcome.UNKNOWN, str(error))
-            raise
-        except SwarmError as error:
-            await self._conclude(entry, Outcome.FAILED, str(error))
-            raise
-        await self._conclude(entry, Outcome.DONE, done)
-        return done
-
-    async def _conclude(self, entry: str, outcome: Outcome, detail: str) -> None:
-        try:
-            await asyncio.to_thread(self.audit.conclude, entry, outcome, detail)
-        except AuditError as error:
-            # The act is over; what remains is to say that its outcome is not on record.
-            self._faults.append(error)
 
     # How it hangs together
 
