@@ -190,7 +190,7 @@ class Guest(Protocol):
         ...
 
     async def deliver(self, address: Address, message: Message, timeout_s: float) -> None:
-        """Put a message into the inbox, atomically."""
+        """Put a message into the inbox, atomically; one that was read already stays so."""
         ...
 
     async def run(

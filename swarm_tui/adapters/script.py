@@ -178,6 +178,8 @@ DELIVER: Final = r"""
 # FOLDER ID BYTES, the message on standard input: there as a whole or not at all.
 umask 022
 inbox=$1/inbox new=$1/inbox/.$2.$$
+# Delivered and read already: a sender that was cut off tries again.
+[ ! -f "$inbox/read/$2.json" ] || exit 0
 mkdir -p "$inbox" && rm -rf "$new" || exit 1
 # No file that the agent put in the way is followed or written to.
 set -C

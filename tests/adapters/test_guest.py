@@ -288,6 +288,18 @@ async def test_a_message_is_there_as_a_whole(guest: SshGuest, stand_in: StandInG
     }
 
 
+async def test_a_message_that_was_read_is_not_delivered_again(
+    guest: SshGuest, stand_in: StandInGuest
+) -> None:
+    message = Message("m-1", "verdict", "once", "approve")
+    await guest.deliver(stand_in.address, message, LONG_S)
+    inbox = stand_in.run_folder / "inbox"
+    (inbox / "read").mkdir()
+    (inbox / "m-1.json").rename(inbox / "read" / "m-1.json")
+    await guest.deliver(stand_in.address, message, LONG_S)
+    assert [path.name for path in inbox.iterdir()] == ["read"]
+
+
 async def test_a_message_that_is_cut_on_its_way_is_not_there_at_all(
     guest: SshGuest, stand_in: StandInGuest
 ) -> None:
