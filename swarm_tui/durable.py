@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.errors import SnapshotError, StorageFull
+from swarm_tui.errors import SnapshotError, StorageFull, SwarmError
 
 _CHUNK: Final = 1 << 20
 _NO_ROOM: Final = {
@@ -25,8 +25,8 @@ _NO_ROOM: Final = {
 
 
 @contextmanager
-def storage(what: str) -> Iterator[None]:
-    """Map the operating system's answers about storage: StorageFull or SnapshotError."""
+def storage(what: str, failure: type[SwarmError] = SnapshotError) -> Iterator[None]:
+    """Map the operating system's answers about storage: StorageFull or `failure`."""
     try:
         yield
     except OSError as error:
@@ -36,7 +36,7 @@ def storage(what: str) -> Iterator[None]:
                 str(error),
                 "Free some space, or put snapshots elsewhere with snapshots.folder.",
             ) from error
-        raise SnapshotError(f"Could not {what}", str(error)) from error
+        raise failure(f"Could not {what}", str(error)) from error
 
 
 def write(path: Path, content: bytes) -> None:
