@@ -2,57 +2,134 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
-from swarm_tui.handoff import Change, Comment, Drafts, Flag, Review
-from swarm_tui.review.diff import FileDiff
+from swarm_tui.handoff import SUBMODULE, Change, Comment, Drafts, Flag, Review
+from swarm_tui.model import AgentId
+from swarm_tui.review import flags
+from swarm_tui.review.diff import FileDiff, Span, is_binary, make
+from swarm_tui.review.quarantine import Quarantine, Survey
+from swarm_tui.review.shelf import Shelf
+
+_AT_ONCE = 8
+"""Files looked at side by side."""
 
 
 class Reading:
     """One review being read. Several may read the same one; drafts are merged on disk."""
 
+    def __init__(
+        self, shelf: Shelf, quarantine: Quarantine, review: Review, previous: Review | None
+    ) -> None:
+        self._shelf = shelf
+        self._quarantine = quarantine
+        self._review = review
+        self._previous = previous
+        self._since: Sequence[Change] | None = None
+
     @property
     def review(self) -> Review:
-        raise NotImplementedError
+        return self._review
 
     @property
     def previous(self) -> Review | None:
         """The review of this agent that had a verdict last; what `since` compares with."""
-        raise NotImplementedError
+        return self._previous
 
     async def file(self, change: Change) -> FileDiff:
         """Both sides of one change. Raises ReviewError."""
-        raise NotImplementedError
+        return await read_file(self._quarantine, change)
 
     async def since(self) -> Sequence[Change]:
         """What changed since the previous review; empty without one. `file` takes these, too."""
-        raise NotImplementedError
+        if self._since is None:
+            self._since = ()
+            if self._previous and self._previous.head != self._review.head:
+                survey = await self._quarantine.survey(self._previous.head, self._review.head)
+                self._since = survey.changes
+        return self._since
 
     def patch(self) -> AsyncIterator[bytes]:
         """The patch that the digest is of, in pieces."""
-        raise NotImplementedError
+        return self._quarantine.patch(self._review.base, self._review.head)
 
     # Drafts: on disk before they return, and shared with every other reader.
 
     def drafts(self) -> Drafts:
         """As they are now, also if another session changed them."""
-        raise NotImplementedError
+        return self._shelf.drafts(self._agent, self._review.number)
 
     def comment(self, comment: Comment) -> None:
         """Add a comment, or replace the one with the same id. Raises StorageFull."""
-        raise NotImplementedError
+        self._shelf.comment(self._agent, self._review.number, comment)
 
     def drop(self, comment: str) -> None:
         """Remove the comment with this id."""
-        raise NotImplementedError
+        self._shelf.drop(self._agent, self._review.number, comment)
 
     def mark(self, key: str, *, is_viewed: bool) -> None:
         """Set or clear a viewed mark: of a change by `Change.key`, or `Review.about`."""
-        raise NotImplementedError
+        self._shelf.mark(self._agent, key, is_viewed=is_viewed)
 
     def unseen(self) -> Sequence[Flag]:
         """Flags whose change (or, without path, the review itself) is not marked as viewed."""
-        raise NotImplementedError
+        return unseen(self._review, self.drafts())
 
     async def close(self) -> None:
-        raise NotImplementedError
+        await self._quarantine.close()
+
+    @property
+    def _agent(self) -> AgentId:
+        return AgentId(self._review.agent)
+
+
+async def open_reading(shelf: Shelf, agent: AgentId, number: int, lender: Path | None) -> Reading:
+    """A review from the shelf, with the objects behind it. Raises NotFound, ReviewError."""
+    review = await asyncio.to_thread(shelf.read, agent, number)
+    previous = await asyncio.to_thread(shelf.last_judged, agent, number)
+    return Reading(shelf, Quarantine(shelf.quarantine(agent), lender), review, previous)
+
+
+def unseen(review: Review, drafts: Drafts) -> Sequence[Flag]:
+    """The flags of what is not marked as viewed."""
+    keys = {change.path: change.key for change in review.changes}
+    return [flag for flag in review.flags if keys.get(flag.path, review.about) not in drafts.viewed]
+
+
+async def read_file(quarantine: Quarantine, change: Change) -> FileDiff:
+    """Both sides of a change, from objects in quarantine. Raises ReviewError."""
+    old, new = await _content(quarantine, change)
+    return make(change, old, new, await _spans(quarantine, change, old, new))
+
+
+async def find_flags(quarantine: Quarantine, survey: Survey) -> Sequence[Flag]:
+    """All that must be seen before an approval, about each change and about the whole."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(change: Change) -> Sequence[Flag]:
+        async with gate:
+            old, new = await _content(quarantine, change)
+            diff = make(change, old, new, await _spans(quarantine, change, old, new))
+            return await asyncio.to_thread(flags.flags, change, old, new, diff)
+
+    found = await asyncio.gather(*(look(change) for change in survey.changes))
+    whole = flags.whole(survey.changes, is_descended=survey.is_descended)
+    return [*whole, *(flag for each in found for flag in each)]
+
+
+async def _content(quarantine: Quarantine, change: Change) -> tuple[bytes | None, bytes | None]:
+    """Both sides; None where there is no blob, or one that is too large to be shown."""
+    old = await quarantine.blob(change.old) if change.old_mode != SUBMODULE and change.old else None
+    new = await quarantine.blob(change.new) if change.new_mode != SUBMODULE and change.new else None
+    return old, new
+
+
+async def _spans(
+    quarantine: Quarantine, change: Change, old: bytes | None, new: bytes | None
+) -> Sequence[Span]:
+    """What differs between two texts; nothing where there is no text on both sides."""
+    if old is None or new is None or old == new or is_binary(old) or is_binary(new):
+        return ()
+    return await quarantine.spans(change.old, change.new)

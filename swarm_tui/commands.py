@@ -1,0 +1,378 @@
+"""What each command of the command line does.
+
+Imports stand inside the functions: each command pays for what it needs only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from swarm_tui.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from swarm_tui.command import Command, Verdict
+    from swarm_tui.config import Loaded
+    from swarm_tui.glance import Glance
+    from swarm_tui.handoff import Review
+    from swarm_tui.model import Agent, AgentId
+    from swarm_tui.text import Safe
+
+CONNECT_S: Final = 15.0
+
+
+# What the commands share
+
+
+def _load(arguments: argparse.Namespace, **overrides: object) -> Loaded:
+    from swarm_tui.config import load
+
+    for setting in arguments.set:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise UsageError("--set needs KEY=VALUE", repr(setting))
+        overrides[key] = value
+    return load(overrides=overrides, file=arguments.config)
+
+
+def _shell_argv(arguments: argparse.Namespace) -> Callable[[AgentId], list[str]]:
+    """What the app runs to attach a shell: this program, with the same global options.
+
+    What it says on a failure must stay until it is read: its window closes with it.
+    """
+    options = [option for setting in arguments.set for option in ("--set", setting)]
+    if arguments.config:
+        options += ["--config", str(arguments.config)]
+    if arguments.connect:
+        options += ["--connect", arguments.connect]
+    return lambda agent: [sys.executable, "-m", "swarm_tui", *options, "shell", "--hold", agent]
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    import asyncio
+
+    return asyncio.run(work)
+
+
+def _read_bytes(path: str) -> bytes:
+    """A file, or standard input for "-". Raises UsageError."""
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError("The file cannot be read", f"{path}: {error.strerror}") from error
+
+
+def _glance(arguments: argparse.Namespace, loaded: Loaded) -> Glance:
+    import asyncio
+
+    from swarm_tui.glance import glance
+
+    return asyncio.run(glance(loaded, arguments.connect))
+
+
+def _tell(step: Safe, fraction: float | None) -> None:
+    share = f" {fraction:.0%}" if fraction is not None else ""
+    print(f"  {step}{share}", file=sys.stderr, flush=True)
+
+
+def _act(arguments: argparse.Namespace, make: Callable[[Agent], Command]) -> int:
+    """Do one verb to one agent, and tell how the agent stands afterwards."""
+    from swarm_tui.bootstrap import make_supervisor
+    from swarm_tui.glance import find, is_named_fully
+    from swarm_tui.report import agent_object, write_json
+
+    async def act() -> int:
+        supervisor = make_supervisor(
+            _load(arguments), connect=arguments.connect, is_following=False
+        )
+        async with supervisor:
+            agents = supervisor.store.agents
+            await supervisor.connected(CONNECT_S, lambda: is_named_fully(agents(), arguments.agent))
+            agent = find(agents(), arguments.agent)
+            if agent is None:
+                raise NotFound("No such agent", arguments.agent, "`swarm-tui ls` shows all.")
+            done = await supervisor.do(make(agent), None if arguments.json else _tell)
+            now = supervisor.store.agent(agent.id)
+            if arguments.json:
+                write_json({"done": done, "agent": agent_object(now) if now else None})
+            else:
+                print(f"{agent.name}: {done}")
+        return 0
+
+    return _run(act())
+
+
+def wait_for_enter() -> None:
+    """Leave what was said on the terminal, if there is one, until it has been read."""
+    if sys.stdin.isatty():
+        print("[Enter closes this] ", end="", file=sys.stderr, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.readline()
+
+
+# The commands
+
+
+def tui(arguments: argparse.Namespace) -> int:
+    from swarm_tui.bootstrap import make_supervisor, run_app
+
+    loaded = _load(arguments)
+    supervisor = make_supervisor(loaded, connect=arguments.connect)
+    return run_app(supervisor, loaded, _shell_argv(arguments))
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    from swarm_tui import report
+    from swarm_tui.store import sort_key
+
+    seen = _glance(arguments, _load(arguments))
+    agents = sorted(seen.store.agents(), key=sort_key)
+    if arguments.json:
+        hosts = [
+            {"name": host.name, "uri": host.uri, "state": host.state, "detail": host.detail}
+            for host in seen.store.hosts()
+        ]
+        report.write_json(
+            {"agents": [report.agent_object(agent) for agent in agents], "hosts": hosts}
+        )
+    elif agents:
+        report.write_table(report.AGENT_HEADER, [report.agent_row(agent) for agent in agents])
+    elif not seen.errors:
+        where = "on any host" if seen.store.hosts() else "and no host; try `swarm-tui demo`"
+        print(f"no agents {where}", file=sys.stderr)
+    for error in seen.errors:
+        report.write_error(error, is_json=False)
+    return seen.errors[0].exit_code if seen.errors else 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    from swarm_tui import report
+    from swarm_tui.bootstrap import open_audit, open_snapshots
+
+    loaded = _load(arguments)
+    agent = _glance(arguments, loaded).find(arguments.agent)
+    folder = open_snapshots(loaded)
+    snapshots = [folder.read(agent.id, snapshot) for snapshot in folder.ids(agent.id)]
+    acts = open_audit(loaded).recent(agent.id)
+    if arguments.json:
+        more = {"snapshots": report.plain(snapshots), "acts": report.plain(acts)}
+        report.write_json(report.agent_object(agent) | more)
+    else:
+        report.write_agent(agent, snapshots, acts)
+    return 0
+
+
+def pause(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Pause
+
+    return _act(arguments, lambda agent: Pause(agent.id, is_quick=arguments.quick))
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Resume
+
+    return _act(arguments, lambda agent: Resume(agent.id))
+
+
+def kill(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Kill
+
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise UsageError("kill needs --yes when nobody can be asked")
+        agent = _glance(arguments, _load(arguments)).find_surely(arguments.agent)
+        print(f"End {agent.name} on {agent.host} ({agent.state}); disk and snapshots go too.")
+        if input("Type its name to go on: ") != agent.name:
+            raise UsageError("Nothing was done: the name was not typed")
+        # Held by its id: another agent may bear the name by now.
+        arguments.agent = agent.id
+    return _act(arguments, lambda agent: Kill(agent.id))
+
+
+def review(arguments: argparse.Namespace) -> int:
+    from swarm_tui import reviewing
+
+    is_quiet = arguments.json or arguments.patch
+    return _run(
+        reviewing.review(
+            _load(arguments),
+            arguments.connect,
+            arguments.agent,
+            is_json=arguments.json,
+            is_patch=arguments.patch,
+            on_progress=None if is_quiet else _tell,
+        )
+    )
+
+
+def _judge(
+    arguments: argparse.Namespace, make: Callable[[Agent, Review, str], Verdict], comments: str = ""
+) -> int:
+    from swarm_tui import reviewing
+
+    def decide(agent: Agent, taken: Review) -> Verdict:
+        seen = reviewing.digest_of(arguments.digest, taken) if arguments.digest else taken.digest
+        return make(agent, taken, seen)
+
+    return _run(
+        reviewing.judge(
+            _load(arguments),
+            arguments.connect,
+            arguments.agent,
+            decide,
+            comments=_read_bytes(comments) if comments else b"",
+            is_all_seen=getattr(arguments, "flags_seen", False),
+            is_json=arguments.json,
+            on_progress=None if arguments.json else _tell,
+        )
+    )
+
+
+def approve(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Approve
+
+    return _judge(
+        arguments,
+        lambda agent, taken, seen: Approve(agent.id, taken.number, seen, arguments.message),
+    )
+
+
+def send_back(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import SendBack
+
+    return _judge(
+        arguments,
+        lambda agent, taken, seen: SendBack(agent.id, taken.number, seen, arguments.message),
+        arguments.comments or "",
+    )
+
+
+def reject(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Reject
+
+    return _judge(
+        arguments,
+        lambda agent, taken, seen: Reject(
+            agent.id, taken.number, seen, arguments.message, is_kept=not arguments.kill
+        ),
+    )
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    from swarm_tui import reviewing
+
+    return _run(
+        reviewing.verify(
+            _load(arguments),
+            arguments.branch,
+            arguments.repository.absolute(),
+            is_json=arguments.json,
+        )
+    )
+
+
+def spawn(arguments: argparse.Namespace) -> int:
+    from swarm_tui.bootstrap import make_supervisor
+    from swarm_tui.command import Spawn
+    from swarm_tui.model import HostName
+    from swarm_tui.report import agent_object, write_json
+
+    async def act() -> int:
+        supervisor = make_supervisor(
+            _load(arguments), connect=arguments.connect, is_following=False
+        )
+        async with supervisor:
+            await supervisor.connected(CONNECT_S)
+            hosts = supervisor.spawners()
+            if not arguments.host and len(hosts) != 1:
+                raise UsageError(
+                    "Say where with --host",
+                    f"Hosts that can make agents: {', '.join(hosts) or 'none'}.",
+                    "`swarm-tui demo --keep` sets up a local one.",
+                )
+            before = {agent.id for agent in supervisor.store.agents()}
+            done = await supervisor.do(
+                Spawn(HostName(arguments.host or hosts[0]), arguments.name, arguments.task),
+                None if arguments.json else _tell,
+            )
+            new = [agent for agent in supervisor.store.agents() if agent.id not in before]
+            if arguments.json:
+                write_json({"done": done, "agents": [agent_object(agent) for agent in new]})
+            else:
+                print(done)
+        return 0
+
+    return _run(act())
+
+
+def shell(arguments: argparse.Namespace) -> int:
+    from swarm_tui.attach import attach
+
+    loaded = _load(arguments)
+    glance = _glance(arguments, loaded)
+    return _run(attach(loaded, glance, arguments.agent, arguments.command, arguments.user))
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    from swarm_tui.attach import follow_log
+
+    loaded = _load(arguments)
+    agent = _glance(arguments, loaded).find(arguments.agent)
+    return _run(
+        follow_log(
+            loaded,
+            agent,
+            lines=arguments.lines,
+            is_following=arguments.follow,
+            is_json=arguments.json,
+        )
+    )
+
+
+def config(arguments: argparse.Namespace) -> int:
+    from swarm_tui.config import render_config, rows
+    from swarm_tui.report import write_json
+
+    loaded = _load(arguments)
+    listed = rows(loaded)
+    if arguments.json:
+        write_json({"file": loaded.file, "settings": listed})
+    else:
+        print(render_config(listed))
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from swarm_tui.doctor import examine
+    from swarm_tui.report import write_json
+
+    findings = examine(arguments.config)
+    if arguments.json:
+        write_json(findings)
+    else:
+        for finding in findings:
+            print(f"{finding.level:4}  {finding.name}: {finding.what}")
+            for line in (finding.why, finding.remedy):
+                if line and finding.level != "ok":
+                    print(f"      {line}")
+    return 12 if any(finding.level == "fail" for finding in findings) else 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    from swarm_tui import demo
+
+    if arguments.simulated is not None:
+        return demo.simulate(arguments.simulated, _load(arguments))
+    overrides = {} if arguments.agents is None else {"local.agents": arguments.agents}
+    loaded = _load(arguments, **overrides)
+    if arguments.down:
+        return _run(demo.down(loaded, is_json=arguments.json))
+    if arguments.up:
+        return _run(demo.up(loaded, is_json=arguments.json))
+    if arguments.check or arguments.json:
+        return _run(demo.check(loaded))
+    return demo.show(loaded, _shell_argv(arguments), is_kept=arguments.keep)

@@ -1,0 +1,415 @@
+"""Review and verdict: the agent stands still, its work is taken, and it goes on with what was said.
+
+    take    freeze -> pull into quarantine -> look for flags -> keep the review -> save the VM
+    judge   sign -> keep the verdict -> restore -> same head? -> land -> deliver -> thaw
+
+The work is taken from a guest whose agent is frozen, and only then is the VM saved: what is
+reviewed is what the snapshot holds. A verdict is on the disk before anything is done with it, and
+each of its steps is noted after it was done: one that was cut off is carried out to its end by the
+next `resume`, and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from swarm_tui import command, durable
+from swarm_tui.errors import NotFound, Refused, ReviewError, SignatureError, SwarmError
+from swarm_tui.handoff import Drafts, Judgement, Review, Verdict
+from swarm_tui.lifecycle.ground import ANSWER_S, FREEZE_S, UNKNOWN, explain, in_thread, noting
+from swarm_tui.lifecycle.verbs import Lifecycle
+from swarm_tui.model import Address, AgentId, Message, Power, Record, Verb, Vm
+from swarm_tui.ports import Progress, Signer
+from swarm_tui.review.desk import find_flags, unseen
+from swarm_tui.review.landing import branch_name, read_landed
+from swarm_tui.review.pull import head_now, pull
+from swarm_tui.review.quarantine import Quarantine
+from swarm_tui.review.shelf import Shelf
+from swarm_tui.review.verdict import compose
+from swarm_tui.text import Safe, join, literal, sanitize
+
+NAMESPACE: Final = "swarm-verdict"
+"""What the signatures are for; `ssh-keygen -Y verify -n` takes it."""
+_JUDGEMENTS: Final = {
+    Verb.APPROVE: Judgement.APPROVE,
+    Verb.SEND_BACK: Judgement.SEND_BACK,
+    Verb.REJECT: Judgement.REJECT,
+}
+
+
+class _Void(ReviewError):
+    """The agent's work moved: what was decided is about something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms reviews are made, as configured."""
+
+    shelf: Shelf
+    reviewer: Safe
+    """The principal under which verdicts are signed."""
+    signer: Signer | None
+    """None: verdicts are not signed."""
+    allowed_signers: Path
+    pack_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """Review and verdict for the agents of one host. The caller holds the agent's lock."""
+
+    lifecycle: Lifecycle
+    terms: Terms
+    repository: Path | None
+    """The owner's, in which approved work lands."""
+
+    # Taking the work
+
+    async def take(self, vm: Vm | None, record: Record, why: Safe, progress: Progress) -> Safe:
+        """Open a review of what the agent has done until now; it is saved when this returns.
+
+        When a step fails the agent goes on as it did before, or is paused again, and the error
+        says so.
+        """
+        before = record
+        vm, record = await self._stand_still(vm, record, progress)
+        try:
+            review = await self._pull(vm, record, why, progress)
+            record = await self.lifecycle.write(replace(record, review=review.number))
+            saved = await self.lifecycle.pause(vm, record, progress)
+        except UNKNOWN:
+            raise
+        except SwarmError as error:
+            await self._go_on(vm, before, record, error, progress)
+            raise
+        return join((literal(f"review {review.number} is open: {_count(review)}"), saved), "; ")
+
+    async def _stand_still(
+        self, vm: Vm | None, record: Record, progress: Progress
+    ) -> tuple[Vm, Record]:
+        """The VM runs and its agent is frozen, whichever way it was stopped before."""
+        ground, before = self.lifecycle, record
+        record = await ground.write(replace(record, verb=Verb.REVIEW))
+        vm, record = await self._bring_back(vm, record, progress)
+        try:
+            progress(literal("freezing the agent"), None)
+            record = await ground.write(replace(record, is_frozen=True))
+            await ground.guest.freeze(_address(vm), FREEZE_S)
+        except SwarmError as error:
+            await self._go_on(vm, before, record, error, progress)
+            raise
+        return vm, record
+
+    async def _bring_back(
+        self, vm: Vm | None, record: Record, progress: Progress
+    ) -> tuple[Vm, Record]:
+        """The VM runs, its clock is right, and its agent stands as still as it stood before."""
+        ground = self.lifecycle
+        if vm is None or vm.power is Power.OFF:
+            vm = await ground.restore(record, progress)
+            record = await ground.write(replace(record, saved_in=None))
+            await ground.wake(vm, replace(record, is_frozen=False), progress)
+        elif vm.power is Power.PAUSED:
+            progress(literal("letting the vCPUs run"), None)
+            try:
+                await ground.hypervisor.resume(vm.id)
+            except UNKNOWN:
+                raise
+            except SwarmError as error:
+                with noting([]):  # then `recover` does it
+                    await ground.write(replace(record, verb=None))
+                explain(error, "It is as it was before.")
+                raise
+        return replace(vm, power=Power.RUNNING), record
+
+    async def _pull(self, vm: Vm, record: Record, why: Safe, progress: Progress) -> Review:
+        shelf, base = self.terms.shelf, vm.tag.base
+        number = await in_thread(shelf.next_number, vm.id)
+        quarantine = self.quarantine(vm.id)
+        try:
+            pulled = await pull(
+                self.lifecycle.guest,
+                _address(vm),
+                quarantine,
+                number,
+                base,
+                progress,
+                limit_bytes=self.terms.pack_bytes,
+            )
+            progress(literal("looking at what changed"), None)
+            survey = await quarantine.survey(base, pulled.head)
+            review = Review(
+                agent=vm.id,
+                name=vm.name,
+                number=number,
+                taken=time.time(),
+                base=base,
+                head=pulled.head,
+                tree=survey.tree,
+                digest=await quarantine.digest(base, pulled.head),
+                changes=tuple(survey.changes),
+                flags=tuple(await find_flags(quarantine, survey)),
+                commits=tuple(survey.commits),
+                is_uncommitted=pulled.is_uncommitted,
+                why=why,
+            )
+        finally:
+            await quarantine.close()
+        await in_thread(shelf.write, review)
+        return review
+
+    async def _go_on(
+        self, vm: Vm, before: Record, record: Record, error: SwarmError, progress: Progress
+    ) -> None:
+        """After a review that failed: the agent is again as it was before it."""
+        ground = self.lifecycle
+        problems: list[SwarmError] = []
+        stands = before.saved_in is not None or before.is_frozen or vm.power is Power.PAUSED
+        record = replace(record, review=before.review, verdict=before.verdict, verb=None)
+        with noting(problems):
+            if before.saved_in is not None:
+                await ground.pause(vm, record, progress)
+            elif stands:
+                await ground.write(replace(record, is_frozen=True))
+            else:
+                await ground.wake(vm, record, progress, is_restored=False)
+                await ground.write(replace(record, is_frozen=False))
+        explain(
+            error,
+            "Nothing was lost; resume it."
+            if problems
+            else "It was paused again; nothing was lost."
+            if before.saved_in
+            else "It stands still as before; nothing was lost."
+            if stands
+            else "It goes on; nothing was lost.",
+            *(str(problem) for problem in problems),
+        )
+
+    # The verdict
+
+    async def judge(
+        self, vm: Vm | None, record: Record, wanted: command.Verdict, progress: Progress
+    ) -> Safe:
+        """Decide on the open review, and carry the decision out.
+
+        Raises Refused when it is another review or another content than the reviewer saw, when
+        a flag was not seen, or when somebody else has decided.
+        """
+        shelf, agent = self.terms.shelf, record.id
+        review = await in_thread(shelf.read, agent, wanted.review)
+        if record.review != review.number or wanted.digest != review.digest:
+            raise Refused(
+                "The verdict is on another content than what is open",
+                f"Seen: review {wanted.review}, {wanted.digest}; open: review {record.review}, "
+                f"{review.digest}.",
+                "Open the review again.",
+            )
+        judgement = _JUDGEMENTS[wanted.verb]
+        drafts = await in_thread(shelf.drafts, agent, review.number)
+        if judgement is Judgement.APPROVE:
+            _check_seen(review, drafts)
+            await self._check_landing(review)
+        progress(literal("signing the verdict"), None)
+        verdict = await self._sign(review, judgement, drafts, wanted.message)
+        await in_thread(shelf.write_verdict, verdict)
+        if isinstance(wanted, command.Reject) and not wanted.is_kept:
+            done = await self.lifecycle.kill(vm, record, progress)
+            await in_thread(shelf.note_step, agent, review.number, "delivered")
+            return join((literal("rejected"), done), "; ")
+        return await self.carry_out(vm, record, verdict, progress)
+
+    async def _check_landing(self, review: Review) -> None:
+        if self.repository is None:
+            raise Refused(
+                "It is not known where to land it",
+                f"No repository is configured for the host of {review.name}.",
+                "Set review.repository, or repository of its host, to your own repository.",
+            )
+        branch = branch_name(review.name, review.number)
+        try:
+            landed = await read_landed(self.repository, branch)
+        except NotFound:
+            return
+        if landed.head != review.head:
+            raise Refused(
+                f"There is a branch {branch} already",
+                f"In {self.repository}, at {landed.head}.",
+                "Rename or remove it, then approve again.",
+            )
+
+    async def _sign(
+        self, review: Review, judgement: Judgement, drafts: Drafts, message: str
+    ) -> Verdict:
+        verdict = compose(
+            review,
+            judgement,
+            reviewer=self.terms.reviewer,
+            drafts=drafts,
+            message=message,
+            at=time.time(),
+            branch_name=branch_name,
+        )
+        if self.terms.signer is None:
+            return verdict
+        signature = await self.terms.signer.sign(verdict.payload)
+        await in_thread(_begin_signers, self.terms.allowed_signers, verdict.reviewer, signature.key)
+        try:
+            await self.terms.signer.check(
+                verdict.payload,
+                signature.armored,
+                verdict.reviewer,
+                self.terms.allowed_signers,
+            )
+        except SignatureError as error:
+            explain(error, f"{self.terms.allowed_signers} does not allow your key.")
+            raise
+        return replace(verdict, signature=signature.armored)
+
+    async def carry_out(
+        self, vm: Vm | None, record: Record, verdict: Verdict, progress: Progress
+    ) -> Safe:
+        """Do what a verdict says, from wherever an earlier try was cut off."""
+        ground = self.lifecycle
+        record = await ground.write(
+            replace(record, verb=Verb(verdict.judgement), verdict=verdict.judgement)
+        )
+        try:
+            vm, record = await self._bring_back(vm, record, progress)
+            done = await self._follow(vm, record, verdict, progress)
+            if record.is_frozen:
+                progress(literal("thawing the agent"), None)
+                await ground.guest.thaw(_address(vm), ANSWER_S)
+        except (*UNKNOWN, _Void):
+            raise
+        except SwarmError as error:
+            with noting([]):  # then `recover` does it
+                await ground.write(replace(record, verb=None))
+            explain(error, f"The {verdict.judgement} is kept; resume the agent to deliver it.")
+            raise
+        await ground.write(
+            replace(
+                record,
+                is_frozen=False,
+                saved_in=None,
+                saving_in=None,
+                verb=None,
+                review=None,
+                verdict=None,
+            )
+        )
+        goes_on = literal("the agent goes on with the verdict")
+        return join((done, goes_on, await ground.prune(record.id, None)), "; ")
+
+    async def _follow(self, vm: Vm, record: Record, verdict: Verdict, progress: Progress) -> Safe:
+        """The steps of a verdict while the agent stands still, less those that were done."""
+        shelf, agent, number = self.terms.shelf, vm.id, verdict.review
+        given = await in_thread(shelf.verdict, agent, number)
+        steps = given.steps if given else ()
+        done = literal(f"review {number}: {verdict.judgement}")
+        if "void" in steps:
+            raise await self._end_void(vm, record, verdict, "It was found so before.", progress)
+        if not steps:
+            progress(literal("checking that its work is what was reviewed"), None)
+            head = await head_now(self.lifecycle.guest, _address(vm))
+            if head != verdict.head:
+                await in_thread(shelf.note_step, agent, number, "void")
+                told = f"Reviewed: {verdict.head}; now: {head}."
+                raise await self._end_void(vm, record, verdict, told, progress)
+        if verdict.branch:
+            if "landed" not in steps:
+                progress(sanitize(f"landing as {verdict.branch}"), None)
+                await self._land(verdict)
+                await in_thread(shelf.note_step, agent, number, "landed")
+            done = join((done, sanitize(f"landed as {verdict.branch}")))
+        if "delivered" not in steps:
+            progress(literal("delivering the verdict"), None)
+            message = Message(
+                id=f"verdict-{number:06}-{verdict.digest[-12:]}",
+                kind="verdict",
+                text=verdict.message,
+                verdict=verdict.judgement,
+            )
+            await self.lifecycle.guest.deliver(_address(vm), message, ANSWER_S)
+            await in_thread(shelf.note_step, agent, number, "delivered")
+        return done
+
+    async def _land(self, verdict: Verdict) -> None:
+        if self.repository is None:
+            raise Refused("It is not known where to land it", hint="Set review.repository.")
+        attachments = {"verdict.json": verdict.payload}
+        if verdict.signature:
+            attachments["verdict.json.sig"] = verdict.signature.encode()
+        quarantine = self.quarantine(AgentId(verdict.agent))
+        try:
+            await quarantine.land(
+                self.repository, verdict.base, verdict.head, verdict.branch, attachments
+            )
+        finally:
+            await quarantine.close()
+
+    async def _end_void(
+        self, vm: Vm, record: Record, verdict: Verdict, detail: str, progress: Progress
+    ) -> _Void:
+        """The agent goes on as if nothing had been decided; returns the error that says so."""
+        error = _Void(
+            f"The {verdict.judgement} is void: the agent's work moved after it was reviewed",
+            detail,
+            "Nothing was landed or delivered, and the agent goes on; review it again.",
+        )
+        problems: list[SwarmError] = []
+        is_frozen = record.is_frozen
+        with noting(problems):
+            await self.lifecycle.wake(vm, record, progress, is_restored=False)
+            is_frozen = False
+        with noting(problems):
+            await self.lifecycle.write(
+                replace(record, is_frozen=is_frozen, verb=None, review=None, verdict=None)
+            )
+        explain(error, *(str(problem) for problem in problems))
+        return error
+
+    def quarantine(self, agent: AgentId) -> Quarantine:
+        """Where the agent's work is kept apart; close it after use."""
+        return Quarantine(self.terms.shelf.quarantine(agent), self.repository)
+
+
+def pending(shelf: Shelf, record: Record) -> Verdict | None:
+    """The verdict on the open review that was given and is not carried out yet."""
+    if record.review is None:
+        return None
+    return shelf.verdict(record.id, record.review)
+
+
+def _check_seen(review: Review, drafts: Drafts) -> None:
+    missed = unseen(review, drafts)
+    if missed:
+        told = [f"{flag.kind}: {sanitize(flag.path) or 'the review'}" for flag in missed]
+        raise Refused(
+            f"{len(missed)} flags were not seen",
+            "\n".join(told),
+            "Look at each of these files and mark it as viewed, then approve.",
+        )
+
+
+def _begin_signers(path: Path, principal: str, key: str) -> None:
+    """Your own key is the first that counts; who else does is yours to add."""
+    if not path.exists():
+        line = f'{principal} namespaces="{NAMESPACE}" {key}'
+        with durable.storage("write the allowed signers"):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            durable.write(path, f"{line}\n".encode())
+
+
+def _address(vm: Vm) -> Address:
+    if vm.tag.address is None:
+        raise Refused(f"{vm.name} cannot be reviewed", "No SSH address is known for it.")
+    return vm.tag.address
+
+
+def _count(review: Review) -> Safe:
+    files, flagged = len(review.changes), len(review.flags)
+    return literal(f"{files} files, {flagged} flags" if flagged else f"{files} files")

@@ -1,0 +1,53 @@
+"""From a command to the sequence that does it."""
+
+from __future__ import annotations
+
+from swarm_tui.command import Approve, Kill, Pause, Reject, Resume, Review, SendBack
+from swarm_tui.errors import NotFound
+from swarm_tui.lifecycle.ground import in_thread
+from swarm_tui.lifecycle.handoff import Handoff, pending
+from swarm_tui.model import Agent, Record, State
+from swarm_tui.ports import Progress
+from swarm_tui.text import EMPTY, Safe, literal
+
+Steered = Pause | Resume | Kill | Review | Approve | SendBack | Reject
+"""Commands that change an agent; its lock is held."""
+
+
+def detail(command: Steered) -> str:
+    """What the audit log says beside the verb."""
+    match command:
+        case Pause(is_quick=True):
+            return "quick"
+        case Approve() | SendBack() | Reject():
+            return f"review {command.review}, {command.digest}"
+    return ""
+
+
+async def steer(
+    command: Steered, agent: Agent, record: Record, handoff: Handoff, progress: Progress
+) -> Safe:
+    """Do it; the policy has allowed it. Raises SwarmError."""
+    lifecycle, shelf = handoff.lifecycle, handoff.terms.shelf
+    match command:
+        case Pause(is_quick=True) if agent.vm:
+            return await lifecycle.hold(agent.vm, progress)
+        case Pause() if agent.vm:
+            return await lifecycle.pause(agent.vm, record, progress)
+        case Resume():
+            verdict = await in_thread(pending, shelf, record)
+            if verdict:
+                return await handoff.carry_out(agent.vm, record, verdict, progress)
+            return await lifecycle.resume(agent.vm, record, progress)
+        case Kill():
+            done = await lifecycle.kill(agent.vm, record, progress)
+            await in_thread(shelf.remove, record.id)
+            return done
+        case Review() if record.review is not None and record.saved_in is not None:
+            return literal(f"review {record.review} is open")
+        case Review():
+            why = agent.reason if agent.state is State.ASKING else EMPTY
+            return await handoff.take(agent.vm, record, why, progress)
+        case Approve() | SendBack() | Reject():
+            return await handoff.judge(agent.vm, record, command, progress)
+    raise NotFound(f"Nothing is known of the VM of {agent.name}")
