@@ -214,7 +214,7 @@ def _own_agents(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
     own = [
         agent
         for agent in supervisor.store.agents()
-        if agent.vm and any(disk.is_relative_to(folder) for disk in agent.vm.disks)
+        if agent.vm and (folder / "agents" / agent.id).is_dir()
     ]
     return sorted(own, key=lambda agent: agent.name)
 

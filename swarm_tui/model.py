@@ -118,8 +118,8 @@ class Vm:
     """Why it is in that power state, in the hypervisor's words ("saved", "crashed", …)."""
     memory_bytes: int | None = None
     vcpus: int | None = None
-    disks: tuple[Path, ...] = ()
-    """Writable file-backed disks, in the definition's order."""
+    disks: tuple[Path, ...] | None = ()
+    """Writable file-backed disks, in the definition's order. None: its host cannot tell now."""
     tag: Tag = Tag()
 
 

@@ -61,15 +61,22 @@ def parse_tag(definition: ET.Element) -> Tag | None:
     Unreadable parts read as unknown: somebody else may have written the definition.
     """
     element = definition.find(f"metadata/{_AGENT}")
-    if element is None:
-        return None
+    return None if element is None else parse_agent(element)
+
+
+def parse_agent(element: ET.Element) -> Tag:
+    """Read our element by itself.
+
+    Its namespace does not matter: libvirt leaves it away where it gives the element alone
+    (virXMLExtractNamespaceXML).
+    """
     base = element.get("base", "")
     return Tag(
         task=sanitize(element.get("task", "")),
         owner=sanitize(element.get("owner", "")),
         created=_parse_time(element.get("created", "")),
         base=base if _COMMIT.fullmatch(base) else "",
-        address=_parse_address(element.find(_SSH)),
+        address=_parse_address(element.find("{*}ssh")),
     )
 
 

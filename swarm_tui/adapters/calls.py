@@ -58,6 +58,9 @@ class Calls:
         self.quick = asyncio.Semaphore(2)
         self.long = asyncio.Semaphore(2)
         self.reserve = asyncio.Semaphore(1)
+        # Besides, for what a VM that hangs may hold up: when all others are taken these wait in
+        # the daemon, and the others never wait for them.
+        self.study = asyncio.Semaphore(2)
 
     @property
     def ended(self) -> bool:

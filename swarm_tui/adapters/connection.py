@@ -75,6 +75,8 @@ class Deadlines:
 
     open_s: float = 10.0
     read_s: float = 5.0
+    study_s: float = 3.0
+    """Reading definitions, for which some libvirts wait until the VM is idle."""
     act_s: float = 15.0
     move_s: float = 120.0
     """Save, restore, checkpoint and fork, which move the guest's memory."""
@@ -133,6 +135,10 @@ class Connection:
     async def read(self, doing: str, work: Callable[[], T]) -> T:
         """Run `work`, which asks and changes nothing. `doing` completes "could not …"."""
         return await self._call(doing, work, self._calls.quick, self._deadlines.read_s)
+
+    async def study(self, doing: str, work: Callable[[], T]) -> T:
+        """As `read`, for what a single VM that hangs may hold up; never in the way of others."""
+        return await self._call(doing, work, self._calls.study, self._deadlines.study_s)
 
     async def act(self, doing: str, work: Callable[[], T]) -> T:
         return await self._call(doing, work, self._calls.quick, self._deadlines.act_s)

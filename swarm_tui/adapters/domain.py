@@ -15,7 +15,7 @@ from typing import Final
 
 from swarm_tui.errors import HostError
 from swarm_tui.model import AgentId, Counters, HostName, Power, Tag, Vm
-from swarm_tui.tag import parse_tag
+from swarm_tui.tag import parse_agent, parse_tag
 from swarm_tui.text import EMPTY, Safe, literal, sanitize
 
 XML_CAP: Final = 1 << 20
@@ -34,7 +34,8 @@ class Definition:
     """None: not an agent of ours."""
     memory_bytes: int | None
     vcpus: int | None
-    disks: tuple[Path, ...]
+    disks: tuple[Path, ...] | None
+    """None: not known, because the whole definition could not be read in time."""
 
     def to_vm(self, host: HostName, state: int, reason: int) -> Vm:
         power, why = power_of(state, reason)
@@ -57,6 +58,8 @@ def parse_definition(xml: str) -> Definition:
     Raises HostError when it is too long, declares entities or is no domain.
     """
     root = _parse(xml)
+    if root.tag != "domain":
+        raise HostError("A VM's definition cannot be read", "it is no <domain>")
     try:
         agent = AgentId(str(uuid.UUID(root.findtext("uuid", ""))))
     except ValueError as error:
@@ -71,17 +74,19 @@ def parse_definition(xml: str) -> Definition:
     )
 
 
+def parse_metadata(xml: str) -> Tag:
+    """Read our element of a domain's metadata, as libvirt gives it alone. Raises HostError."""
+    return parse_agent(_parse(xml))
+
+
 def _parse(xml: str) -> ET.Element:
     # Entities that multiply need a DOCTYPE, which no definition of libvirt's has.
     if len(xml) > XML_CAP or "<!DOCTYPE" in xml:
         raise HostError("A VM's definition cannot be read", "it is too long or declares entities")
     try:
-        root = ET.fromstring(xml)
+        return ET.fromstring(xml)
     except ET.ParseError as error:
         raise HostError("A VM's definition cannot be read", str(error)) from error
-    if root.tag != "domain":
-        raise HostError("A VM's definition cannot be read", "it is no <domain>")
-    return root
 
 
 def _parse_memory(element: ET.Element | None) -> int | None:

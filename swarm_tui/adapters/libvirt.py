@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -18,11 +19,13 @@ import libvirt
 
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
 from swarm_tui.adapters.console import StreamConsole
+from swarm_tui.adapters.definitions import Definitions
 from swarm_tui.adapters.domain import Definition, counters_of, parse_definition, power_of
 from swarm_tui.adapters.fault import Code, is_unsupported
 from swarm_tui.errors import (
     AgentGone,
-    HostError,
+    Busy,
+    DeadlineExceeded,
     HostUnreachable,
     Refused,
     SnapshotError,
@@ -70,19 +73,57 @@ class LibvirtHypervisor:
 
     async def list(self) -> Sequence[Vm]:
         connection, domains = self._opened()
-        return await connection.read("list the VMs", domains.list_vms)
+        states = await connection.read("list the VMs", domains.states)
+        definitions = await self._learn([domain for domain, *_ in states])
+        return [
+            definition.to_vm(self._host, state, reason)
+            for domain, state, reason in states
+            if (definition := definitions[domain.UUIDString()]) and definition.tag
+        ]
+
+    async def _learn(self, asked: Iterable[Any]) -> Mapping[str, Definition | None]:
+        """The definitions of these domains, by UUID; None for what is none of ours.
+
+        One that does not come in time holds up no other; then it has what can be told without it.
+        """
+        connection, domains = self._opened()
+        definitions = domains.definitions
+        found, unread = definitions.recall(asked)
+        queue = deque(unread)
+        while left := len(queue):
+            try:
+                work = partial(definitions.read_some, queue, found)
+                await connection.study("read definitions", work)
+            except DeadlineExceeded:
+                if len(queue) == left:
+                    break  # so many hang that there is no way left to ask
+        queue = deque(domain for domain in unread if domain.UUIDString() not in found)
+        while queue:
+            work = partial(definitions.glimpse_some, queue, found)
+            await connection.read("tell what the VMs are", work)
+        return found
 
     async def describe(self, agent: AgentId) -> Vm:
         connection, domains = self._opened()
-        return await connection.read("describe the VM", partial(domains.describe, agent))
+        doing = "describe the VM"
+        try:
+            return await connection.study(doing, partial(domains.describe, agent))
+        except (Busy, DeadlineExceeded):
+            return await connection.read(doing, partial(domains.describe_roughly, agent))
 
     async def definition(self, agent: AgentId) -> str:
         connection, domains = self._opened()
-        return await connection.read("read its definition", partial(domains.definition, agent))
+        return await connection.study("read its definition", partial(domains.definition, agent))
 
     async def counters(self) -> Mapping[AgentId, Counters]:
         connection, domains = self._opened()
-        return await connection.read("read the counters", domains.counters)
+        told = await connection.read("read the counters", domains.statistics)
+        definitions = await self._learn(domain for domain, *_ in told)
+        return {
+            definition.id: counters_of(statistics, monotonic)
+            for domain, statistics, monotonic in told
+            if (definition := definitions[domain.UUIDString()]) and definition.tag
+        }
 
     async def facts(self) -> HostFacts:
         connection, domains = self._opened()
@@ -174,22 +215,13 @@ class _Domains:
     def __init__(self, host: HostName, connection: Connection) -> None:
         self._host = host
         self._connection = connection
-        self._definitions: dict[str, Definition | None] = {}
-        self._epoch = 0
-        connection.changed = self._forget
+        self.definitions = Definitions(libvirt.libvirtError)
+        connection.changed = self.definitions.forget
 
     def _domain(self, agent: AgentId) -> Any:
         return self._connection.handle.lookupByUUIDString(agent)
 
-    def list_vms(self) -> Sequence[Vm]:
-        vms = []
-        for domain, state, reason in self._states():
-            definition = self._read_definition(domain)
-            if definition and definition.tag:
-                vms.append(definition.to_vm(self._host, state, reason))
-        return vms
-
-    def _states(self) -> Iterable[tuple[Any, int, int]]:
+    def states(self) -> Sequence[tuple[Any, int, int]]:
         """Every domain with its state and reason, in one round trip where the driver can."""
         ask = self._connection.handle.getAllDomainStats
         try:
@@ -202,48 +234,34 @@ class _Domains:
             ]
         return [(domain, told["state.state"], told["state.reason"]) for domain, told in records]
 
-    def _read_definition(self, domain: Any, *, is_fresh: bool = False) -> Definition | None:
-        """The parsed definition; None when it is not readable. Asked once, until it changes."""
-        uuid = domain.UUIDString()
-        if not is_fresh and uuid in self._definitions:
-            return self._definitions[uuid]
-        epoch = self._epoch
-        try:
-            definition = parse_definition(domain.XMLDesc())
-        except HostError:
-            definition = None  # not one of ours: we write readable ones
-        except libvirt.libvirtError as error:
-            if is_fresh or error.get_error_code() != Code.NO_DOMAIN:
-                raise
-            return None  # it went while we were listing
-        if epoch == self._epoch:  # else it may have changed while we read
-            self._definitions[uuid] = definition
-        return definition
-
-    def _forget(self, uuid: str) -> None:
-        self._epoch += 1
-        self._definitions.pop(uuid, None)
-
     def describe(self, agent: AgentId) -> Vm:
+        """Read anew, whatever is kept. Raises Busy."""
         domain = self._domain(agent)
-        definition = self._read_definition(domain, is_fresh=True)
+        return self._to_vm(domain, self.definitions.read(domain))
+
+    def describe_roughly(self, agent: AgentId) -> Vm:
+        """As it was read last, or else what can be told without its definition."""
+        domain = self._domain(agent)
+        known, unread = self.definitions.recall([domain])
+        definition = self.definitions.glimpse(domain) if unread else known[domain.UUIDString()]
+        return self._to_vm(domain, definition)
+
+    def _to_vm(self, domain: Any, definition: Definition | None) -> Vm:
         if definition is None or definition.tag is None:
             raise AgentGone("The VM is not there any more", "no agent of ours has this id")
         return definition.to_vm(self._host, *domain.state())
 
     def definition(self, agent: AgentId) -> str:
+        """Raises Busy."""
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-        return str(self._domain(agent).XMLDesc(flags))
+        return self.definitions.read_xml(self._domain(agent), flags)
 
-    def counters(self) -> Mapping[AgentId, Counters]:
-        readings = {}
-        for domain, told in self._statistics_of_active():
-            definition = self._read_definition(domain)
-            if definition and definition.tag:
-                if "cpu.time" not in told:
-                    told = _info(domain) | told
-                readings[definition.id] = counters_of(told, time.monotonic())
-        return readings
+    def statistics(self) -> Sequence[tuple[Any, dict[str, object], float]]:
+        """Every active domain with what is told of it, and when."""
+        return [
+            (domain, told if "cpu.time" in told else _info(domain) | told, time.monotonic())
+            for domain, told in self._statistics_of_active()
+        ]
 
     def _statistics_of_active(self) -> Iterable[tuple[Any, dict[str, object]]]:
         if not self._connection.statistics:
@@ -271,7 +289,7 @@ class _Domains:
 
     def define(self, definition: str) -> AgentId:
         uuid = self._connection.handle.defineXML(definition).UUIDString()
-        self._forget(uuid)
+        self.definitions.forget(uuid)
         return AgentId(uuid)
 
     def undefine(self, agent: AgentId) -> None:
@@ -280,7 +298,7 @@ class _Domains:
             if domain.isActive():
                 raise Refused("Cannot forget the VM", "it is running; stop it first")
             _undefine(domain)
-        self._forget(agent)
+        self.definitions.forget(agent)
 
     def start(self, agent: AgentId) -> None:
         domain = self._domain(agent)

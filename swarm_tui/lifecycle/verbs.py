@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from swarm_tui.errors import (
     AgentGone,
+    Busy,
     Refused,
     SnapshotError,
     SwarmError,
@@ -41,6 +42,8 @@ class Lifecycle(Ground):
 
         When the save fails the agent runs on and nothing is lost; the error says why.
         """
+        if vm.disks is None:
+            raise Busy("It cannot be paused now", "Its host cannot tell its disks.", "Try again.")
         # It is active, so a snapshot that it was saved in once is history.
         before = record = replace(record, saved_in=None)
         draft, remark = None, EMPTY
@@ -222,12 +225,14 @@ class Lifecycle(Ground):
             progress(literal("ending the VM"), None)
             with suppress(AgentGone):  # whoever ended it: what is left of it still goes
                 await self.hypervisor.destroy(vm.id)
+                if vm.disks is None:  # nothing can keep its host from telling them now
+                    vm = await self.hypervisor.describe(vm.id)
         progress(literal("removing its files"), None)
         await in_thread(self.snapshots.remove, record.id)
         if vm:
             with suppress(AgentGone):
                 await self.hypervisor.undefine(vm.id)
-        disks = ", ".join(str(disk) for disk in vm.disks) if vm else ""
+        disks = ", ".join(str(disk) for disk in vm.disks or ()) if vm else ""
         if vm and self.spawner:
             try:
                 await self.spawner.discard(vm)

@@ -33,6 +33,8 @@ from typing import Final
 
 from swarm_tui.errors import (
     AgentGone,
+    Busy,
+    DeadlineExceeded,
     GuestFailed,
     HostError,
     Refused,
@@ -318,7 +320,10 @@ class LocalSwarm:
     async def _prune_templates(self, kept: Path) -> None:
         """Remove templates of older images, but for those from which an agent still boots."""
         vms = await self._hypervisor.list()
-        definitions = [await self._hypervisor.definition(vm.id) for vm in vms]
+        try:
+            definitions = [await self._hypervisor.definition(vm.id) for vm in vms]
+        except (Busy, DeadlineExceeded):
+            return  # one of them may need any template; there will be another time
         for folder in kept.parent.iterdir():
             is_used = folder == kept or any(f"{folder}/" in text for text in definitions)
             if folder.is_dir() and not is_used:
@@ -345,7 +350,7 @@ async def bring_down(folder: Path, hypervisor: Hypervisor) -> Sequence[AgentId]:
     others = set()
     ended = []
     for vm in await hypervisor.list():
-        if not any(disk.is_relative_to(agents) for disk in vm.disks):
+        if not _is_own(agents, vm):
             others.add(str(vm.id))
             continue
         await _end(hypervisor, vm.id)
@@ -354,6 +359,12 @@ async def bring_down(folder: Path, hypervisor: Hypervisor) -> Sequence[AgentId]:
         await _end(hypervisor, _template_id(template))
     await asyncio.to_thread(_remove_all, agents, others)
     return ended
+
+
+def _is_own(agents: Path, vm: Vm) -> bool:
+    if vm.disks is None:
+        return (agents / vm.id).is_dir()
+    return any(disk.is_relative_to(agents) for disk in vm.disks)
 
 
 async def discard_files(folder: Path, vm: Vm) -> None:

@@ -77,7 +77,7 @@ def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
         yield Fact("size", size.rstrip(", "))
         yield Fact("seen", _when(agent.seen or None, now))
         yield Fact("power", f"{vm.power}" + (f", {vm.reason}" if vm.reason else ""))
-        for disk in vm.disks:
+        for disk in vm.disks or ():
             yield Fact("disk", str(disk), "muted")
     if tag.address:
         address = tag.address

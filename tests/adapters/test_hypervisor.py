@@ -273,7 +273,7 @@ async def test_forks_a_suspended_vm(backend: Backend) -> None:
     assert source.power is Power.PAUSED
     assert vm.power is Power.RUNNING
     assert vm.tag == source.tag
-    assert set(vm.disks).isdisjoint(source.disks)
+    assert set(vm.disks or ()).isdisjoint(source.disks or ())
     await backend.hypervisor.destroy(fork)
     await backend.hypervisor.undefine(fork)
     await backend.hypervisor.resume(backend.agent)

@@ -64,7 +64,9 @@ class Bed:
     async def own(self) -> list[Vm]:
         """Agents whose disks lie in the folder."""
         vms = await self.hypervisor.list()
-        return [vm for vm in vms if any(disk.is_relative_to(self.folder) for disk in vm.disks)]
+        return [
+            vm for vm in vms if any(disk.is_relative_to(self.folder) for disk in vm.disks or ())
+        ]
 
     def processes(self) -> list[str]:
         """Command lines of processes that hold a file of the folder."""
@@ -215,8 +217,8 @@ async def test_discarding_one_agent_leaves_the_others(bed: Bed) -> None:
     await bed.hypervisor.destroy(ended.id)
     await bed.hypervisor.undefine(ended.id)
     await bed.swarm.discard(ended)
-    assert [disk for disk in ended.disks if disk.exists()] == []
-    assert all(disk.exists() for disk in kept.disks)
+    assert [disk for disk in ended.disks or () if disk.exists()] == []
+    assert all(disk.exists() for disk in kept.disks or ())
     assert await bed.ask(kept, "hostname") == f"{kept.name}\n"
     await bed.swarm.discard(ended)
 
@@ -331,7 +333,7 @@ async def test_qemu_has_what_the_definition_says(bed: Bed) -> None:
     (command,) = [line for line in bed.processes() if vm.id in line]
     assert "tb-size=64" in command
     assert "accel tcg" in command
-    snapshots = ["qemu-img", "snapshot", "-l", "--force-share", *map(str, vm.disks)]
+    snapshots = ["qemu-img", "snapshot", "-l", "--force-share", *map(str, vm.disks or ())]
     left = await asyncio.to_thread(lambda: subprocess.check_output(snapshots))
     assert left == b""
 

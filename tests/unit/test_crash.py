@@ -101,7 +101,7 @@ def tiny_disk(memory_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("what", ["memory", "disk"])
 async def test_a_snapshot_that_finds_no_room(site: Site, tiny_disk: Path, what: str) -> None:
     """On a real full file system, which is another one than the agent's own."""
-    [_, disk] = site.world.vm(AGENT).disks
+    [_, disk] = site.world.vm(AGENT).disks or ()
     if what == "disk":
         disk.write_bytes(disk.read_bytes().ljust(1 << 20))
     else:

@@ -16,6 +16,7 @@ import pytest
 
 from swarm_tui import durable
 from swarm_tui.errors import (
+    Busy,
     DeadlineExceeded,
     GuestFailed,
     GuestUnreachable,
@@ -231,7 +232,7 @@ async def test_a_disk_that_changed_after_the_memory_was_saved_is_not_mated_with_
     with pytest.raises(DeadlineExceeded):
         await site.pause()
     site.world.plans.clear()
-    [disk, _] = site.world.vm(AGENT).disks
+    [disk, _] = site.world.vm(AGENT).disks or ()
     now = disk.stat().st_mtime
     os.utime(disk, (now + 60, now + 60))
     with pytest.raises(SnapshotError, match="not whole"):
@@ -283,6 +284,15 @@ async def test_a_kill_says_what_it_leaves(site: Site) -> None:
         await site.kill()
     assert "left behind" in raised.value.hint
     assert str(site.home) in raised.value.hint
+
+
+async def test_a_vm_whose_disks_are_not_known_is_not_paused_and_can_be_killed(site: Site) -> None:
+    site.world.is_tongue_tied = True
+    with pytest.raises(Busy, match="cannot be paused now"):
+        await site.pause()
+    site.assert_working()
+    await site.kill()
+    assert not list(site.world.root.iterdir())
 
 
 async def test_a_kill_that_the_host_refuses_changes_nothing(site: Site) -> None:
@@ -344,7 +354,7 @@ async def test_a_snapshot_of_another_version_is_refused_and_kept(site: Site) -> 
 
 async def test_a_disk_in_the_way_is_not_overwritten(site: Site) -> None:
     await site.pause()
-    [disk, _] = site.world.vm(AGENT).disks
+    [disk, _] = site.world.vm(AGENT).disks or ()
     disk.write_text("somebody's newer work")
     with pytest.raises(SnapshotError, match="A disk stands"):
         await site.resume()
