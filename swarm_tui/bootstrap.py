@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from swarm_tui.local.swarm import LocalSwarm
     from swarm_tui.supervisor import Supervisor
 
-LOCAL: Final = HostName("local")
-"""Name of the host on which the local swarm lives."""
+LOCAL: Final = (HostName("local"), HostName("local-swarm"))
+"""Names for the host on which the local swarm lives, where none is configured for it: the first
+that is free."""
 CONNECTED: Final = HostName("connected")
 """Name of the host that --connect names."""
 
@@ -63,9 +64,8 @@ def make_hypervisors(loaded: Loaded, connect: str | None = None) -> Sequence[Hyp
     if connect:
         return [make_hypervisor(CONNECTED, connect)]
     hosts = {host.name: host.connection for host in loaded.config.hosts.values()}
-    local = local_uri(loaded.paths)
-    if local and local not in hosts.values():
-        hosts.setdefault(LOCAL, local)
+    if local := local_uri(loaded.paths):
+        hosts[local_host(loaded)] = local
     return [make_hypervisor(name, uri) for name, uri in hosts.items()]
 
 
@@ -175,6 +175,16 @@ def local_uri(paths: Paths) -> str | None:
         return None
 
 
+def local_host(loaded: Loaded) -> HostName:
+    """The host on which the local swarm lives: one that is configured, or one of our own."""
+    hosts = loaded.config.hosts
+    uri = local_uri(loaded.paths)
+    for host in hosts.values():
+        if host.connection == uri:
+            return host.name
+    return next(name for name in LOCAL if name not in hosts)
+
+
 def ensure_local(paths: Paths) -> str:
     """See that a libvirt daemon runs for the local swarm, and remember how to reach it.
 
@@ -259,7 +269,7 @@ async def open_local(loaded: Loaded) -> AsyncIterator[LocalSpawner]:
         raise SetupError(
             "There is no local swarm", "None was ever brought up here.", "swarm-tui demo makes one."
         )
-    hypervisor = make_hypervisor(LOCAL, uri)
+    hypervisor = make_hypervisor(local_host(loaded), uri)
     guest = make_guest()
     try:
         await hypervisor.open(lambda hint: None)

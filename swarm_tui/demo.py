@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.bootstrap import (
-    LOCAL,
     ensure_local,
     local_folder,
+    local_host,
     make_guest,
     make_simulated,
     make_supervisor,
@@ -200,9 +200,8 @@ async def _spawn_missing(supervisor: Supervisor, loaded: Loaded) -> Sequence[Age
     missing = loaded.config.local.agents - len(here)
     if here:
         _say(f"{len(here)} agents are there already")
-    done = await asyncio.gather(
-        *(supervisor.do(Spawn(LOCAL), _tell) for _ in range(max(0, missing)))
-    )
+    spawn = Spawn(local_host(loaded))
+    done = await asyncio.gather(*(supervisor.do(spawn, _tell) for _ in range(max(0, missing))))
     for line in done:
         _say(line)
     return _own_agents(supervisor, loaded)

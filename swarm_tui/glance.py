@@ -98,7 +98,8 @@ async def glance(loaded: Loaded, connect: str | None) -> Glance:
     catalogue = open_catalogue(loaded)
     hosts = {hypervisor.host for hypervisor in hypervisors}
     for record in catalogue.records(errors.append):
-        if record.host in hosts:
+        # A host may have been called otherwise when it was written.
+        if record.host in hosts or store.agent(record.id):
             store.apply(Recorded(record.id, record))
             if record.verb and catalogue.is_locked(record.id):
                 at_work = Operation(record.verb, literal("in another process"))

@@ -26,7 +26,7 @@ import libvirt
 from figure import Figure, median, significant
 
 from swarm_tui.adapters.libvirt import LibvirtHypervisor
-from swarm_tui.bootstrap import LOCAL, ensure_local, local_folder, make_supervisor, open_local
+from swarm_tui.bootstrap import ensure_local, local_folder, local_host, make_supervisor, open_local
 from swarm_tui.command import Command, Kill, Pause, Resume, Spawn
 from swarm_tui.config import Loaded, load
 from swarm_tui.local.accel import Mode
@@ -181,13 +181,13 @@ async def _measure(loaded: Loaded, watch: Stopwatch, rounds: int) -> Mode:
             mode = (await spawner.prepare(_ignore)).accel
             async with make_supervisor(loaded) as supervisor:
                 await supervisor.connected(WAIT_S)
-                await supervisor.do(Spawn(LOCAL))
+                await supervisor.do(Spawn(local_host(loaded)))
                 (agent,) = _own(supervisor, loaded)
                 for _ in range(rounds):
                     await _pause_and_resume(supervisor, agent.id, watch)
                     await asyncio.to_thread(_save_bare, bare, agent, loaded, watch)
                     await _until_running(supervisor, agent.id)
-                    await watch.do(supervisor, Spawn(LOCAL))
+                    await watch.do(supervisor, Spawn(local_host(loaded)))
                     for spawned in _own(supervisor, loaded):
                         if spawned.id != agent.id:
                             await supervisor.do(Kill(spawned.id))
@@ -213,7 +213,7 @@ def _own(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
     return [
         agent
         for agent in supervisor.store.agents()
-        if agent.vm and any(disk.is_relative_to(folder) for disk in agent.vm.disks)
+        if agent.vm and any(disk.is_relative_to(folder) for disk in agent.vm.disks or ())
     ]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from swarm_tui.bootstrap import open_catalogue
+from swarm_tui.config import load
 from swarm_tui.errors import HostUnreachable, NotFound
-from swarm_tui.glance import Glance, find
-from swarm_tui.model import AgentId, HostName, Listed
+from swarm_tui.glance import Glance, find, glance
+from swarm_tui.model import AgentId, HostName, Listed, Record, State
 from swarm_tui.store import Store
 from swarm_tui.text import literal
 
@@ -56,3 +59,14 @@ def test_no_verb_acts_by_a_name_that_an_unread_host_may_have_too() -> None:
     assert seen.find_surely("one/worker").id == FIRST
     with pytest.raises(NotFound, match="may not be the only one"):
         seen.find_surely("worker")
+
+
+async def test_a_record_counts_whatever_its_host_is_called_by_now(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    host = Path(__file__).parents[1] / "adapters/data/host.xml"
+    file.write_text(f'[hosts.lab]\nuri = "test://{host}"')
+    loaded = load(file=file)
+    agent = AgentId("00000000-0000-4000-8000-000000000001")
+    open_catalogue(loaded).write(Record(agent, literal("agent-01"), ONE, is_frozen=True))
+    seen = await glance(loaded, None)
+    assert seen.find("lab/agent-01").state is State.FROZEN
