@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from swarm_tui import demo
+from swarm_tui import demo, rehearsal
 from swarm_tui.bootstrap import make_supervisor
 from swarm_tui.command import Pause
 from swarm_tui.config import load
@@ -21,7 +21,7 @@ LIFE_S = 40.0
 
 async def draw() -> str:
     """The screen as SVG, with one agent paused to a snapshot."""
-    loaded = demo.apart(load(overrides={"local.agents": 4}))
+    loaded = rehearsal.apart(load(overrides={"local.agents": 4}))
     try:
         await demo.up(loaded, is_json=False)
         async with make_supervisor(loaded) as supervisor:

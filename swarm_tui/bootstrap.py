@@ -7,7 +7,10 @@ command must not pay for what it does not use.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
+import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,13 +22,16 @@ from swarm_tui.config import Loaded
 from swarm_tui.errors import SetupError
 from swarm_tui.model import AgentId, HostName, Vm
 from swarm_tui.paths import Paths
-from swarm_tui.ports import Guest, Hypervisor, Progress, Spawned
+from swarm_tui.ports import Guest, Hypervisor, Progress, Signer, Spawned
+from swarm_tui.settings import PRINCIPAL
 from swarm_tui.snapshot import Snapshots
-from swarm_tui.text import sanitize
+from swarm_tui.text import literal, sanitize
 
 if TYPE_CHECKING:
     from swarm_tui.adapters.simulated import SimulatedSwarm
+    from swarm_tui.lifecycle import Terms
     from swarm_tui.local.swarm import LocalSwarm
+    from swarm_tui.review.shelf import Shelf
     from swarm_tui.supervisor import Supervisor
 
 LOCAL: Final = (HostName("local"), HostName("local-swarm"))
@@ -43,6 +49,12 @@ def open_snapshots(loaded: Loaded) -> Snapshots:
     return Snapshots(loaded.config.snapshots.folder)
 
 
+def open_shelf(loaded: Loaded) -> Shelf:
+    from swarm_tui.review.shelf import Shelf
+
+    return Shelf(loaded.paths.reviews)
+
+
 def open_audit(loaded: Loaded) -> Audit:
     return Audit(loaded.paths.audit_log)
 
@@ -51,6 +63,51 @@ def make_guest() -> Guest:
     from swarm_tui.adapters.ssh import SshGuest
 
     return SshGuest()
+
+
+def make_signer(loaded: Loaded) -> Signer:
+    """The reviewer's key as configured; where none is to be used, it still checks signatures."""
+    from swarm_tui.adapters.choice import ChosenSigner
+    from swarm_tui.adapters.signature import SshSigner
+
+    key = loaded.config.review.key
+    if isinstance(key, Path) or key == "agent":
+        return SshSigner(key, os.environ)
+    return ChosenSigner(os.environ, loaded.paths.reviewer_key)
+
+
+def make_terms(loaded: Loaded) -> Terms:
+    """On which terms reviews are made."""
+    from swarm_tui.lifecycle import Terms
+
+    review = loaded.config.review
+    return Terms(
+        shelf=open_shelf(loaded),
+        reviewer=sanitize(review.reviewer or _reviewer()),
+        signer=None if review.key == "none" else make_signer(loaded),
+        allowed_signers=review.allowed_signers,
+        pack_bytes=review.pack_mib << 20,
+    )
+
+
+def _reviewer() -> str:
+    """Under which name a person signs who has not said it: as git knows them."""
+    command = ["git", "config", "--global", "--get", "user.email"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return _login()
+    email = done.stdout.strip()
+    return email if PRINCIPAL.accepts(email) else _login()
+
+
+def _login() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run us as a number without a name
+        name = str(os.getuid())
+    login = f"{name}@{socket.gethostname()}"
+    return login if PRINCIPAL.accepts(login) else "reviewer"
 
 
 def make_hypervisor(host: HostName, uri: str) -> Hypervisor:
@@ -84,6 +141,7 @@ def make_supervisor(
             LocalSpawner(loaded, hypervisor, guest)
             if hypervisor.uri == local_uri(loaded.paths)
             else None,
+            _repository(loaded, hypervisor),
         )
         for hypervisor in make_hypervisors(loaded, connect)
     ]
@@ -93,10 +151,22 @@ def make_supervisor(
         open_catalogue(loaded),
         open_snapshots(loaded),
         open_audit(loaded),
+        make_terms(loaded),
         keep_snapshots=loaded.config.snapshots.keep,
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
     )
+
+
+def _repository(loaded: Loaded, hypervisor: Hypervisor) -> Path | None:
+    """The owner's repository of a host's agents; a local swarm has one of its own."""
+    host = loaded.config.hosts.get(hypervisor.host)
+    configured = (host.repository if host else None) or loaded.config.review.repository
+    if configured is None and hypervisor.uri == local_uri(loaded.paths):
+        from swarm_tui.local.project import NAME
+
+        return local_folder(loaded.paths) / NAME
+    return configured
 
 
 def _raise_file_limit() -> None:
@@ -110,6 +180,8 @@ def _raise_file_limit() -> None:
 def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]:
     """A supervisor over a simulated swarm; its records live in `home`, which the caller removes."""
     from swarm_tui.adapters.simulated import SimulatedSwarm
+    from swarm_tui.lifecycle import Terms
+    from swarm_tui.review.shelf import Shelf
     from swarm_tui.supervisor import Site, Supervisor
 
     swarm = SimulatedSwarm(agents)
@@ -119,6 +191,7 @@ def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]
         Catalogue(home / "catalogue"),
         Snapshots(home / "snapshots"),
         Audit(home / "audit.jsonl"),
+        Terms(Shelf(home / "reviews"), literal("nobody"), None, home / "allowed_signers", 1 << 20),
         is_spooling=False,
     )
     return supervisor, swarm

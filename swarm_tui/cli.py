@@ -110,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--keep", action="store_true", help="leave the swarm running afterwards")
     demo.add_argument("--down", action="store_true", help="end a swarm that was kept")
     demo.add_argument("--check", action="store_true", help="no screen: prove that all of it works")
+    demo.add_argument("--review", action="store_true", help="with --check: a whole review instead")
     demo.add_argument(
         "--simulated", type=int, metavar="N", help="N pretended agents in memory; nothing is real"
     )

@@ -374,5 +374,7 @@ def demo(arguments: argparse.Namespace) -> int:
     if arguments.up:
         return _run(demo.up(loaded, is_json=arguments.json))
     if arguments.check or arguments.json:
-        return _run(demo.check(loaded))
+        from swarm_tui import rehearsal
+
+        return _run(rehearsal.check(loaded, is_review=arguments.review))
     return demo.show(loaded, _shell_argv(arguments), is_kept=arguments.keep)

@@ -28,6 +28,13 @@ class Kind:
     default: Callable[[Paths], Any] | None = None
     """For a setting that follows from the folders; the others have theirs in their class."""
 
+    def accepts(self, raw: object) -> bool:
+        try:
+            self.read(raw)
+        except ValueError:
+            return False
+        return True
+
 
 def _choice(*choices: str) -> Kind:
     def read(raw: object) -> str:

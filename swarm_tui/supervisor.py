@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 from swarm_tui.audit import Audit, Entry
 from swarm_tui.catalogue import Catalogue
-from swarm_tui.command import Command, Kill, Pause, Resume, Shell, Spawn
+from swarm_tui.command import Command, Kill, Pause, Shell, Spawn
 from swarm_tui.errors import (
     Busy,
     HostUnreachable,
@@ -27,7 +28,7 @@ from swarm_tui.errors import (
     SwarmError,
     Unsupported,
 )
-from swarm_tui.lifecycle import UNKNOWN, Lifecycle
+from swarm_tui.lifecycle import UNKNOWN, Handoff, Lifecycle, Steered, Terms, detail, steer
 from swarm_tui.model import (
     Agent,
     AgentId,
@@ -43,6 +44,7 @@ from swarm_tui.model import (
 )
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Hypervisor, Progress, Spawner
+from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
@@ -63,6 +65,8 @@ class Site:
 
     hypervisor: Hypervisor
     spawner: Spawner | None = None
+    repository: Path | None = None
+    """The owner's repository, in which its agents' approved work lands."""
     guest: Guest | None = None
     """How to reach this host's guests, where it is not the supervisor's common way."""
 
@@ -84,6 +88,7 @@ class Supervisor:
         catalogue: Catalogue,
         snapshots: Snapshots,
         audit: Audit,
+        terms: Terms,
         *,
         keep_snapshots: int = 2,
         timing: Timing = Timing(),
@@ -97,6 +102,7 @@ class Supervisor:
         self.store = Store()
         self.audit = audit
         self.snapshots = snapshots
+        self.terms = terms
         self._catalogue = catalogue
         self._keep = keep_snapshots
         self._is_following = is_following
@@ -202,6 +208,19 @@ class Supervisor:
         """What was done, to one agent or to all, oldest first, from the audit log."""
         return self.audit.recent(agent)
 
+    def repository(self, agent: AgentId) -> Path | None:
+        """Where the agent's approved work would land; None: nowhere yet. Raises NotFound."""
+        return self._place_of(self._known(agent)).site.repository
+
+    async def reading(self, agent: AgentId) -> Reading:
+        """The review that is open on the agent; close it after use. Raises NotFound."""
+        known = self._known(agent)
+        if known.record is None or known.record.review is None:
+            raise NotFound(f"No review of {known.name} is open")
+        return await open_reading(
+            self.terms.shelf, agent, known.record.review, self._place_of(known).site.repository
+        )
+
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """The agent's serial console. Raises NotFound."""
         return self._place_of(self._known(agent)).site.hypervisor.console(agent)
@@ -262,7 +281,7 @@ class Supervisor:
 
     async def _perform_locked(
         self,
-        command: Pause | Resume | Kill,
+        command: Steered,
         agent: Agent,
         place: _Place,
         on_progress: Progress | None,
@@ -278,15 +297,15 @@ class Supervisor:
         agent = await self._decide(command, agent, place)
         if lifecycle is None:
             raise HostUnreachable(f"Host {agent.host} is not connected")
-        is_quick = isinstance(command, Pause) and command.is_quick
+        handoff = Handoff(lifecycle, self.terms, place.site.repository)
         try:
             with self._operation(agent, command.verb, on_progress) as progress:
                 return await self._audited(
                     command.verb,
                     agent,
                     agent.host,
-                    "quick" if is_quick else "",
-                    lambda: _steer(command, agent, record, lifecycle, progress),
+                    detail(command),
+                    lambda: steer(command, agent, record, handoff, progress),
                 )
         finally:
             if isinstance(command, Kill):
@@ -444,25 +463,6 @@ class Supervisor:
         if any(place.watch.capabilities for place in self._places.values()):
             return Capabilities("", "", missing={"spawn": "no host here can make agents"})
         return None
-
-
-async def _steer(
-    command: Pause | Resume | Kill,
-    agent: Agent,
-    record: Record,
-    lifecycle: Lifecycle,
-    progress: Progress,
-) -> Safe:
-    match command:
-        case Pause(is_quick=True) if agent.vm:
-            return await lifecycle.hold(agent.vm, progress)
-        case Pause() if agent.vm:
-            return await lifecycle.pause(agent.vm, record, progress)
-        case Resume():
-            return await lifecycle.resume(agent.vm, record, progress)
-        case Kill():
-            return await lifecycle.kill(agent.vm, record, progress)
-    raise NotFound(f"Nothing is known of the VM of {agent.name}")
 
 
 async def _nothing() -> Safe:

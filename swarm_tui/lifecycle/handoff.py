@@ -28,11 +28,10 @@ from swarm_tui.review.landing import branch_name, read_landed
 from swarm_tui.review.pull import head_now, pull
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
+from swarm_tui.review.signers import first_line
 from swarm_tui.review.verdict import compose
 from swarm_tui.text import Safe, join, literal, sanitize
 
-NAMESPACE: Final = "swarm-verdict"
-"""What the signatures are for; `ssh-keygen -Y verify -n` takes it."""
 _JUDGEMENTS: Final = {
     Verb.APPROVE: Judgement.APPROVE,
     Verb.SEND_BACK: Judgement.SEND_BACK,
@@ -398,10 +397,9 @@ def _check_seen(review: Review, drafts: Drafts) -> None:
 def _begin_signers(path: Path, principal: str, key: str) -> None:
     """Your own key is the first that counts; who else does is yours to add."""
     if not path.exists():
-        line = f'{principal} namespaces="{NAMESPACE}" {key}'
         with durable.storage("write the allowed signers"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            durable.write(path, f"{line}\n".encode())
+            durable.write(path, first_line(principal, key).encode())
 
 
 def _address(vm: Vm) -> Address:

@@ -202,7 +202,15 @@ class Lifecycle(Ground):
             is_frozen = False
         try:
             await self.write(
-                replace(record, is_frozen=is_frozen, saved_in=None, saving_in=None, verb=None)
+                replace(
+                    record,
+                    is_frozen=is_frozen,
+                    saved_in=None,
+                    saving_in=None,
+                    verb=None,
+                    review=None,
+                    verdict=None,
+                )
             )
         except SwarmError as error:
             explain(error, "The VM runs all the same.")

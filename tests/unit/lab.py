@@ -10,9 +10,12 @@ from pathlib import Path
 
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue, Stamp
+from swarm_tui.lifecycle import Terms
 from swarm_tui.model import AgentId, HostName, State
+from swarm_tui.review.shelf import Shelf
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Site, Supervisor, Timing
+from swarm_tui.text import literal
 
 from .standin import AGENT, StandInGuest, StandInHypervisor, StandInSpawner, World
 
@@ -86,6 +89,13 @@ class Lab:
             self.catalogue,
             Snapshots(self.home / "snapshots"),
             self.audit,
+            Terms(
+                Shelf(self.home / "reviews"),
+                literal("ann@example.org"),
+                None,
+                self.home / "allowed_signers",
+                1 << 20,
+            ),
             timing=Timing(poll_s=0.02, relist_s=relist_s),
             is_following=is_following,
         )
