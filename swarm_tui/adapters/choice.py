@@ -56,11 +56,11 @@ class ChosenSigner:
         if not socket:
             return False
         try:
-            async with asyncio.timeout(_AGENT_S):
-                async with await asyncssh.connect_agent(socket) as agent:
-                    return bool(await agent.get_keys())
+            async with asyncio.timeout(_AGENT_S), await asyncssh.connect_agent(socket) as agent:
+                keys = await agent.get_keys()
         except (OSError, ValueError, TimeoutError, asyncssh.Error):
             return False
+        return bool(keys)
 
 
 def _is_open(path: Path) -> bool:
