@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm_tui.handoff import Judgement
 from swarm_tui.model import (
     Address,
     Agent,
@@ -25,6 +26,7 @@ from swarm_tui.text import literal
 from .standin import AGENT, HOST
 
 ABLE = Capabilities("QEMU", "7.2.22")
+BASE = "5" * 40
 ADDRESS = Address("127.0.0.1", 22101, "ssh-ed25519 AAAA", Path("/key"))
 
 
@@ -35,9 +37,12 @@ def agent(
     verb: Verb | None = None,
     link: Link = Link.UP,
     address: Address | None = ADDRESS,
+    base: str = BASE,
+    review: int | None = None,
+    verdict: Judgement | None = None,
 ) -> Agent:
-    vm = Vm(AGENT, literal("ember"), HOST, Power.RUNNING, tag=Tag(address=address))
-    record = Record(AGENT, literal("ember"), HOST, verb=verb)
+    vm = Vm(AGENT, literal("ember"), HOST, Power.RUNNING, tag=Tag(base=base, address=address))
+    record = Record(AGENT, literal("ember"), HOST, verb=verb, review=review, verdict=verdict)
     return Agent(
         AGENT,
         literal("ember"),
@@ -52,6 +57,10 @@ def agent(
 
 
 LEGAL = {
+    Verb.REVIEW: "starting running asking frozen paused saved done",
+    Verb.APPROVE: "saved",
+    Verb.SEND_BACK: "saved",
+    Verb.REJECT: "saved",
     Verb.PAUSE: "starting running asking frozen done paused",
     Verb.RESUME: "paused saved frozen",
     Verb.SHELL: "starting running asking frozen done",
@@ -63,7 +72,7 @@ LEGAL = {
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("verb", Verb)
 def test_every_verb_in_every_state(verb: Verb, state: State) -> None:
-    decision = decide(verb, agent(state), ABLE)
+    decision = decide(verb, agent(state, review=3), ABLE)
     if verb is Verb.SPAWN:
         assert decision == Allow()
     elif verb not in LEGAL:
@@ -134,3 +143,28 @@ def test_a_kill_tells_what_goes_and_what_is_not_known() -> None:
     assert isinstance(decision, Ask)
     assert "snapshots go for good" in decision.reason
     assert "has not been reached by SSH" in decision.reason
+
+
+VERDICTS = (Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT)
+
+
+@pytest.mark.parametrize("verb", VERDICTS)
+def test_a_verdict_needs_an_open_review(verb: Verb) -> None:
+    assert isinstance(decide(verb, agent(State.SAVED), ABLE), Deny)
+    assert decide(verb, agent(State.SAVED, review=1), ABLE) == Allow()
+
+
+@pytest.mark.parametrize("verb", [*VERDICTS, Verb.REVIEW])
+def test_a_verdict_that_waits_is_delivered_before_anything_else_is_decided(verb: Verb) -> None:
+    waiting = agent(State.SAVED, review=2, verdict=Judgement.SEND_BACK)
+    decision = decide(verb, waiting, ABLE)
+    assert isinstance(decision, Deny)
+    assert "send-back was given on review 2" in decision.reason
+    assert decide(Verb.RESUME, waiting, ABLE) == Allow()
+
+
+def test_what_cannot_be_reached_or_compared_cannot_be_reviewed() -> None:
+    assert isinstance(decide(Verb.REVIEW, agent(State.RUNNING, address=None), ABLE), Deny)
+    assert isinstance(decide(Verb.REVIEW, agent(State.RUNNING, base=""), ABLE), Deny)
+    opened = agent(State.SAVED, base="", review=1)
+    assert decide(Verb.REVIEW, opened, ABLE) == Allow(), "it was taken already"
