@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from swarm_tui import spool
+from swarm_tui.amount import render_age
 from swarm_tui.audit import Outcome
 from swarm_tui.bootstrap import make_guest, open_audit, open_catalogue
 from swarm_tui.config import Loaded
@@ -18,7 +19,7 @@ from swarm_tui.glance import Glance
 from swarm_tui.model import Address, Agent, GuestEvent, Power, Verb
 from swarm_tui.policy import Deny, decide
 from swarm_tui.ports import Guest
-from swarm_tui.report import age, event_line, plain, write_json
+from swarm_tui.report import event_line, plain, write_json
 
 CATCH_UP_S: Final = 3.0
 """How long `logs` waits for what the guest wrote since it was last read."""
@@ -66,7 +67,7 @@ async def follow_log(
                 fresh, offset = await _catch_up(guest, address, offset)
                 events += fresh
             except GuestError as error:
-                heard = age(time.time() - written) + " ago" if written else "never"
+                heard = render_age(time.time() - written) + " ago" if written else "never"
                 print(f"swarm-tui: {error} (last heard: {heard})", file=sys.stderr)
                 if not events:
                     raise

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from swarm_tui.amount import render_bytes
 from swarm_tui.bootstrap import (
     ensure_local,
     local_folder,
@@ -25,7 +26,7 @@ from swarm_tui.bootstrap import (
 from swarm_tui.command import Spawn
 from swarm_tui.config import Loaded
 from swarm_tui.model import Agent, AgentId
-from swarm_tui.report import agent_object, size, write_json
+from swarm_tui.report import agent_object, write_json
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe
 
@@ -73,7 +74,7 @@ async def up(loaded: Loaded, *, is_json: bool) -> int:
         await supervisor.connected(CONNECT_S)
         agents = await spawn_missing(supervisor, loaded)
     given = sum(agent.vm.memory_bytes or 0 for agent in agents if agent.vm)
-    say(f"{len(agents)} agents, {size(given)} of memory, {time.monotonic() - begun:.1f} s")
+    say(f"{len(agents)} agents, {render_bytes(given)} of memory, {time.monotonic() - begun:.1f} s")
     if is_json:
         write_json({"agents": [agent_object(agent) for agent in agents]})
     return 0

@@ -9,35 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.audit import Entry
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import Agent, GuestEvent, Snapshot
 from swarm_tui.text import sanitize
-
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
-
-
-def age(seconds: float | None) -> str:
-    """ "42s", "3m", "5h", "2d"; "n/a" when unknown."""
-    if seconds is None:
-        return "n/a"
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{int(max(0, seconds))}s"
-
-
-def size(count: float | None) -> str:
-    """Bytes as "71M" in powers of 1024; "n/a" when unknown."""
-    if count is None:
-        return "n/a"
-    for unit in ("B", "K", "M", "G"):
-        if count < 1024 or unit == "G":
-            return f"{count:.0f}{unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
 
 
 def agent_object(agent: Agent) -> dict[str, Any]:
@@ -79,9 +57,9 @@ def plain(value: object) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def write_json(value: object, out: TextIO | None = None) -> None:
+def write_json(value: object) -> None:
     # All in ASCII: not every text in it went through `sanitize`, and a terminal may read it.
-    print(json.dumps(plain(value), indent=2), file=out or sys.stdout)
+    print(json.dumps(plain(value), indent=2))
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -98,9 +76,9 @@ def agent_row(agent: Agent) -> list[str]:
     return [
         agent.name,
         agent.state,
-        age(now - agent.since if agent.since else None),
+        render_age(now - agent.since if agent.since else None),
         agent.host,
-        size(agent.vm.memory_bytes if agent.vm else None),
+        render_bytes(agent.vm.memory_bytes if agent.vm else None),
         agent.tag.task or "-",
         agent.reason or agent.last_line or "-",
     ]

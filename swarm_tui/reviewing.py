@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from swarm_tui.amount import render_bytes
 from swarm_tui.bootstrap import make_signer, make_supervisor
 from swarm_tui.command import Review, Verdict
 from swarm_tui.config import Loaded
@@ -17,7 +18,7 @@ from swarm_tui.handoff import Change, Flag
 from swarm_tui.handoff import Review as Taken
 from swarm_tui.model import Agent
 from swarm_tui.ports import Progress
-from swarm_tui.report import agent_object, size, write_json
+from swarm_tui.report import agent_object, write_json
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.diff import FileDiff, unified
 from swarm_tui.review.proof import prove
@@ -177,7 +178,7 @@ def _write_summary(reading: Reading) -> None:
 
 def _counts(change: Change) -> str:
     if change.added is None or change.removed is None:
-        return size(change.new_size)
+        return render_bytes(change.new_size)
     return f"+{change.added} -{change.removed}"
 
 

@@ -15,6 +15,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input
 
+from swarm_tui.amount import render_age
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import Agent, AgentId, EventKind, GuestEvent, Link, State
 from swarm_tui.store import LOG_EVENTS
@@ -25,7 +26,7 @@ from swarm_tui.ui.brief import age_of, tell
 from swarm_tui.ui.console import LINES_AT_MOST, Transcript
 from swarm_tui.ui.facts import Facts, Graphs, list_facts
 from swarm_tui.ui.field import Field
-from swarm_tui.ui.figures import fit, plural, render_age, render_count
+from swarm_tui.ui.figures import fit, plural, render_count
 from swarm_tui.ui.glyphs import KIND_GLYPHS, STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line, Role
 from swarm_tui.ui.lines import Entry, Lines

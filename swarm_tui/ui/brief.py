@@ -8,10 +8,11 @@ from typing import Final
 
 from rich.style import Style
 
+from swarm_tui.amount import render_age
 from swarm_tui.model import Agent, Operation, Power, State, Usage
 from swarm_tui.store import History
 from swarm_tui.text import join, literal
-from swarm_tui.ui.figures import render_age, render_percent
+from swarm_tui.ui.figures import render_percent
 from swarm_tui.ui.glyphs import SPINNER
 from swarm_tui.ui.ink import Ink
 

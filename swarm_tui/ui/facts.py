@@ -13,20 +13,13 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from swarm_tui.amount import NOT_KNOWN, render_age, render_bytes
 from swarm_tui.model import Agent, Host, Link
 from swarm_tui.store import History
 from swarm_tui.text import sanitize
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.brief import age_of, cpu_figure, cpu_top, is_off, usage_of
-from swarm_tui.ui.figures import (
-    NOT_KNOWN,
-    plural,
-    render_age,
-    render_bytes,
-    render_chart,
-    render_count,
-    wrap,
-)
+from swarm_tui.ui.figures import plural, render_chart, render_count, wrap
 from swarm_tui.ui.ink import Ink, Line, Role, fit_line
 
 _LABEL: Final = 11

@@ -1,6 +1,6 @@
-"""Numbers, ages and text as they stand in cells: short, of known width, never a guess.
+"""Numbers and text as they stand in cells: short, of known width, never a guess.
 
-Sizes are binary (K = 1024). What nobody knows is None or NaN and becomes `NOT_KNOWN`.
+What nobody knows is None or NaN.
 """
 
 from __future__ import annotations
@@ -13,43 +13,14 @@ from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
-NOT_KNOWN: Final = "n/a"
-_UNITS: Final = ("B", "K", "M", "G", "T", "P")
+from swarm_tui.amount import NOT_KNOWN
+
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
-
-
-def render_bytes(count: float | None) -> str:
-    """At most four cells: "0", "512B", "1.4K", "182M"."""
-    if count is None:
-        return NOT_KNOWN
-    if count < 1:
-        return "0"
-    for unit in _UNITS:
-        if count < 9.95 and unit != "B":
-            return f"{count:.1f}{unit}"
-        if count < 999.5:
-            return f"{count:.0f}{unit}"
-        count /= 1024
-    return "huge"
 
 
 def render_percent(value: float | None) -> str:
     """At most five cells: "3%", "142%"; the value is clamped at 9999."""
     return NOT_KNOWN if value is None else f"{min(value, 9999):.0f}%"
-
-
-def render_age(seconds: float | None) -> str:
-    """At most five cells, coarser with age, so that a calm screen stays calm: "42s", "2h05"."""
-    if seconds is None:
-        return NOT_KNOWN
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}"
-    return f"{min(whole // 86400, 9999)}d"
 
 
 def render_count(count: int) -> str:

@@ -10,18 +10,12 @@ from typing import Final, Literal
 from rich.segment import Segment
 from rich.style import Style
 
+from swarm_tui.amount import NOT_KNOWN, render_age, render_bytes
 from swarm_tui.model import Agent, State, Usage
 from swarm_tui.store import History
 from swarm_tui.text import sanitize
 from swarm_tui.ui.brief import age_of, cpu_figure, cpu_top, is_off, tell, usage_of
-from swarm_tui.ui.figures import (
-    NOT_KNOWN,
-    fit,
-    fit_right,
-    render_age,
-    render_bytes,
-    render_spark,
-)
+from swarm_tui.ui.figures import fit, fit_right, render_spark
 from swarm_tui.ui.glyphs import SELECTED, STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line
 from swarm_tui.ui.tile import Look

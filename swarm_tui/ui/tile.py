@@ -9,18 +9,12 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
+from swarm_tui.amount import NOT_KNOWN, render_age, render_bytes
 from swarm_tui.model import Agent, State, Usage
 from swarm_tui.store import History
 from swarm_tui.text import sanitize
 from swarm_tui.ui.brief import STOPPED, age_of, cpu_figure, cpu_top, is_off, tell, usage_of
-from swarm_tui.ui.figures import (
-    NOT_KNOWN,
-    bar_cells,
-    fit,
-    render_age,
-    render_bytes,
-    render_spark,
-)
+from swarm_tui.ui.figures import bar_cells, fit, render_spark
 from swarm_tui.ui.glyphs import SELECTED, STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line, fit_line
 

@@ -8,26 +8,12 @@ from dataclasses import replace
 import pytest
 
 from swarm_tui.model import Listed, Tag
-from swarm_tui.report import age, agent_object, size, write_agent, write_json
+from swarm_tui.report import agent_object, write_agent, write_json
 from swarm_tui.store import Store
 from swarm_tui.text import sanitize
 
 from .facts import vm
 from .standin import AGENT, HOST
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(None, "n/a"), (0, "0s"), (59, "59s"), (61, "1m"), (7300, "2h")]
-)
-def test_ages_are_short(seconds: float | None, shown: str) -> None:
-    assert age(seconds) == shown
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"), [(None, "n/a"), (0, "0B"), (2048, "2K"), (256 << 20, "256M")]
-)
-def test_sizes_are_short(count: int | None, shown: str) -> None:
-    assert size(count) == shown
 
 
 def test_an_agent_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
