@@ -23,6 +23,7 @@ from swarm_tui.lifecycle.ground import ANSWER_S, FREEZE_S, UNKNOWN, explain, in_
 from swarm_tui.lifecycle.verbs import Lifecycle
 from swarm_tui.model import Address, AgentId, Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress, Signer
+from swarm_tui.review.carry import carried
 from swarm_tui.review.desk import find_flags, unseen
 from swarm_tui.review.landing import branch_name, read_landed
 from swarm_tui.review.pull import head_now, pull
@@ -155,10 +156,21 @@ class Handoff:
                 is_uncommitted=pulled.is_uncommitted,
                 why=why,
             )
+            await self._keep(quarantine, review)
         finally:
             await quarantine.close()
-        await in_thread(shelf.write, review)
         return review
+
+    async def _keep(self, quarantine: Quarantine, review: Review) -> None:
+        """Put it on the shelf, with the comments on an earlier one that came to no verdict."""
+        shelf, agent = self.terms.shelf, AgentId(review.agent)
+        last = await in_thread(shelf.last, agent)
+        left = last and not await in_thread(shelf.verdict, agent, last.number)
+        await in_thread(shelf.write, review)
+        if last and left:
+            drafts = await in_thread(shelf.drafts, agent, last.number)
+            for comment in await carried(quarantine, drafts.comments, review.changes):
+                await in_thread(shelf.comment, agent, review.number, comment)
 
     async def _go_on(
         self, vm: Vm, before: Record, record: Record, error: SwarmError, progress: Progress
@@ -313,7 +325,7 @@ class Handoff:
             raise await self._end_void(vm, record, verdict, "It was found so before.", progress)
         if not steps:
             progress(literal("checking that its work is what was reviewed"), None)
-            head = await head_now(self.lifecycle.guest, _address(vm))
+            head = await head_now(self.lifecycle.guest, _address(vm), verdict.base)
             if head != verdict.head:
                 await in_thread(shelf.note_step, agent, number, "void")
                 told = f"Reviewed: {verdict.head}; now: {head}."
