@@ -1,10 +1,31 @@
-"""Approved commits in the owner's repository: new branches, never a checkout."""
+"""Approved commits in the owner's repository: new branches, never a checkout.
+
+The owner's repository is trusted, but its hooks are not run: what is landed was not written by the
+owner. Only objects and two refs are added: `refs/heads/BRANCH`, and for the verdict a tree of
+files at `refs/swarm/verdicts/BRANCH`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Final
+
+from swarm_tui.errors import NotFound, Refused, ReviewError
+from swarm_tui.review.git import Git, GitFailed, storage
+
+MOST_ATTACHED_BYTES: Final = 8 << 20
+
+_FAILED: Final = "The commit could not be landed"
+_LONGEST_NAME: Final = 60
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]+|\.{2,}|^[.-]+|(\.lock|[.])+$", re.IGNORECASE)
+_BRANCH: Final = re.compile(r"[A-Za-z0-9._/-]{1,200}")
+_ATTACHMENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +39,187 @@ class Landed:
 
 
 def branch_name(agent: str, number: int) -> str:
-    """`swarm/<agent>/<number>`; what git allows in no branch name is replaced."""
-    raise NotImplementedError
+    """`swarm/<agent>/<number>`.
+
+    In a name that git allows in no branch the unfit parts are replaced, and a part of its digest
+    keeps it apart from others.
+    """
+    fit = _UNFIT.sub("-", agent)[:_LONGEST_NAME].strip("-.")
+    if fit != agent or not fit:
+        fit = f"{fit}-{hashlib.sha256(agent.encode('utf-8', 'replace')).hexdigest()[:8]}"
+        fit = fit.removeprefix("-")
+    return f"swarm/{fit}/{number:d}"
+
+
+async def land(
+    source: Git,
+    pack: IO[bytes],
+    target: Path,
+    base: str,
+    head: str,
+    branch: str,
+    attachments: Mapping[str, bytes],
+) -> None:
+    """Copy what `head` has and `base` has not from `source`, then make the refs, all or none.
+
+    `pack` is an empty file that this may write. Raises Refused, ReviewError.
+    """
+    owner = await _open(target)
+    wanted = {_branch_ref(branch): head}
+    if not await _has_commit(owner, base):
+        raise ReviewError(
+            _FAILED,
+            f"The repository {target} does not hold {base}, which the agent began with.",
+            "Fetch it there, or name another repository.",
+        )
+    if attachments:
+        wanted[_verdict_ref(branch)] = await _store(owner, attachments)
+    present = await read_refs(owner, *wanted)
+    for name, oid in present.items():
+        if oid != wanted[name]:
+            raise Refused(
+                f"{name} is there already",
+                f"In {target} it is {oid}, not {wanted[name]}.",
+                "Rename or delete it there when it is not needed any more.",
+            )
+    await _copy(source, owner, pack, base, head)
+    await _create(owner, wanted, present)
 
 
 async def read_landed(target: Path, branch: str) -> Landed:
-    """Raises NotFound when there is no such branch, ReviewError when it cannot be read."""
-    raise NotImplementedError
+    """What `land` left.
+
+    Raises NotFound when there is no such branch, ReviewError when it cannot be read.
+    """
+    owner = await _open(target)
+    refs = await read_refs(owner, _branch_ref(branch), _verdict_ref(branch))
+    head = refs.get(_branch_ref(branch))
+    if not head:
+        raise NotFound("There is no such branch", f"{branch} in {target}")
+    tree = await owner.run("rev-parse", "--verify", f"{head}^{{tree}}")
+    verdict = refs.get(_verdict_ref(branch))
+    attachments = await _read_attachments(owner, verdict) if verdict else {}
+    return Landed(head, tree.decode().strip(), attachments)
+
+
+async def read_refs(git: Git, *names: str) -> Mapping[str, str]:
+    """Those of the refs that are there, with their object ids. Raises ReviewError."""
+    listing = await git.run("for-each-ref", "--format=%(objectname) %(refname)", *names)
+    refs = {
+        name: oid
+        for oid, name in (line.split(" ", 1) for line in listing.decode().split("\n") if line)
+    }
+    return {name: refs[name] for name in names if name in refs}
+
+
+async def holds(repository: Path, commit: str) -> bool:
+    """Whether the owner's repository holds a commit. Raises ReviewError when it is none."""
+    return await _has_commit(await _open(repository), commit)
+
+
+async def object_folder(repository: Path) -> Path:
+    """Where the owner's repository has its objects."""
+    owner = await _open(repository)
+    told = await owner.run("rev-parse", "--path-format=absolute", "--git-path", "objects")
+    return Path(told.decode("utf-8", "surrogateescape").removesuffix("\n"))
+
+
+async def _open(repository: Path) -> Git:
+    """git on the owner's repository: bare, or a work tree, also a linked one."""
+    finder, place = _finder(repository)
+    try:
+        told = await finder.run("-C", place, "rev-parse", "--absolute-git-dir")
+    except GitFailed as failure:
+        raise ReviewError(
+            "This is no git repository",
+            f"{repository}\n{failure.detail}",
+            "Name the top folder of a work tree, or a bare repository.",
+        ) from failure
+    return Git(Path(told.decode("utf-8", "surrogateescape").removesuffix("\n")))
+
+
+def _finder(repository: Path) -> tuple[Git, str]:
+    """git that looks for a repository there, not in the folders above it."""
+    place = os.path.realpath(repository)
+    return Git().using(GIT_CEILING_DIRECTORIES=os.path.dirname(place)), place
+
+
+async def _has_commit(git: Git, commit: str) -> bool:
+    try:
+        await git.run("cat-file", "-e", f"{commit}^{{commit}}")
+    except GitFailed:
+        return False
+    return True
+
+
+def _branch_ref(branch: str) -> str:
+    if not _BRANCH.fullmatch(branch) or branch.startswith("-"):
+        raise ReviewError("This is no name for a branch", branch)
+    return f"refs/heads/{branch}"
+
+
+def _verdict_ref(branch: str) -> str:
+    return f"refs/swarm/verdicts/{branch}"
+
+
+async def _store(owner: Git, attachments: Mapping[str, bytes]) -> str:
+    """A tree of the files; its object id."""
+    entries = []
+    for name, content in attachments.items():
+        if not _ATTACHMENT.fullmatch(name):
+            raise ReviewError(_FAILED, f"“{name}” is no name for a file beside a verdict.")
+        oid = await owner.run("hash-object", "-w", "--stdin", stdin=content, title=_FAILED)
+        entries.append(f"100644 blob {oid.decode().strip()}\t{name}\n")
+    tree = await owner.run("mktree", stdin="".join(entries).encode(), title=_FAILED)
+    return tree.decode().strip()
+
+
+async def _read_attachments(owner: Git, tree: str) -> Mapping[str, bytes]:
+    listing = await owner.run("ls-tree", "-z", tree)
+    attachments = {}
+    for entry in filter(None, listing.split(b"\0")):
+        facts, name = entry.split(b"\t", 1)
+        _, kind, oid = facts.decode().split(" ")
+        if kind == "blob" and _ATTACHMENT.fullmatch(name.decode("utf-8", "replace")):
+            attachments[name.decode()] = await owner.run(
+                "cat-file", "blob", oid, limit_bytes=MOST_ATTACHED_BYTES
+            )
+    return attachments
+
+
+async def _copy(source: Git, owner: Git, pack: IO[bytes], base: str, head: str) -> None:
+    if base == head:
+        return
+    stream = source.stream(
+        *("pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "-q"),
+        stdin=f"{head}\n^{base}\n".encode(),
+        title=_FAILED,
+        limit_bytes=1 << 40,
+    )
+    with storage():
+        async with aclosing(stream):
+            async for chunk in stream:
+                pack.write(chunk)
+        pack.flush()
+    if int.from_bytes(os.pread(pack.fileno(), 4, 8), "big") == 0:
+        return  # the head is in the base's own history
+    os.lseek(pack.fileno(), 0, os.SEEK_SET)
+    await owner.run("index-pack", "--stdin", "--strict", "--fix-thin", stdin=pack, title=_FAILED)
+
+
+async def _create(owner: Git, wanted: Mapping[str, str], present: Mapping[str, str]) -> None:
+    lines = [
+        f"{'verify' if name in present else 'create'} {name} {oid}" for name, oid in wanted.items()
+    ]
+    try:
+        await owner.run(
+            *("update-ref", "-m", "swarm-tui: approved", "--stdin"),
+            stdin="\n".join(["start", *lines, "prepare", "commit", ""]).encode(),
+            title=_FAILED,
+        )
+    except GitFailed as failure:
+        raise Refused(
+            "The branch cannot be made",
+            failure.detail,
+            "Another session may have been faster, or a branch's name is in the way.",
+        ) from failure

@@ -7,31 +7,86 @@ The rules:
   nothing that the guest's repository holds can choose a program or hide a line.
 - Whatever is told about a change is computed from objects that were hashed here.
 - The owner's repository on this machine lends objects (`lender`); it is trusted, and only read.
+  Where there is none, or it lacks the base, the guest sends the base, too, whose id we know.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Final, Literal
 
-from swarm_tui.handoff import Change, Commit
+from swarm_tui import durable
+from swarm_tui.errors import Busy, ReviewError
+from swarm_tui.review import landing, survey
+from swarm_tui.review.blobs import Blobs, Facts, facts
 from swarm_tui.review.diff import Span
+from swarm_tui.review.git import OID, Git, GitFailed, check_version, ignoring_attributes, storage
+from swarm_tui.review.survey import Survey
+
+MOST_OBJECTS: Final = 500_000
+MOST_COMMITS: Final = 10_000
+MOST_OBJECT_BYTES: Final = 256 << 20
+"""Of one file; git has it in memory as a whole at times."""
+MOST_LISTED_BYTES: Final = 16 << 20
+"""Of one folder."""
+MOST_COMMIT_BYTES: Final = 256 << 10
+MOST_BYTES: Final = 2 << 30
+"""Of all objects together, unpacked."""
+
+_REFUSED: Final = "The agent's work was refused"
+_HEADER: Final = re.compile(
+    rb"swarm-pack 1 ([0-9a-f]{40}|[0-9a-f]{64}) (clean|uncommitted) (packed|empty)\n"
+)
+_STALE_S: Final = 600.0
+_LONGEST_HEADER: Final = 128
+_PACK_HEADER: Final = 12
+_NO_ATTRIBUTES: Final = (
+    "* !diff !text !eol !crlf !ident !filter !working-tree-encoding !whitespace !merge\n"
+)
+
+_REASONS: Final = (
+    (rb"hasDotdot", "A folder in it has an entry named “..”, which would lead out of the tree."),
+    (rb"hasDot:", "A folder in it has an entry named “.”."),
+    (rb"hasDotgit", "A folder in it has an entry that some file systems take for “.git”."),
+    (rb"fullPathname", "A folder in it has an entry with a slash in its name."),
+    (rb"emptyName", "A folder in it has an entry without a name."),
+    (rb"duplicateEntries", "A folder in it has two entries of one name."),
+    (rb"largePathname", "A name in it is longer than any file system takes."),
+    (rb"gitmodulesSymlink", "Its .gitmodules is a symbolic link."),
+    (rb"gitmodules", "Its .gitmodules holds what could run a command or write elsewhere."),
+    (rb"gitattributes", "Its .gitattributes is not what git takes."),
+    (rb"maximum allowed size|SIGXFSZ", "It is larger than allowed."),
+    (
+        rb"unresolved delta|did not receive expected|missing|not found|could not read|bad object",
+        "It builds on objects that it does not hold and the base does not have.",
+    ),
+    (rb"premature end|early EOF|unexpected end", "It was cut short on its way."),
+    (rb"allocat|memory|SIGXCPU|SIGKILL|SIGSEGV|SIGABRT", "To unpack it takes too much."),
+    (rb"object \w+: \w+:", "An object in it breaks git's rules."),
+    (
+        rb"inflate|pack signature|SHA1 mismatch|corrupt|bad pack|unknown object|is corrupted",
+        "It is damaged.",
+    ),
+)
+"""What git says of a pack, in the order in which it is looked for, and what it means."""
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What differs between two commits, from objects alone."""
+class Header:
+    """The first line of what a guest sends: its claims."""
 
-    tree: str
-    """Of the head."""
-    changes: tuple[Change, ...]
-    commits: tuple[Commit, ...]
-    """Newest first; at most `survey.MOST_COMMITS_SHOWN`."""
-    commit_count: int
-    """All commits that the head has and the base has not."""
-    is_descended: bool
-    """The base is in the history of the head."""
+    head: str
+    is_uncommitted: bool
+    is_empty: bool
 
 
 class Quarantine:
@@ -39,50 +94,98 @@ class Quarantine:
 
     def __init__(self, folder: Path, lender: Path | None = None) -> None:
         """`folder` is made when it is first needed; `lender` is the owner's repository."""
-        raise NotImplementedError
+        self._folder = folder.absolute()
+        self._lender = lender
+        self._repository = self._folder / "repository"
+        self._plain = Git(self._repository)
+        self._blobs: Blobs | None = None
+        self._needs: dict[str, bool] = {}
 
     async def prepare(self, base: str) -> bool:
         """Make ready for objects on top of `base`; whether the guest must send the base, too.
 
         Raises ReviewError, SetupError (no usable git), StorageFull.
         """
-        raise NotImplementedError
+        if base in self._needs:
+            return self._needs[base]
+        if not OID.fullmatch(base):
+            raise ReviewError(
+                "Nobody knows what the agent began with",
+                f"Its base is on record as “{base}”, which is no commit.",
+                "Only agents that were made with a workspace can be reviewed.",
+            )
+        with storage():
+            (self._folder / "incoming").mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._repository.exists():
+            with self._alone():
+                await self._make(base)
+        if self._lender and await landing.holds(self._lender, base):
+            objects = await landing.object_folder(self._lender)
+            alternates = self._repository / "objects/info/alternates"
+            if not alternates.exists() or alternates.read_text() != f"{objects}\n":
+                durable.write(alternates, f"{objects}\n".encode())
+                await self.close()
+        self._needs[base] = not await self._holds(base)
+        return self._needs[base]
 
-    async def take(self, pack: Path, number: int, base: str) -> str:
-        """Check what a guest sent and keep it as review `number`; the head's object id.
+    async def take(self, pack: Path, number: int, base: str) -> Header:
+        """Check what a guest sent and keep it as review `number`.
 
         `pack` is as `pull` downloads it: a header line and a pack. A number that was taken before
         is replaced. Raises ReviewError, Busy; then nothing of it is kept.
         """
-        raise NotImplementedError
+        needs_base = await self.prepare(base)
+        with _opened(pack, "rb") as file, self._alone():
+            header = _read_header(file)
+            if not header.is_empty:
+                await self._admit(file, header.head, base, needs_base=needs_base)
+            elif header.head != base:
+                raise ReviewError(_REFUSED, "It names a commit and does not send it.")
+            elif needs_base:
+                raise ReviewError(_REFUSED, "It does not send the commit that it began with.")
+            await self._pin(f"refs/reviews/{number:d}", header.head)
+        return header
 
     async def survey(self, base: str, head: str) -> Survey:
         """Raises ReviewError, also when there are more changes than can be reviewed."""
-        raise NotImplementedError
+        return await survey.survey(self._git(base), base, head)
 
-    def patch(self, base: str, head: str) -> AsyncIterator[bytes]:
+    def patch(self, base: str, head: str) -> AsyncGenerator[bytes, None]:
         """The canonical patch: the same bytes for the same content, on every machine."""
-        raise NotImplementedError
+        return survey.patch(self._git(base), self._reader(base), base, head)
 
     async def digest(self, base: str, head: str) -> str:
         """ "sha256:…" of the bytes of `patch`."""
-        raise NotImplementedError
+        return await survey.digest(self._git(base), self._reader(base), base, head)
 
     async def blob(self, oid: str) -> bytes | None:
-        """The content of a file; None when it is larger than `MOST_SHOWN_BYTES`."""
-        raise NotImplementedError
+        """The content of a file; None when it is larger than `blobs.MOST_SHOWN_BYTES`."""
+        return await self._reader(oid).read(oid)
 
     async def spans(self, old: str, new: str) -> Sequence[Span]:
-        """What differs between two blobs; an empty id stands for no lines at all."""
-        raise NotImplementedError
+        """What differs between two blobs; an empty id stands for no lines at all.
+
+        Raises ReviewError, also for more than `blobs.MOST_SHOWN_BYTES`.
+        """
+        if not (old or new):
+            return ()
+        oid = old or new
+        return await survey.spans(self._git(oid), self._reader(oid), old, new)
 
     async def head_of(self, number: int) -> str | None:
         """The head that is kept as review `number`."""
-        raise NotImplementedError
+        name = f"refs/reviews/{number:d}"
+        if not self._repository.exists():
+            return None
+        return (await landing.read_refs(self._plain, name)).get(name)
 
     async def forget(self, number: int) -> None:
-        """Let go of a review's objects. Not there is fine."""
-        raise NotImplementedError
+        """Let go of a review's objects. Not there is fine. Raises Busy."""
+        if not self._repository.exists():
+            return
+        with self._alone():
+            await self._plain.run("update-ref", "-d", f"refs/reviews/{number:d}")
+            await self._plain.run("repack", "-a", "-d", "-l", "-q")
 
     async def land(
         self,
@@ -97,8 +200,221 @@ class Quarantine:
         All or nothing. Done already is fine; raises Refused when the branch is another commit or
         has another verdict, ReviewError when the repository cannot take it.
         """
-        raise NotImplementedError
+        with self._alone(), self.incoming() as folder, _opened(folder / "pack", "x+b") as pack:
+            await landing.land(self._git(base), pack, target, base, head, branch, attachments)
 
     async def close(self) -> None:
         """End the processes that read objects."""
-        raise NotImplementedError
+        if self._blobs:
+            await self._blobs.close()
+            self._blobs = None
+
+    def _git(self, oid: str) -> Git:
+        """git as it shows contents. Raises ReviewError."""
+        if not OID.fullmatch(oid):
+            raise ReviewError("This is no object id", oid)
+        return self._plain.using(**ignoring_attributes(oid))
+
+    def _reader(self, oid: str) -> Blobs:
+        if not self._blobs:
+            self._blobs = Blobs(self._git(oid))
+        return self._blobs
+
+    async def _make(self, base: str) -> None:
+        """Make the repository, as a whole or not at all."""
+        await check_version(self._plain)
+        kind = "sha1" if len(base) == 40 else "sha256"
+        with self.incoming() as folder:
+            made = folder / "repository"
+            await Git(made).run(
+                *("init", "--quiet", "--bare", "--template=", f"--object-format={kind}"),
+                title="The quarantine repository cannot be made",
+            )
+            (made / "info").mkdir(exist_ok=True)
+            (made / "objects/info").mkdir(exist_ok=True)
+            (made / "info/attributes").write_text(_NO_ATTRIBUTES)
+            if not self._repository.exists():  # or else another process was faster
+                made.rename(self._repository)
+        durable.sync_folder(self._folder)
+
+    async def _holds(self, commit: str) -> bool:
+        try:
+            await self._plain.run("cat-file", "-e", f"{commit}^{{commit}}")
+        except GitFailed:
+            return False
+        return True
+
+    async def _pin(self, name: str, oid: str) -> None:
+        await self._plain.run("update-ref", "--no-deref", name, oid)
+
+    async def _admit(self, file: IO[bytes], head: str, base: str, *, needs_base: bool) -> None:
+        """Let a pack in, or raise ReviewError and keep nothing."""
+        with self.incoming() as folder:
+            objects = folder / "objects"
+            (objects / "info").mkdir(parents=True)
+            (objects / "pack").mkdir()
+            (objects / "info/alternates").write_text(f"{self._repository / 'objects'}\n")
+            # A base that the guest sends comes without what was before it.
+            shallow = self._repository / "shallow"
+            if needs_base:
+                shallow = folder / "shallow"
+                shallow.write_text(f"{base}\n")
+            apart = self._git(base).using(
+                GIT_OBJECT_DIRECTORY=str(objects), GIT_SHALLOW_FILE=str(shallow)
+            )
+            try:
+                if await _unpack(apart, file):
+                    await _check_objects(apart, objects)
+                await _check_history(apart, head, base)
+            except GitFailed as failure:
+                raise _explain(failure) from failure
+            if needs_base:
+                durable.write(self._repository / "shallow", f"{base}\n".encode())
+            self._let_in(objects)
+        if needs_base:
+            await self._pin(f"refs/bases/{base}", base)
+            self._needs[base] = False
+
+    def _let_in(self, objects: Path) -> None:
+        packs = self._repository / "objects/pack"
+        # The index last: a pack is seen by it.
+        for file in sorted((objects / "pack").iterdir(), key=lambda path: path.suffix == ".idx"):
+            file.rename(packs / file.name)
+        durable.sync_folder(packs)
+
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """A folder of its own for what is under way, removed in the end, or by `take` later on."""
+        folder = self._folder / "incoming" / secrets.token_hex(8)
+        with storage():
+            folder.mkdir(parents=True, mode=0o700)
+        with _locked(folder):
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left under way."""
+        with storage():
+            for folder in (self._folder / "incoming").iterdir():
+                with suppress(BlockingIOError, FileNotFoundError):
+                    # One that was made just now may not be locked yet.
+                    if time.time() - folder.stat().st_mtime > _STALE_S:
+                        with _locked(folder):
+                            shutil.rmtree(folder)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One at a time may add and remove. Raises Busy."""
+        try:
+            with _locked(self._folder):
+                self._sweep()
+                yield
+        except BlockingIOError as error:
+            raise Busy(
+                "Another session is at work on this agent's review",
+                str(self._folder),
+                "Wait until it is done.",
+            ) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises BlockingIOError. A lock of a process ends with it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _opened(path: Path, mode: Literal["rb", "x+b"]) -> Iterator[IO[bytes]]:
+    with ExitStack() as stack:
+        with storage():
+            file = stack.enter_context(open(path, mode, buffering=0))
+        yield file
+
+
+def _read_header(file: IO[bytes]) -> Header:
+    """Leaves the file where the pack begins."""
+    line = os.pread(file.fileno(), _LONGEST_HEADER, 0)
+    header = _HEADER.match(line)
+    if not header:
+        raise ReviewError(_REFUSED, "What the guest sent does not begin with the header of a pack.")
+    file.seek(header.end())
+    return Header(header[1].decode(), header[2] == b"uncommitted", header[3] == b"empty")
+
+
+async def _unpack(git: Git, file: IO[bytes]) -> bool:
+    """Check the pack that `file` stands at and keep it; False when it holds nothing."""
+    start = file.tell()
+    begin = os.pread(file.fileno(), _PACK_HEADER, start)
+    if len(begin) < _PACK_HEADER or begin[:4] != b"PACK":
+        raise ReviewError(_REFUSED, "Behind the header there is no pack.")
+    count = int.from_bytes(begin[8:12], "big")
+    if count > MOST_OBJECTS:
+        raise ReviewError(_REFUSED, f"It holds {count:,} objects; {MOST_OBJECTS:,} are allowed.")
+    if count == 0:
+        return False
+    await git.run("index-pack", "--stdin", "--strict", "--fix-thin", stdin=file, title=_REFUSED)
+    return True
+
+
+async def _check_objects(git: Git, objects: Path) -> None:
+    total = commits = 0
+    [index] = (objects / "pack").glob("*.idx")
+    known = await facts(git, _read_index(index.read_bytes(), index.stem))
+    for one in known.values():
+        total += one.size
+        commits += one.kind == "commit"
+        if one.size > _most(one):
+            raise ReviewError(
+                _REFUSED,
+                f"It holds a {one.kind} of {one.size >> 10:,} KiB; {_most(one) >> 10:,} KiB are "
+                f"allowed.",
+            )
+    if commits > MOST_COMMITS:
+        raise ReviewError(_REFUSED, f"It holds {commits:,} commits; {MOST_COMMITS:,} are allowed.")
+    if total > MOST_BYTES:
+        raise ReviewError(
+            _REFUSED, f"It unpacks to {total >> 20:,} MiB; {MOST_BYTES >> 20:,} MiB are allowed."
+        )
+
+
+def _most(one: Facts) -> int:
+    limits = {"blob": MOST_OBJECT_BYTES, "tree": MOST_LISTED_BYTES}
+    return limits.get(one.kind, MOST_COMMIT_BYTES)
+
+
+def _read_index(index: bytes, name: str) -> Iterator[str]:
+    """The object ids in a pack's index, version 2, that our git wrote (gitformat-pack(5))."""
+    width = len(name.removeprefix("pack-")) // 2
+    start = 8 + 256 * 4
+    count = int.from_bytes(index[start - 4 : start], "big")
+    for at in range(start, start + count * width, width):
+        yield index[at : at + width].hex()
+
+
+async def _check_history(git: Git, head: str, base: str) -> None:
+    """That both are commits, all that the head needs is there, and it is no more than we review."""
+    for commit, role in ((base, "began with"), (head, "names as its head")):
+        told = await git.run("cat-file", "--batch-check", stdin=f"{commit}\n".encode())
+        words = told.decode().split()
+        if words[1] != "commit":
+            what = "is not in it" if words[1] == "missing" else f"is a {words[1]}, not a commit"
+            raise ReviewError(_REFUSED, f"{commit}, which the agent {role}, {what}.")
+    await git.run(
+        *("rev-list", "--objects", "--quiet", "--stdin"),
+        stdin=f"{head}\n^{base}\n".encode(),
+        title=_REFUSED,
+    )
+    await survey.check_size(git, base, head)
+
+
+def _explain(failure: GitFailed) -> ReviewError:
+    said = f"{failure.detail}".encode()
+    reason = next((text for words, text in _REASONS if re.search(words, said)), "")
+    return ReviewError(_REFUSED, "\n".join(part for part in (reason, failure.detail) if part))
