@@ -11,14 +11,22 @@ import asyncio
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from swarm_tui import durable
-from swarm_tui.errors import AgentGone, GuestUnreachable, HostUnreachable, Refused, SnapshotError
+from swarm_tui.errors import (
+    AgentGone,
+    GuestFailed,
+    GuestUnreachable,
+    HostUnreachable,
+    Refused,
+    SnapshotError,
+)
 from swarm_tui.model import (
     Address,
     AgentId,
@@ -89,11 +97,17 @@ class World:
                 "disks": [str(path) for path in paths],
                 "created": (tag.created if tag else None) or 1000.0,
                 "port": address.port,
+                "base": tag.base if tag else "",
+                "workspace": tag.address.workspace if tag and tag.address else "/workspace",
                 "memory": {"counter": 0, "frozen": False, "clock": "right"},
             },
         )
         self.tick(agent)
         return self.vm(agent)
+
+    def inbox(self, agent: AgentId = AGENT) -> Path:
+        """Where the messages for an agent are."""
+        return self.root / f"{agent}.inbox"
 
     def agents(self) -> list[AgentId]:
         return sorted(AgentId(path.stem) for path in self.root.glob("*.vm"))
@@ -124,7 +138,14 @@ class World:
             else tuple(Path(disk) for disk in raw["disks"]),
             tag=Tag(
                 created=raw["created"],
-                address=Address("127.0.0.1", raw["port"], "ssh-ed25519 AAAA", Path("/key")),
+                base=raw["base"],
+                address=Address(
+                    "127.0.0.1",
+                    raw["port"],
+                    "ssh-ed25519 AAAA",
+                    Path("/key"),
+                    workspace=raw["workspace"],
+                ),
             ),
         )
 
@@ -420,12 +441,49 @@ class StandInGuest:
         await self._act("refresh", address, clock="right")
 
     async def deliver(self, address: Address, message: Message, timeout_s: float) -> None:
-        raise NotImplementedError
+        """Into a folder, as the guest's own inbox; who reads it moves the file away."""
+        world = self._world(address)
+        plan = await world.begin("deliver")
+        inbox = world.inbox(world.find(address))
+        inbox.mkdir(exist_ok=True)
+        if not (inbox / f"{message.id}.read").exists():
+            fields = {"kind": message.kind, "text": message.text, "verdict": message.verdict}
+            (inbox / message.id).write_text(json.dumps(fields))
+        await world.end("deliver", plan)
 
     async def run(
         self, address: Address, script: str, *, stdin: bytes = b"", timeout_s: float
     ) -> Completed:
-        raise NotImplementedError
+        """By this machine's own shell: the guest's workspace is a folder here."""
+        world = self._world(address)
+        plan = await world.begin("run")
+        world.find(address)
+        done = await asyncio.to_thread(
+            subprocess.run, ["sh", "-c", script, "swarm"], input=stdin, capture_output=True
+        )
+        await world.end("run", plan)
+        return Completed(done.returncode, done.stdout, done.stderr)
+
+    async def download(
+        self,
+        address: Address,
+        script: str,
+        target: Path,
+        *,
+        stdin: bytes = b"",
+        limit_bytes: int,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        world = self._world(address)
+        plan = await world.begin("download")
+        done = await self.run(address, script, stdin=stdin, timeout_s=timeout_s)
+        if len(done.stdout) > limit_bytes:
+            raise GuestFailed("The guest sends too much")
+        target.write_bytes(done.stdout)
+        on_bytes(len(done.stdout))
+        await world.end("download", plan)
+        return replace(done, stdout=b"")
 
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         raise NotImplementedError
