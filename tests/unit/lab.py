@@ -17,7 +17,8 @@ from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Site, Supervisor, Timing
 from swarm_tui.text import literal
 
-from .standin import AGENT, StandInGuest, StandInHypervisor, StandInSpawner, World
+from .standin import AGENT, StandInHypervisor, StandInSpawner, World
+from .standin_guest import StandInGuest
 
 DEADLINE_S = 30.0
 

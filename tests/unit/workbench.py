@@ -12,7 +12,8 @@ from swarm_tui.model import Capabilities, Power, Record, Vm
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.text import Safe, literal
 
-from .standin import AGENT, HOST, StandInGuest, StandInHypervisor, StandInSpawner, World
+from .standin import AGENT, HOST, StandInHypervisor, StandInSpawner, World
+from .standin_guest import StandInGuest
 
 STANDS_AT = 5
 """Where the agent's counter is when a test begins."""
