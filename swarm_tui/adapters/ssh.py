@@ -15,19 +15,19 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 import asyncssh
 
 from swarm_tui.adapters import script as scripts
+from swarm_tui.adapters.capture import Capture, Memory, Sink, Spool
 from swarm_tui.adapters.feed import Feed
 from swarm_tui.adapters.link import DIAL_S, Links, cut, mapped, place
 from swarm_tui.adapters.terminal import CHUNK_BYTES, Terminal
-from swarm_tui.errors import DeadlineExceeded, GuestFailed, UsageError
+from swarm_tui.errors import DeadlineExceeded, GuestFailed, SwarmError, UsageError
 from swarm_tui.model import Address, Completed, EventBatch, Message
 
-OUTPUT_BYTES: Final = 1 << 20
-"""Kept of each output stream of `run`."""
 BATCH_S: Final = 0.1
 BATCH_BYTES: Final = 1 << 20
 """Read from one guest's event file in `BATCH_S`; faster ones wait, by SSH's own flow control."""
@@ -148,12 +148,27 @@ class SshGuest:
         the exit status is the true one. Raises UsageError for a script of more than about 8 KiB:
         the guest's SSH server may take no longer one. Data belongs into `stdin`.
         """
-        command = scripts.command(script)
-        if len(command.encode()) > _LONGEST_COMMAND:
-            raise UsageError(
-                "The script is too long for an SSH command", f"{len(script)} characters"
-            )
+        command = _command(script)
         return await self._execute(address, lambda: command, stdin, timeout_s)
+
+    async def download(
+        self,
+        address: Address,
+        script: str,
+        target: Path,
+        *,
+        stdin: bytes = b"",
+        limit_bytes: int,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        """As `run`, but standard output goes into `target`; see `ports.Guest`.
+
+        `target` is removed whenever this raises. SetupError: it cannot be written.
+        """
+        command = _command(script)
+        with Spool(target, limit_bytes, on_bytes) as spool:
+            return await self._execute(address, lambda: command, stdin, timeout_s, spool)
 
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         """Join this process's terminal to a login shell, or to `command`; its exit status.
@@ -190,16 +205,22 @@ class SshGuest:
         _check(await self._execute(address, lambda: command, b"", timeout_s), failure)
 
     async def _execute(
-        self, address: Address, command: Callable[[], str], stdin: bytes, timeout_s: float
+        self,
+        address: Address,
+        command: Callable[[], str],
+        stdin: bytes,
+        timeout_s: float,
+        sink: Sink | None = None,
     ) -> Completed:
         """Run a command to its end, as soon as the guest answers."""
         deadline = asyncio.get_running_loop().time() + timeout_s
+        stdout = Memory()
 
-        async def begin(connection: asyncssh.SSHClientConnection) -> _Capture:
+        async def begin(connection: asyncssh.SSHClientConnection) -> Capture:
             _, capture = await connection.create_session(
-                _Capture, command(), encoding=None, window=_WINDOW_BYTES
+                lambda: Capture(sink or stdout), command(), encoding=None, window=_WINDOW_BYTES
             )
-            return cast(_Capture, capture)
+            return cast(Capture, capture)
 
         try:
             async with self._links.channel(address, deadline, begin, is_patient=True) as capture:
@@ -213,14 +234,16 @@ class SshGuest:
                 f"{place(address)} was not done after {timeout_s:g} s.",
                 "Whether it still will be is unknown: look at the agent's state again.",
             ) from late
+        if isinstance(capture.failure, SwarmError):
+            raise capture.failure
         status = capture.get_returncode()
         if status is None:
             raise cut(address) from capture.failure
         return Completed(
             _exit_status(status),
-            bytes(capture.stdout),
-            bytes(capture.stderr),
-            capture.is_truncated,
+            bytes(stdout.content),
+            bytes(capture.stderr.content),
+            stdout.is_truncated or capture.stderr.is_truncated,
         )
 
     @contextlib.asynccontextmanager
@@ -241,44 +264,6 @@ class SshGuest:
                 yield stream
         except TimeoutError as late:
             raise cut(address, "it takes no command") from late
-
-
-class _Capture(asyncssh.SSHClientSession[bytes]):
-    """A command and the beginning of its output."""
-
-    def __init__(self) -> None:
-        self.stdout, self.stderr = bytearray(), bytearray()
-        self.is_truncated = False
-        self.ended = asyncio.Event()
-        self.failure: Exception | None = None
-
-    def connection_made(self, chan: _Channel) -> None:
-        self._channel = chan
-        self.get_exit_status = chan.get_exit_status
-        self.get_returncode = chan.get_returncode
-
-    def feed(self, stdin: bytes) -> None:
-        # A command may have ended by now, without a look at its input.
-        with contextlib.suppress(BrokenPipeError):
-            self._channel.write(stdin)
-            self._channel.write_eof()
-
-    def close(self) -> None:
-        """Let go of the command; one that has not ended is killed."""
-        if not self.ended.is_set():
-            with contextlib.suppress(OSError):
-                self._channel.kill()
-        self._channel.close()
-
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        kept = self.stdout if datatype is None else self.stderr
-        room = OUTPUT_BYTES - len(kept)
-        kept += data[:room]
-        self.is_truncated = self.is_truncated or len(data) > room
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.failure = exc
-        self.ended.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +376,13 @@ async def _show(
         await put(shown)
         if terminal.left_with is not None:
             connection.close()
+
+
+def _command(script: str) -> str:
+    command = scripts.command(script)
+    if len(command.encode()) > _LONGEST_COMMAND:
+        raise UsageError("The script is too long for an SSH command", f"{len(script)} characters")
+    return command
 
 
 def _exit_status(returncode: int) -> int:

@@ -7,12 +7,13 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Final
 
 from swarm_tui.adapters.simulated.life import LINE_BYTES
 from swarm_tui.adapters.simulated.world import Machine, World
-from swarm_tui.errors import GuestUnreachable
+from swarm_tui.errors import GuestFailed, GuestUnreachable
 from swarm_tui.model import Address, Completed, EventBatch, Message
 
 _NOT_FOUND: Final = 127
@@ -94,6 +95,23 @@ class SimulatedGuest:
             if status == _NOT_FOUND:
                 break
         return Completed(status, output.encode(), errors.encode())
+
+    async def download(
+        self,
+        address: Address,
+        script: str,
+        target: Path,
+        *,
+        stdin: bytes = b"",
+        limit_bytes: int,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        """Raises GuestFailed: there is no repository in a simulated guest."""
+        machine = await self._reach(address, "download", timeout_s)
+        raise GuestFailed(
+            "A simulated agent has no work to take", f"Nothing runs in {machine.vm.name}."
+        )
 
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         """A pretend shell that says so; with `command`, what `run` would say."""

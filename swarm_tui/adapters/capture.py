@@ -1,0 +1,135 @@
+"""A command in a guest and its output: the beginning of it, or all of it in a file, under a cap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol
+
+import asyncssh
+
+from swarm_tui.errors import GuestFailed, SetupError, StorageFull, SwarmError
+
+OUTPUT_BYTES: Final = 1 << 20
+"""Kept of each output stream that does not go into a file."""
+
+
+class Sink(Protocol):
+    """Where standard output goes."""
+
+    def add(self, data: bytes) -> None:
+        """Raises SwarmError when it takes no more: then the command is stopped."""
+        ...
+
+
+class Memory:
+    """Keeps the first `OUTPUT_BYTES`."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.is_truncated = False
+
+    def add(self, data: bytes) -> None:
+        room = OUTPUT_BYTES - len(self.content)
+        self.content += data[:room]
+        self.is_truncated = self.is_truncated or len(data) > room
+
+
+class Spool:
+    """A new file for its owner alone, of at most `limit_bytes`; removed when the block raises."""
+
+    def __init__(self, target: Path, limit_bytes: int, on_bytes: Callable[[int], None]) -> None:
+        self._target = target
+        self._limit_bytes = limit_bytes
+        self._on_bytes = on_bytes
+        self._total = 0
+
+    def __enter__(self) -> Spool:
+        with self._mapped():
+            self._target.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._handle = os.open(self._target, flags, 0o600)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._handle)
+        if error:
+            self._target.unlink(missing_ok=True)
+
+    def add(self, data: bytes) -> None:
+        if self._total + len(data) > self._limit_bytes:
+            raise GuestFailed(
+                "The guest sends more than allowed",
+                f"It was stopped after {self._limit_bytes:,} bytes.",
+            )
+        with self._mapped():
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        self._total += len(data)
+        self._on_bytes(self._total)
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            detail = f"{self._target}: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull("No room for what the guest sends", detail) from error
+            raise SetupError("What the guest sends cannot be written", detail) from error
+
+
+class Capture(asyncssh.SSHClientSession[bytes]):
+    """A command and its output. Wait for `ended`; then `failure` tells why it did, if unusual."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.stderr = Memory()
+        self.ended = asyncio.Event()
+        self.failure: Exception | None = None
+        """A SwarmError is our own: the sink took no more. Else the connection was cut."""
+        self._is_over = False
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = chan
+        self.get_exit_status = chan.get_exit_status
+        self.get_returncode = chan.get_returncode
+
+    def feed(self, stdin: bytes) -> None:
+        # A command may have ended by now, without a look at its input.
+        with contextlib.suppress(BrokenPipeError):
+            self._channel.write(stdin)
+            self._channel.write_eof()
+
+    def close(self) -> None:
+        """Let go of the command; one that has not ended is killed."""
+        if not self._is_over:
+            with contextlib.suppress(OSError):
+                self._channel.kill()
+        self._channel.close()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype is not None:
+            self.stderr.add(data)
+        elif not self.failure:
+            try:
+                self._sink.add(data)
+            except SwarmError as refusal:
+                self.failure = refusal
+                self.ended.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_over = True
+        self.failure = self.failure or exc
+        self.ended.set()
