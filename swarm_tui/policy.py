@@ -49,6 +49,7 @@ _LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
     Verb.SEND_BACK: (frozenset({State.SAVED}), _UNTAKEN),
     Verb.REJECT: (frozenset({State.SAVED}), _UNTAKEN),
     Verb.KILL: (frozenset(State) - {State.LOST}, "its host is out of reach"),
+    Verb.MESSAGE: (_ALIVE, "a message needs a running VM"),
     Verb.SHELL: (_ALIVE, "a shell needs a running VM"),
     Verb.LOGS: (frozenset(State), ""),
 }
@@ -64,7 +65,7 @@ _NEEDS: Final[dict[Verb, tuple[str, ...]]] = {
 }
 """Verb → the capabilities without which it cannot work at all."""
 
-_LATER: Final = frozenset({Verb.FORK, Verb.MESSAGE})
+_LATER: Final = frozenset({Verb.FORK})
 
 
 def decide(
@@ -98,7 +99,7 @@ def decide(
         return Deny(literal(f"it is {agent.state}; {otherwise}"))
     if is_quick and verb is Verb.PAUSE and agent.state is State.PAUSED:
         return Deny(literal("its vCPUs are stopped already"))
-    if verb is Verb.SHELL and agent.tag.address is None:
+    if verb in (Verb.SHELL, Verb.MESSAGE) and agent.tag.address is None:
         return Deny(literal("no SSH address is known for it"))
     if verb is Verb.REVIEW or verb in _VERDICTS:
         return _decide_handoff(verb, agent)

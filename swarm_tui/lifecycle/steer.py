@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from swarm_tui.command import Approve, Kill, Pause, Reject, Resume, Review, SendBack
+from swarm_tui.command import Approve, Kill, Pause, Reject, Resume, Review, Say, SendBack
 from swarm_tui.errors import NotFound
 from swarm_tui.lifecycle.ground import in_thread
 from swarm_tui.lifecycle.handoff import Handoff, pending
+from swarm_tui.lifecycle.verbs import shortened
 from swarm_tui.model import Agent, Record, State
 from swarm_tui.ports import Progress
 from swarm_tui.text import EMPTY, Safe, literal
 
-Steered = Pause | Resume | Kill | Review | Approve | SendBack | Reject
-"""Commands that change an agent; its lock is held."""
+Steered = Pause | Resume | Kill | Say | Review | Approve | SendBack | Reject
+"""Commands that change an agent; its lock is held.
+
+A message changes no VM, but none must be put into one that is being saved.
+"""
 
 
 def detail(command: Steered) -> str:
@@ -19,6 +23,8 @@ def detail(command: Steered) -> str:
     match command:
         case Pause(is_quick=True):
             return "quick"
+        case Say():
+            return shortened(command.text)
         case Approve() | SendBack() | Reject():
             return f"review {command.review}, {command.digest}"
     return ""
@@ -39,6 +45,8 @@ async def steer(
             if verdict:
                 return await handoff.carry_out(agent.vm, record, verdict, progress)
             return await lifecycle.resume(agent.vm, record, progress)
+        case Say() if agent.vm:
+            return await lifecycle.say(agent.vm, command.text, progress)
         case Kill():
             done = await lifecycle.kill(agent.vm, record, progress)
             await in_thread(shelf.remove, record.id)

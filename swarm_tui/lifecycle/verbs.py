@@ -9,21 +9,30 @@ once the VM itself tells how it ended.
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
 
 from swarm_tui.errors import (
     AgentGone,
     Busy,
+    GuestUnreachable,
     Refused,
     SnapshotError,
     SwarmError,
+    UsageError,
 )
 from swarm_tui.lifecycle.ground import UNKNOWN, Ground, explain, in_thread, noting
-from swarm_tui.model import Power, Record, Verb, Vm
+from swarm_tui.model import Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress
+from swarm_tui.review.verdict import MESSAGE_BYTES, clean
 from swarm_tui.snapshot import Draft
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
+
+SAY_S: Final = 10.0
+TOLD_CELLS: Final = 120
 
 
 class Lifecycle(Ground):
@@ -221,6 +230,17 @@ class Lifecycle(Ground):
         goes_on = literal("goes on where it stood")
         return join((goes_on, remark, await self.prune(vm.id, None)), "; ")
 
+    # Message
+
+    async def say(self, vm: Vm, text: str, progress: Progress) -> Safe:
+        """Put a message into the agent's inbox. Raises UsageError for one that cannot be sent."""
+        message = Message(_message_id(), "message", _readable(text))
+        if vm.tag.address is None:
+            raise GuestUnreachable("No message can be sent", "No SSH address is known for it.")
+        progress(literal("delivering the message"), None)
+        await self.guest.deliver(vm.tag.address, message, SAY_S)
+        return join((literal("in its inbox:"), shortened(message.text)))
+
     # Kill
 
     async def kill(self, vm: Vm | None, record: Record, progress: Progress) -> Safe:
@@ -315,3 +335,24 @@ class Lifecycle(Ground):
         await self.hypervisor.check_saved(draft.memory)
         if await in_thread(self.snapshots.is_torn, draft):
             raise SnapshotError("Its disk was written to after its memory was saved")
+
+
+def shortened(message: str) -> Safe:
+    """As much of a message as is told where it was sent, and in the audit log."""
+    return sanitize(" ".join(message.split()), max_cells=TOLD_CELLS)
+
+
+def _message_id() -> str:
+    """Inboxes are read in the order of names, which is that of time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z-{secrets.token_hex(4)}"
+
+
+def _readable(text: str) -> str:
+    readable = clean(text)
+    if not readable:
+        raise UsageError("The message is empty", hint="Say something.")
+    size = len(readable.encode())
+    if size > MESSAGE_BYTES:
+        told = f"It has {size:,} bytes; {MESSAGE_BYTES:,} can be delivered."
+        raise UsageError("The message is too long", told, "Put it into a file of its workspace.")
+    return readable

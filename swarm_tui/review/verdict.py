@@ -167,7 +167,7 @@ def _message(overall: str, comments: Sequence[Comment]) -> str:
         (comment for comment in comments if comment.path),
         key=lambda comment: (comment.path, comment.first, comment.last, comment.side, comment.id),
     )
-    parts = [text for text in map(_clean, [overall, *general]) if text]
+    parts = [text for text in map(clean, [overall, *general]) if text]
     parts += [_numbered(number, comment) for number, comment in enumerate(placed, 1)]
     message = "\n\n".join(parts)
     size = len(message.encode())
@@ -180,7 +180,7 @@ def _message(overall: str, comments: Sequence[Comment]) -> str:
     return message
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Text that can be encoded, with one kind of line ends."""
     encodable = text.encode("utf-8", "replace").decode()
     return encodable.replace("\r\n", "\n").replace("\r", "\n").strip()
@@ -197,7 +197,7 @@ def _numbered(number: int, comment: Comment) -> str:
     lines = [f"{number}. {place}"]
     if comment.first:
         lines.append(f"   > {sanitize(comment.quote, max_cells=_QUOTE_CELLS)}".rstrip())
-    lines += [f"   {line}".rstrip() for line in _clean(comment.text).split("\n")]
+    lines += [f"   {line}".rstrip() for line in clean(comment.text).split("\n")]
     return "\n".join(lines)
 
 

@@ -64,6 +64,7 @@ LEGAL = {
     Verb.PAUSE: "starting running asking frozen done paused",
     Verb.RESUME: "paused saved frozen",
     Verb.SHELL: "starting running asking frozen done",
+    Verb.MESSAGE: "starting running asking frozen done",
     Verb.KILL: "starting running asking frozen paused saved done failed unknown",
     Verb.LOGS: "starting running asking frozen paused saved done failed lost unknown",
 }
@@ -133,8 +134,9 @@ def test_quick_pause_is_no_answer_to_a_paused_one() -> None:
     assert decide(Verb.PAUSE, agent(State.PAUSED), ABLE) == Allow()
 
 
-def test_a_shell_needs_an_address() -> None:
-    decision = decide(Verb.SHELL, agent(State.RUNNING, address=None), ABLE)
+@pytest.mark.parametrize("verb", [Verb.SHELL, Verb.MESSAGE])
+def test_what_goes_into_a_guest_needs_its_address(verb: Verb) -> None:
+    decision = decide(verb, agent(State.RUNNING, address=None), ABLE)
     assert decision == Deny(literal("no SSH address is known for it"))
 
 
