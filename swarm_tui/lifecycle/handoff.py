@@ -111,7 +111,6 @@ class Handoff:
         if vm is None or vm.power is Power.OFF:
             vm = await ground.restore(record, progress)
             record = await ground.write(replace(record, saved_in=None))
-            await ground.wake(vm, replace(record, is_frozen=False), progress)
         elif vm.power is Power.PAUSED:
             progress(literal("letting the vCPUs run"), None)
             try:
@@ -123,6 +122,10 @@ class Handoff:
                     await ground.write(replace(record, verb=None))
                 explain(error, "It is as it was before.")
                 raise
+        elif not record.is_frozen:
+            return vm, record
+        # Also where an earlier try was cut off behind the restore: the clock may be late.
+        await ground.wake(vm, replace(record, is_frozen=False), progress)
         return replace(vm, power=Power.RUNNING), record
 
     async def _pull(self, vm: Vm, record: Record, why: Safe, progress: Progress) -> Review:
