@@ -67,10 +67,12 @@ def make_guest() -> Guest:
 
 def make_signer(loaded: Loaded) -> Signer:
     """The reviewer's key as configured; where none is to be used, it still checks signatures."""
-    from swarm_tui.adapters.choice import ChosenSigner
+    from swarm_tui.adapters.choice import ChosenSigner, make_key
     from swarm_tui.adapters.signature import SshSigner
 
     key = loaded.config.review.key
+    if key == loaded.paths.reviewer_key and not loaded.paths.reviewer_key.exists():
+        make_key(loaded.paths.reviewer_key)
     if isinstance(key, Path) or key == "agent":
         return SshSigner(key, os.environ)
     return ChosenSigner(os.environ, loaded.paths.reviewer_key)
@@ -221,6 +223,7 @@ def run_app(
         view=View(ui.view),
         themes=(ui.themes,),
         banner=banner,
+        notify=ui.notify,
         is_plain=is_plain,
     )
 

@@ -252,7 +252,10 @@ class _Clock:
 def apart(loaded: Loaded) -> Loaded:
     """The same configuration in folders of its own, so that no other swarm is touched."""
     paths = replace(
-        loaded.paths, data=loaded.paths.data / "check", state=loaded.paths.state / "check"
+        loaded.paths,
+        data=loaded.paths.data / "check",
+        state=loaded.paths.state / "check",
+        config=loaded.paths.state / "check",
     )
     config = replace(
         loaded.config,
@@ -262,8 +265,8 @@ def apart(loaded: Loaded) -> Loaded:
             loaded.config.review,
             repository=None,
             reviewer="rehearsal",
-            key=paths.state / "reviewer_key",
-            allowed_signers=paths.state / "allowed_signers",
+            key=paths.reviewer_key,
+            allowed_signers=paths.allowed_signers,
         ),
         snapshots=replace(loaded.config.snapshots, folder=paths.snapshots),
     )
