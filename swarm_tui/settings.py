@@ -131,6 +131,10 @@ class Ui:
     """Name of a theme file, without its ending."""
     view: Annotated[Literal["tiles", "table"], _choice("tiles", "table")] = "tiles"
     """How the fleet is shown at first."""
+    notify: Annotated[Literal["desktop", "bell", "off"], _choice("desktop", "bell", "off")] = (
+        "desktop"
+    )
+    """When agents begin to wait for you: ring and ask for a desktop notification, ring, nothing."""
     ascii: Annotated[Literal["auto", "yes", "no"], _choice("auto", "yes", "no")] = "auto"
     """Draw with ASCII only; auto: when the terminal's encoding is not UTF-8."""
 

@@ -31,6 +31,7 @@ from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
 from swarm_tui.ui.grid import View
 from swarm_tui.ui.ink import ink_of
+from swarm_tui.ui.notice import How, Notices
 from swarm_tui.ui.question import ask_before, ask_to_leave
 from swarm_tui.ui.roster import Roster
 from swarm_tui.ui.screen import Context, top
@@ -55,6 +56,8 @@ class Settings:
     """Folders with the user's own themes; the shipped ones are always there."""
     banner: str = ""
     """Stands in the first line, for what must not be overlooked: "simulated swarm"."""
+    notify: How = "desktop"
+    """How a person is called when agents begin to wait."""
     is_plain: bool = False
     """Draw in ASCII, for terminals without UTF-8; see `glyphs.needs_plain`."""
 
@@ -96,7 +99,7 @@ class SwarmApp(App[None], inherit_bindings=False):
         self._last_error: BaseException | None = None
         self._is_away = False
         """The terminal is somebody else's now."""
-        self._asking = {a.id for a in supervisor.store.agents() if a.state is State.ASKING}
+        self._notices = Notices(settings.notify, os.environ, now())
         self._told_title = ""
         for palette in self._themes.palettes.values():
             self.register_theme(palette.to_textual())
@@ -151,18 +154,20 @@ class SwarmApp(App[None], inherit_bindings=False):
         hosts_changed = store.take_hosts_changed()
         rearranged = self._roster.absorb(dirty, self._swarm.monotonic())
         top(self).tick(dirty, hosts_changed=hosts_changed, rearranged=rearranged)
-        if dirty:
-            self._call_out(dirty)
+        self._call_out(dirty)
 
     def _call_out(self, dirty: set[AgentId]) -> None:
-        """Ring once when somebody begins to wait, and say in the terminal's title how many do."""
-        known = self._roster.agents
-        asking = {a for a in dirty if a in known and known[a].state is State.ASKING}
-        if asking - self._asking and not self._is_away:
-            self.bell()
-        self._asking = (self._asking - dirty) | asking
-        title = f"{len(self._asking)} asking · swarm-tui" if self._asking else "swarm-tui"
-        if title != self._told_title and not self._is_away:
+        """Ring once when agents begin to wait, and say in the terminal's title how many do."""
+        agents, now, monotonic = self._roster.agents, self._swarm.now(), self._swarm.monotonic()
+        for agent in dirty:
+            self._notices.hear(agent, agents.get(agent), now, monotonic)
+        if self._is_away:
+            return
+        if notice := self._notices.take(agents, monotonic):
+            self._write_terminal(notice)
+        asking = self._roster.counts[State.ASKING]
+        title = f"{asking} asking · swarm-tui" if asking else "swarm-tui"
+        if title != self._told_title:
             self._told_title = title
             self._write_terminal(f"\x1b]0;{title}\x07")
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
-import select
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from stand_in import make_app, make_fleet, running, seen, until
+from terminal import Terminal
 
 from swarm_tui.errors import SetupError
 from swarm_tui.ui.shell import open_window, tmux_command
@@ -135,30 +133,6 @@ asyncio.run(main())
 """
 
 
-class Terminal:
-    """A program in a pseudo-terminal of its own."""
-
-    def __init__(self, argv: list[str]) -> None:
-        self.heard = b""
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.environ.update(TERM="xterm-256color", LINES="24", COLUMNS="80")
-            os.execv(argv[0], argv)
-
-    def until(self, holds: Callable[[bytes], bool]) -> bytes:
-        """What was heard from here on, once it holds; for at most ten seconds."""
-        self.heard = b""
-        deadline = time.monotonic() + 10
-        while not holds(self.heard):
-            assert time.monotonic() < deadline, self.heard[-2000:]
-            if select.select([self.master], [], [], 0.05)[0]:
-                self.heard += os.read(self.master, 65536)
-        return self.heard
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-
 @contextmanager
 def app_in_a_terminal(folder: Path, shell: str) -> Iterator[tuple[Terminal, Path]]:
     """The app at work, whose shell runs `shell`; the file counts up while its event loop runs."""
@@ -173,8 +147,7 @@ def app_in_a_terminal(folder: Path, shell: str) -> Iterator[tuple[Terminal, Path
         heard = terminal.until(lambda heard: b"\x1b[?1049l" in heard)
         assert b"\x1b[23;0t" in heard  # the terminal has its own title again
     finally:
-        os.close(terminal.master)
-        os.waitpid(terminal.pid, 0)
+        terminal.end()
 
 
 def test_the_supervisor_goes_on_while_a_shell_has_the_terminal(tmp_path: Path) -> None:
