@@ -109,7 +109,8 @@ work=$!
 watch=$!
 wait $work
 status=$?
-kill -TERM $watch 2>/dev/null || { echo "It was not done after $swarm_time s." >&2; exit 124; }
+kill -TERM $watch 2>/dev/null
+[ $status != 137 ] || echo "It was not done after $swarm_time s, or out of memory." >&2
 exit $status
 """
 

@@ -23,11 +23,14 @@ from swarm_tui.text import sanitize
 
 MOST_CHANGES: Final = 10_000
 """Files that differ; more are refused."""
+MOST_FILES: Final = 1_000_000
+"""In the head's tree. A few folders that hold each other many times over unfold to billions."""
 MOST_COMMITS_SHOWN: Final = 200
 MOST_PATCH_BYTES: Final = 512 << 20
 
 _LISTING_BYTES: Final = 96 << 20
 """Enough for `MOST_CHANGES` with the longest paths that Linux takes."""
+_NAMES_BYTES: Final = 512 << 20
 _PLAIN: Final = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative")
 _CANONICAL: Final = (
     *_PLAIN,
@@ -35,6 +38,7 @@ _CANONICAL: Final = (
     *("--diff-algorithm=histogram", "--no-indent-heuristic", "--submodule=short"),
     *("--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=none"),
 )
+_TOO_MUCH: Final = "Too much to review"
 _NO_TITLE: Final = "The changes cannot be told"
 _HUNK: Final = re.compile(rb"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 _UNSHOWN: Final = re.compile(
@@ -86,21 +90,28 @@ async def list_changes(git: Git, base: str, head: str) -> tuple[Change, ...]:
 
 async def check_size(git: Git, base: str, head: str) -> None:
     """Raise ReviewError when more files differ than can be reviewed; reads no file."""
+    # First what is told as it is found: diff-tree has all of it in memory before it tells any.
+    if await _is_more(git, MOST_FILES, "ls-tree", "-r", "-z", "--name-only", head):
+        raise ReviewError(_TOO_MUCH, f"The tree has more than {MOST_FILES:,} files.")
+    names = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", base, head)
+    if await _is_more(git, MOST_CHANGES, *names):
+        raise ReviewError(
+            _TOO_MUCH,
+            f"More than {MOST_CHANGES:,} files differ from the base.",
+            "Is something in the work tree that .gitignore should name?",
+        )
+
+
+async def _is_more(git: Git, most: int, *arguments: str) -> bool:
+    """Whether a command that lists names gives more than `most`."""
     count = 0
-    listing = git.stream(
-        *("diff-tree", "-r", "-z", "--raw", "--no-renames", base, head),
-        title=_NO_TITLE,
-        limit_bytes=_LISTING_BYTES,
-    )
+    listing = git.stream(*arguments, title=_NO_TITLE, limit_bytes=_NAMES_BYTES)
     async with aclosing(listing):
         async for chunk in listing:
             count += chunk.count(b"\0")
-            if count > 2 * MOST_CHANGES:
-                raise ReviewError(
-                    "Too much to review",
-                    f"More than {MOST_CHANGES:,} files differ from the base.",
-                    "Is something in the work tree that .gitignore should name?",
-                )
+            if count > most:
+                return True
+    return False
 
 
 async def patch(git: Git, blobs: Blobs, base: str, head: str) -> AsyncGenerator[bytes, None]:
@@ -191,7 +202,7 @@ def _parse_listing(listing: bytes) -> Iterator[Change]:
             old_path = next(fields) if words[4][0] in "RC" else None
             entries.append((words, old_path, next(fields)))
             if len(entries) > MOST_CHANGES:
-                raise ReviewError("Too much to review", f"Over {MOST_CHANGES:,} files differ.")
+                raise ReviewError(_TOO_MUCH, f"Over {MOST_CHANGES:,} files differ.")
         elif entry:
             added, removed, path = entry.split(b"\t", 2)
             if not path:
