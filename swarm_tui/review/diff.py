@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -24,6 +25,8 @@ _BINARY_PROBE: Final = 8000
 _SHOWN_BYTES: Final = 4 * LINE_CELLS + 64
 """More of a line cannot reach the screen: a character has at most four bytes."""
 _EMPHASIS_LIMIT: Final = 500
+_EMPHASIS_COST: Final = 10_000
+"""Pairs of equal words; lines of one word again and again would take for ever."""
 _IN_COMMON: Final = 0.3
 """Share of the characters that must be the same for the others to be worth a colour."""
 _TOKEN: Final = re.compile(r"\w+|\s+|.")
@@ -379,12 +382,16 @@ Ranges = Sequence[tuple[int, int]]
 def emphasis(old: Safe, new: Safe) -> tuple[Ranges, Ranges]:
     """What differs within a changed line: [start, end) ranges of the old and of the new text.
 
-    By words. Empty when the lines have too little in common for it to help, and for long lines.
+    By words. Empty when the lines have too little in common for it to help, and for lines that
+    are long or repeat themselves.
     """
     nothing: tuple[Ranges, Ranges] = ((), ())
     if old == new or not old or not new or max(len(old), len(new)) > _EMPHASIS_LIMIT:
         return nothing
     olds, news = _TOKEN.findall(old), _TOKEN.findall(new)
+    often = Counter(olds)
+    if sum(often[word] for word in news) > _EMPHASIS_COST:
+        return nothing
     ranges: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
     same = at_old = at_new = 0
     for kind, old_first, old_last, new_first, new_last in SequenceMatcher(

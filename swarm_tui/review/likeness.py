@@ -14,7 +14,7 @@ _WORD: Final = re.compile(rb"\w+|[^\w\s]")
 _LINE_BYTES: Final = 200
 _LARGEST: Final = 400
 """Pairs of lines in a span that is still weighed."""
-_BUDGET: Final = 30_000
+_BUDGET: Final = 20_000
 _LINE_COST: Final = 5
 """What taking the words out of a line costs, in weighed pairs (measured)."""
 _ALIKE: Final = 0.5

@@ -246,6 +246,7 @@ def test_emphasis_joins_words_that_differ_in_a_row() -> None:
         ("same", "same"),
         ("", "new"),
         ("a " * 300, "a " * 299 + "b"),
+        ("x" + "a b " * 120, "y" + "a b " * 120),
     ],
 )
 def test_emphasis_says_nothing_where_it_would_not_help(old: str, new: str) -> None:
