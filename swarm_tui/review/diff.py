@@ -325,12 +325,15 @@ def side_by_side(diff: FileDiff, context: int | None = 3) -> Rows[Pair]:
     aligner = Aligner()
 
     def put(span: Span) -> None:
+        old, new = span.old + 1, span.new + 1
         if span.removed == span.added == 1:  # the usual one, thousands of times
-            rows.extend("changed", span.old + 1, span.new + 1, 1)
+            rows.extend("changed", old, new, 1)
+            return
+        if not span.removed or not span.added or aligner.is_spent:
+            _by_order(rows, old, old + span.removed, new, new + span.added)
             return
         removed = diff.old[span.old : span.old + span.removed]
         added = diff.new[span.new : span.new + span.added]
-        old, new = span.old + 1, span.new + 1
         for left, right in aligner.align(removed, added):
             _by_order(rows, old, span.old + left + 1, new, span.new + right + 1)
             old, new = span.old + left + 1, span.new + right + 1

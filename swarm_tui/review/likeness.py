@@ -26,6 +26,10 @@ class Aligner:
     def __init__(self) -> None:
         self._budget = _BUDGET
 
+    @property
+    def is_spent(self) -> bool:
+        return self._budget < 0
+
     def align(self, removed: Sequence[bytes], added: Sequence[bytes]) -> Sequence[tuple[int, int]]:
         """Pairs of indexes of lines that are alike, both rising; best in sum. May be empty."""
         pairs = len(removed) * len(added)
