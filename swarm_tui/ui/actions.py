@@ -16,17 +16,20 @@ from textual.binding import Binding, BindingType
 from swarm_tui.command import Command, Kill, Pause, Resume
 from swarm_tui.model import AgentId, Verb
 
-Place = Literal["fleet", "agent"]
+Place = Literal["fleet", "agent", "review"]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
 AGENT: Final[tuple[Place, ...]] = ("agent",)
+REVIEW: Final[tuple[Place, ...]] = ("review",)
 BOTH: Final[tuple[Place, ...]] = ("fleet", "agent")
+ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review")
 
 
 class Section(StrEnum):
     """Headings of the help screen and the README."""
 
     VERBS = "Steer agents"
+    REVIEW = "Review"
     MOVE = "Move"
     VIEW = "Look"
     LOG = "Read a log"
@@ -135,8 +138,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "review",
         ("r",),
         Section.VERBS,
-        "",
-        "Freeze the agent and review its work",
+        "review",
+        "Review its work: it stands still, saved, until your verdict",
         verb=Verb.REVIEW,
         acts_on_agent=True,
     ),
@@ -158,8 +161,106 @@ ACTIONS: Final[tuple[Action, ...]] = (
         verb=Verb.FORK,
         acts_on_agent=True,
     ),
+    Action(
+        "approve",
+        ("a",),
+        Section.REVIEW,
+        "approve",
+        "Approve: the commit lands as a branch, signed, and the agent goes on",
+        REVIEW,
+        verb=Verb.APPROVE,
+    ),
+    Action(
+        "send-back",
+        ("s",),
+        Section.REVIEW,
+        "send back",
+        "Send back: the agent gets your comments and goes on",
+        REVIEW,
+        verb=Verb.SEND_BACK,
+    ),
+    Action(
+        "reject",
+        ("X",),
+        Section.REVIEW,
+        "reject",
+        "Reject: the agent is told why, and goes on or is killed",
+        REVIEW,
+        verb=Verb.REJECT,
+    ),
+    Action(
+        "comment",
+        ("c",),
+        Section.REVIEW,
+        "comment",
+        "Comment on the line or the selected lines, or change the comment there",
+        REVIEW,
+    ),
+    Action(
+        "comment-file",
+        ("C",),
+        Section.REVIEW,
+        "",
+        "Comment on the file, or on all: about this review",
+        REVIEW,
+    ),
+    Action("drop-comment", ("D",), Section.REVIEW, "", "Remove the comment here; asks", REVIEW),
+    Action(
+        "viewed",
+        ("space",),
+        Section.REVIEW,
+        "viewed",
+        "Mark the file as viewed, and go to the next one that is not",
+        REVIEW,
+    ),
+    Action(
+        "next-flag",
+        ("exclamation_mark",),
+        Section.REVIEW,
+        "flags",
+        "To the next flag that has not been seen",
+        REVIEW,
+    ),
+    Action(
+        "since",
+        ("i",),
+        Section.REVIEW,
+        "since",
+        "Only what changed since the last review of this agent, or all of it",
+        REVIEW,
+    ),
+    Action(
+        "select-lines",
+        ("V",),
+        Section.REVIEW,
+        "",
+        "Select lines for a comment; also shift+arrows, shift+click",
+        REVIEW,
+    ),
+    Action("side", ("o",), Section.REVIEW, "", "Side by side: comment on the other side", REVIEW),
     Action("open", ("enter",), Section.MOVE, "", "Open the agent", FLEET, acts_on_agent=True),
     Action("back", ("escape",), Section.MOVE, "", "Back; in the fleet: clear selection and filter"),
+    Action(
+        "leave",
+        ("escape",),
+        Section.MOVE,
+        "",
+        "Leave the review as it is: the agent stays saved, your comments are kept",
+        REVIEW,
+    ),
+    Action("hunk", ("j", "k"), Section.MOVE, "", "Next, previous change", REVIEW, told="j k"),
+    Action("next-file", ("J",), Section.MOVE, "", "Next file", REVIEW),
+    Action("previous-file", ("K",), Section.MOVE, "", "Previous file", REVIEW),
+    Action("line", ("down", "up"), Section.MOVE, "", "Move the line cursor", REVIEW, told="↓ ↑"),
+    Action("shift", ("h", "l"), Section.MOVE, "", "Shift long lines", REVIEW, told="h l ← →"),
+    Action(
+        "press",
+        ("enter",),
+        Section.MOVE,
+        "",
+        "Show hidden lines, change a comment, follow a flag; among files: open",
+        REVIEW,
+    ),
     Action("next-waiting", ("w",), Section.MOVE, "waiting", "To the next agent that waits for you"),
     Action(
         "move",
@@ -175,6 +276,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "A page up or down",
+        places=ALL,
         told="ctrl+u ctrl+d",
     ),
     Action(
@@ -183,6 +285,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "First or last; in a log: end follows it",
+        places=ALL,
         told="home end",
     ),
     Action(
@@ -222,21 +325,39 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "Serial console of the VM, read only; for when SSH is out of reach",
         AGENT,
     ),
+    Action("files", ("b",), Section.VIEW, "files", "Show or hide the files", REVIEW),
+    Action("pane", ("tab",), Section.VIEW, "", "Between the files and the diff", REVIEW),
+    Action("split", ("t",), Section.VIEW, "", "Unified or side by side", REVIEW),
+    Action("wrap", ("w",), Section.VIEW, "", "Wrap long lines, or cut them", REVIEW),
+    Action(
+        "more",
+        ("plus", "equals_sign"),
+        Section.VIEW,
+        "",
+        "More unchanged lines around each change",
+        REVIEW,
+    ),
+    Action("less", ("minus",), Section.VIEW, "", "Fewer unchanged lines", REVIEW),
+    Action("whole", ("f", "W"), Section.VIEW, "", "The whole file, or its changes", REVIEW),
+    Action("find", ("slash",), Section.VIEW, "search", "Search the lines of all files", REVIEW),
+    Action("find-next", ("n",), Section.VIEW, "", "Next match, on into other files", REVIEW),
+    Action("find-previous", ("N",), Section.VIEW, "", "Previous match", REVIEW),
     Action("search", ("slash",), Section.LOG, "search", "Search the log", AGENT),
     Action("search-next", ("n",), Section.LOG, "", "Next match", AGENT),
     Action("search-previous", ("N",), Section.LOG, "", "Previous match", AGENT),
     Action("follow", ("s",), Section.LOG, "", "Stand still, or follow the end", AGENT),
-    Action("palette", ("colon", "ctrl+p"), Section.APP, "", "Every command, by name"),
+    Action("palette", ("colon", "ctrl+p"), Section.APP, "", "Every command, by name", ALL),
     Action("theme", ("t",), Section.APP, "", "Choose a theme"),
     Action("refresh", ("ctrl+r",), Section.APP, "", "Read everything again now"),
-    Action("error", ("e",), Section.APP, "", "Read the last error again, in full"),
-    Action("help", ("question_mark",), Section.APP, "help", "This list"),
+    Action("error", ("e",), Section.APP, "", "Read the last error again, in full", ALL),
+    Action("help", ("question_mark",), Section.APP, "help", "This list", ALL),
     Action(
         "quit",
         ("q", "ctrl+c"),
         Section.APP,
         "quit",
         "Leave; agents go on. Asks when a verb is at work",
+        ALL,
     ),
 )
 
@@ -286,6 +407,10 @@ _NAMES: Final = {
     "down": "↓",
     "pageup": "pgup",
     "pagedown": "pgdn",
+    "plus": "+",
+    "equals_sign": "=",
+    "minus": "-",
+    "exclamation_mark": "!",
 }
 
 
@@ -313,7 +438,9 @@ def render_keys_markdown() -> str:
         lines += [f"**{section}**", "", "| key | what it does |", "|---|---|"]
         for action in actions:
             keys = " ".join(f"`{key}`" for key in key_names(action).split())
-            where = {FLEET: " (fleet)", AGENT: " (agent)"}.get(action.places, "")
+            where = {FLEET: " (fleet)", AGENT: " (agent)", REVIEW: " (review)"}.get(
+                action.places, ""
+            )
             lines.append(f"| {keys} | {action.help}{where} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

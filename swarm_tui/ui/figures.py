@@ -117,12 +117,14 @@ def wrap(text: str, width: int) -> list[str]:
             breaks.append(start + width if space < 0 else space + 1)
         breaks.append(len(text))
         return [text[start:end] for start, end in pairwise(breaks)]
-    pieces, piece, used = [], "", 0
-    for character in text:
+    pieces, start, used, space = [], 0, 0, 0
+    for place, character in enumerate(text):
         cells = cell_len(character)
-        if used + cells > width and piece:
-            pieces.append(piece)
-            piece, used = "", 0
-        piece += character
+        if used + cells > width and place > start:
+            end = space if space > start + width // 2 else place
+            pieces.append(text[start:end])
+            start, used = end, cell_len(text[end:place])
         used += cells
-    return [*pieces, piece]
+        if character == " ":
+            space = place + 1
+    return [*pieces, text[start:]]

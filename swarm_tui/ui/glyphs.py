@@ -54,6 +54,7 @@ _PLAIN: Final = str.maketrans(
         **dict.fromkeys("│┃▌▐▎▏▕▊▋┆", "|"),
         **dict.fromkeys("▀▄░▒▓", "#"),
         **dict.fromkeys("‘’“”", "'"),
+        **dict(zip("⚑⋯✎‹›×", '!:"<>x', strict=True)),
         "–": "-",
         "—": "-",
     }

@@ -128,13 +128,11 @@ class Roster:
         return self._starts[section]
 
     def next_asking(self, after: AgentId | None) -> AgentId | None:
-        """The agent that waits for a human, the longest wait first, the one after `after`."""
-        if not self.counts[State.ASKING]:
+        """Who waits for a human, by a question or an open review: the one after `after`."""
+        waiting = (agent for agent in self.agents.values() if agent.is_waiting)
+        ids = [agent.id for agent in sorted(waiting, key=sort_key)]
+        if not ids:
             return None
-        waiting = sorted(
-            (agent for agent in self.agents.values() if agent.state is State.ASKING), key=sort_key
-        )
-        ids = [agent.id for agent in waiting]
         return ids[(ids.index(after) + 1) % len(ids)] if after in ids else ids[0]
 
     # Changes

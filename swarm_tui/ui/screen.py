@@ -23,6 +23,9 @@ _ASKED_AT_MOST = 50
 """Of a large selection, so many are asked about for greying a key; all are when it is pressed."""
 
 
+_REFUSED_S = 8.0
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the screens share."""
@@ -95,6 +98,10 @@ class SwarmScreen(Screen[None]):
         else:
             # Not by a message: a dialog must be there before the next key is looked at.
             self.context.act(action, self.context.roster.in_order(self.aims()), self.current())
+
+    def refuse(self, title: Safe, reason: Safe) -> None:
+        """Say why something is not done."""
+        self.app.notify(reason, title=title, severity="warning", timeout=_REFUSED_S, markup=False)
 
     def on_footer_pressed(self, message: Footer.Pressed) -> None:
         self.action_act(message.action)

@@ -28,6 +28,8 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "signals": ("good", "warning", "bad"),
     "graphs": ("cpu", "memory"),
     "states": tuple(state.value for state in State),
+    "diff": ("added", "added-word", "removed", "removed-word"),
+    "syntax": ("keyword", "string", "number", "comment", "name", "type"),
 }
 """Section of a theme file → its keys, each of which needs a colour."""
 

@@ -20,8 +20,9 @@ from unittest.mock import patch
 from textual import events
 from textual.pilot import Pilot
 
-from swarm_tui.command import Command, Kill, Pause, Resume, Spawn
+from swarm_tui.command import Approve, Command, Kill, Pause, Reject, Resume, Review, SendBack, Spawn
 from swarm_tui.errors import Refused, SwarmError
+from swarm_tui.lifecycle.handoff import Terms
 from swarm_tui.model import (
     Address,
     Agent,
@@ -54,6 +55,8 @@ from swarm_tui.model import (
 )
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Progress
+from swarm_tui.review.desk import Reading
+from swarm_tui.review.shelf import Shelf
 from swarm_tui.store import Store
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, sanitize
@@ -109,10 +112,15 @@ class StandInSupervisor(Supervisor):
     spawning_hosts: tuple[HostName, ...] = (HostName("local"),)
     refreshed: int = 0
     faults: list[BaseException] = field(default_factory=list)
+    readings: dict[AgentId, Reading] = field(default_factory=dict)
+    """The reviews that are opened, or would be taken."""
+    owners: Path | None = Path("/home/hanne/src/invoices")
     seq: int = 0
 
     def __post_init__(self) -> None:
         self.store = Store(self.clock.now)
+        home = Path("/nowhere")
+        self.terms = Terms(Shelf(home), sanitize("hanne@example.org"), None, home, 1 << 20)
 
     # What the screens use
 
@@ -127,6 +135,12 @@ class StandInSupervisor(Supervisor):
     def take_faults(self) -> Sequence[BaseException]:
         faults, self.faults = self.faults, []
         return faults
+
+    def repository(self, agent: AgentId) -> Path | None:
+        return self.owners
+
+    async def reading(self, agent: AgentId) -> Reading:
+        return self.readings[agent]
 
     async def refresh(self, agent: AgentId | None = None) -> None:
         self.refreshed += 1
@@ -157,6 +171,11 @@ class StandInSupervisor(Supervisor):
                 self.apply(Recorded(agent.id, Record(agent.id, agent.name, agent.host)))
                 self.set_power(agent, Power.RUNNING)
                 self.apply(LinkChanged(agent.id, Link.UP))
+            case Review():
+                self.save(agent, review=self.readings[agent.id].review.number)
+            case Approve() | SendBack() | Reject():
+                self.apply(Recorded(agent.id, Record(agent.id, agent.name, agent.host)))
+                self.set_power(agent, Power.RUNNING)
             case Kill():
                 self.apply(Recorded(agent.id, None))
                 self.seq += 1
@@ -173,6 +192,12 @@ class StandInSupervisor(Supervisor):
         return opened()
 
     # What tests do to it
+
+    def save(self, agent: Agent, review: int | None = None) -> None:
+        """It is saved, with a review open on it if one is named."""
+        record = Record(agent.id, agent.name, agent.host, saved_in=SNAPSHOT, review=review)
+        self.apply(Recorded(agent.id, record))
+        self.set_power(agent, Power.OFF)
 
     def apply(self, fact: Fact) -> None:
         self.store.apply(fact)
@@ -238,6 +263,7 @@ class StandInSupervisor(Supervisor):
             sanitize(task),
             sanitize("hanne"),
             self.clock.now() - age,
+            "1405df66cbe219b0bf6355bc3d60361a8376b6b4",
             address=Address(address, 2200 + number, "ssh-ed25519 AAAA", Path("/k/id")),
         )
         vm = Vm(
