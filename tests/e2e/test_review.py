@@ -1,0 +1,154 @@
+"""A review on the command line, on a real VM: taken, sent back, approved, landed, proven."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import LIVE, Swarm, wait_until
+
+pytestmark = pytest.mark.vm
+ASK_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def worker(swarm: Swarm) -> Iterator[str]:
+    """An agent in a hurry, with something done."""
+    name = str(swarm.json("spawn")["agents"][0]["name"])
+    hurry = swarm.run("shell", name, "--user", "root", "--", "echo 0 >/run/swarm/pace")
+    assert hurry.returncode == 0, hurry.stderr
+    wait_until(lambda: "committed" in swarm.run("logs", name).stdout, "it commits", ASK_S)
+    yield name
+    ended = swarm.run("kill", name, "--yes")
+    assert ended.returncode == 0, ended.stderr
+
+
+def git(repository: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(repository), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def project(swarm: Swarm) -> Path:
+    """The owner's repository."""
+    return swarm.home / "data/local/project.git"
+
+
+def paths(review: dict[str, Any]) -> set[str]:
+    return {file["path"] for file in review["files"]}
+
+
+def test_from_the_work_to_a_branch_that_proves_itself(swarm: Swarm, worker: str) -> None:
+    said = "cd /workspace && echo 'by hand' >notes.txt"
+    assert swarm.run("shell", worker, "--", said).returncode == 0
+    before = swarm.counter(worker)
+
+    review = swarm.json("review", worker)
+    assert swarm.agent(worker)["state"] == "saved"
+    assert not swarm.vmm_processes(worker), "its RAM is not free"
+    assert "notes.txt" in paths(review), "work is left out"
+    again = swarm.json("review", worker)
+    assert again["review"] == review["review"], "an open review was taken anew"
+    patch = subprocess.run(
+        [*swarm.program, "review", worker, "--patch"],
+        env=swarm.environ,
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert review["digest"] == f"sha256:{hashlib.sha256(patch).hexdigest()}"
+
+    comments = "Please say more.\nnotes.txt:1: By whose hand?\n"
+    done = swarm.run("send-back", worker, "--comments", "-", "--json", stdin=comments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["agent"]["state"] in LIVE
+    read = "cat /run/swarm/inbox/*.json /run/swarm/inbox/read/*.json 2>/dev/null"
+    inbox = swarm.run("shell", worker, "--user", "root", "--", read).stdout
+    assert "By whose hand?" in inbox
+    assert "notes.txt:1" in inbox
+    assert swarm.counter(worker) >= before
+
+    second = swarm.json("review", worker)
+    assert second["review"] == review["review"] + 1
+    wrong = swarm.run("approve", worker, "--digest", review["digest"])
+    assert wrong.returncode == 2, "another content than what is open was approved"
+    agreed = swarm.run("approve", worker, "--digest", second["digest"], "--flags-seen")
+    assert agreed.returncode == 0, agreed.stderr
+    branch = f"swarm/{worker}/{second['review']}"
+    assert git(project(swarm), "rev-parse", branch) == second["head"]
+    assert git(project(swarm), "show", f"{branch}:notes.txt") == "by hand"
+    assert swarm.counter(worker) >= before
+    prove(swarm, branch, second)
+
+
+def prove(swarm: Swarm, branch: str, review: dict[str, Any]) -> None:
+    """Our own program and OpenSSH's agree, and neither accepts what was tampered with."""
+    repository = ("--repository", str(project(swarm)))
+    proof = swarm.json("verify", branch, *repository)
+    assert (proof["ok"], proof["head"]) == (True, review["head"])
+    beside = f"refs/swarm/verdicts/{branch}"
+    verdict = git(project(swarm), "show", f"{beside}:verdict.json") + "\n"
+    signature = swarm.home / "verdict.sig"
+    signature.write_text(git(project(swarm), "show", f"{beside}:verdict.json.sig") + "\n")
+    command = ["ssh-keygen", "-Y", "verify", "-n", "swarm-verdict", "-I", proof["reviewer"]]
+    command += ["-f", str(swarm.home / "config/allowed_signers"), "-s", str(signature)]
+    openssh = subprocess.run(command, input=verdict, capture_output=True, text=True, check=False)
+    assert openssh.returncode == 0, openssh.stderr
+
+    git(project(swarm), "update-ref", f"refs/heads/{branch}", review["base"])
+    moved = swarm.run("verify", branch, *repository)
+    assert moved.returncode == 13
+    assert "not the one that was approved" in moved.stderr
+    unknown = swarm.run("verify", "swarm/nobody/1", *repository)
+    assert unknown.returncode == 3
+
+
+STEPS = ("taking the work", "saving memory")
+"""Of a review; every step of it is cut in the unit tests, on file-backed VMs."""
+
+
+def cut(swarm: Swarm, step: str, *arguments: str) -> None:
+    """Run a command and kill it (SIGKILL) when it tells that it begins this step."""
+    process = subprocess.Popen(
+        [*swarm.program, *arguments],
+        env=swarm.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    with process:
+        for line in process.stderr:
+            if step in line:
+                process.send_signal(signal.SIGKILL)
+                break
+        else:
+            raise AssertionError(f"it never came to: {step}")
+
+
+def test_a_supervisor_that_is_killed_loses_neither_review_nor_verdict(
+    swarm: Swarm, worker: str
+) -> None:
+    before = swarm.counter(worker)
+    for step in STEPS:
+        if swarm.agent(worker)["state"] == "saved":
+            swarm.json("resume", worker)
+        cut(swarm, step, "review", worker)
+        told = swarm.run("review", worker)
+        assert told.returncode == 0, f"killed at {step!r}: {told.stderr}"
+        assert swarm.agent(worker)["state"] == "saved"
+    review = swarm.json("review", worker)
+    approval = ("approve", worker, "--digest", review["digest"], "--flags-seen")
+    cut(swarm, "restoring memory", *approval)
+    wait_until(lambda: swarm.agent(worker)["state"] in ("saved", "frozen"), "it is found again")
+    finished = swarm.run("resume", worker)
+    assert finished.returncode == 0, finished.stderr
+    branch = f"swarm/{worker}/{review['review']}"
+    assert git(project(swarm), "rev-parse", branch) == review["head"], "the verdict was lost"
+    assert swarm.agent(worker)["state"] in LIVE
+    assert swarm.counter(worker) >= before
