@@ -86,6 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     pause.add_argument("--quick", action="store_true", help="only stop its vCPUs; nothing is saved")
     add("resume", commands.resume, "let an agent go on exactly where it stood", agent=True)
+    message = add("message", commands.message, "write to an agent's inbox", agent=True)
+    message.add_argument("text", nargs="+", help="what to say; - reads standard input")
     _add_review_commands(add)
     kill = add("kill", commands.kill, "end an agent; its disk and snapshots go too", agent=True)
     kill.add_argument("--yes", action="store_true", help="do not ask")

@@ -178,6 +178,15 @@ def resume(arguments: argparse.Namespace) -> int:
     return _act(arguments, lambda agent: Resume(agent.id))
 
 
+def message(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Say
+
+    text = " ".join(arguments.text)
+    if text == "-":
+        text = _read_bytes("-").decode("utf-8", "replace")
+    return _act(arguments, lambda agent: Say(agent.id, text))
+
+
 def kill(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Kill
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
 
 import pytest
 
-from .conftest import LIVE, Swarm, names, wait_until
+from .conftest import DEADLINE_S, LIVE, Swarm, names, wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -74,6 +76,47 @@ def test_logs_tell_what_the_agent_did(swarm: Swarm) -> None:
         return any(event["text"] == "a mark for the test" for event in events)
 
     wait_until(is_told_as_object, "the event is told")
+
+
+@pytest.fixture
+def idle(swarm: Swarm) -> Iterator[str]:
+    """An agent of the test's own, whose processes stand still: nobody else reads its inbox."""
+    name = swarm.json("spawn")["agents"][0]["name"]
+    stop = "echo 1 >/sys/fs/cgroup/swarm-agent/cgroup.freeze"
+    done = swarm.run("shell", name, "--user", "root", "--", stop)
+    assert done.returncode == 0, done.stderr
+    yield name
+    swarm.json("kill", name, "--yes")
+
+
+def test_messages_are_read_in_their_order(swarm: Swarm, idle: str) -> None:
+    sent = swarm.json("message", idle, "first", "things", "first")
+    assert "first things first" in sent["done"]
+    long = "zweitens: ü\n" + "x" * 60_000
+    done = swarm.run("message", idle, "-", stdin=long)
+    assert done.returncode == 0, done.stderr
+    read = swarm.run("shell", idle, "--", "swarm inbox")
+    assert read.stdout == f"first things first\n{long}\n"
+    assert swarm.run("shell", idle, "--", "swarm inbox").stdout == "", "once"
+    told = [(act["verb"], act["outcome"]) for act in swarm.json("show", idle)["acts"]]
+    assert told.count(("message", "done")) == 2
+
+    refused = swarm.run("message", idle, "-", stdin="y" * (64 << 10) + "y")
+    assert refused.returncode == 2
+    assert "too long" in refused.stderr
+    swarm.json("pause", idle)
+    assert swarm.run("message", idle, "hello").returncode == 4
+
+
+def test_a_question_is_answered_by_a_message(swarm: Swarm, idle: str) -> None:
+    ask = [*swarm.program, "shell", idle, "--", "swarm ask question 'which colour?'"]
+    with subprocess.Popen(ask, env=swarm.environ, stdout=subprocess.PIPE, text=True) as asking:
+        wait_until(
+            lambda: "which colour?" in swarm.run("logs", idle).stdout, "the question is heard"
+        )
+        swarm.json("message", idle, "blue")
+        answer, _ = asking.communicate(timeout=DEADLINE_S)
+    assert (asking.returncode, answer) == (0, "blue\n")
 
 
 def test_an_unknown_agent_has_its_own_exit_code(swarm: Swarm) -> None:
