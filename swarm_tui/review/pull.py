@@ -36,7 +36,7 @@ run() {
     -c advice.addEmbeddedRepo=false -c core.safecrlf=false -c i18n.commitEncoding=UTF-8 \
     -c pack.threads=1 -c gc.auto=0 "$@"
 }
-cd "$swarm_workspace" || fail 3 "There is no workspace."
+cd "$swarm_workspace" || exit 3
 command -v git >/dev/null || fail 3 "There is no git."
 newline="
 "
@@ -118,6 +118,7 @@ exit $status
 _SCRIPT: Final = r"""
 export swarm_workspace=$1 swarm_base=$2 swarm_number=$3 swarm_needs_base=$4 swarm_time=$5
 export swarm_work=__WORK__ swarm_watched=__WATCHED__
+[ -d "$1" ] || { echo "There is no workspace at $1." >&2; exit 3; }
 [ ! -O "$1" ] || eval "$swarm_watched"
 owner=$(stat -c "%U %u %g" "$1") || exit 3
 set -- $owner
