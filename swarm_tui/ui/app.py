@@ -19,7 +19,7 @@ from textual.filter import LineFilter
 from textual.markup import escape
 from textual.screen import Screen
 
-from swarm_tui.command import Command, Review, Spawn, Verdict
+from swarm_tui.command import Command, Review, Say, Spawn, Verdict
 from swarm_tui.errors import ConfigError, SwarmError
 from swarm_tui.model import AgentId, State
 from swarm_tui.supervisor import Supervisor
@@ -28,6 +28,7 @@ from swarm_tui.ui.actions import Action, at, key_names, quiet
 from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.court import Terms
 from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog
+from swarm_tui.ui.editor import MessageDialog
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
@@ -97,10 +98,13 @@ class SwarmApp(App[None], inherit_bindings=False):
             monotonic,
             sanitize(settings.banner, max_cells=40),
             self.act,
+            self._show_error,
         )
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: set[asyncio.Task[object]] = set()
         self._reviewing: set[AgentId] = set()
         """Whose review is about to be opened."""
+        self._unsent: tuple[list[AgentId], str] = ([], "")
+        """The last message and whom it was for, when it did not reach all of them."""
         self._last_error: BaseException | None = None
         self._is_away = False
         """The terminal is somebody else's now."""
@@ -193,12 +197,12 @@ class SwarmApp(App[None], inherit_bindings=False):
 
     # Jobs: they belong to the app, so that no closing of a screen cuts them off
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _start(self, work: Coroutine[Any, Any, object], name: str) -> None:
         job = asyncio.create_task(work, name=name)
         self._jobs.add(job)
         job.add_done_callback(self._settle)
 
-    def _settle(self, job: asyncio.Task[None]) -> None:
+    def _settle(self, job: asyncio.Task[object]) -> None:
         self._jobs.discard(job)
         if not job.cancelled() and (error := job.exception()):
             self._show_error(error)
@@ -234,6 +238,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._spawn(action)
             case "review":
                 self._review(action, current)
+            case "message":
+                self._write_message(action, targets)
             case _ if action.verb:
                 self._steer(action, targets)
 
@@ -253,23 +259,29 @@ class SwarmApp(App[None], inherit_bindings=False):
         if not allowed:
             self._refuse(action, targets[0] if targets else None)
             return
+        make = action.command
+        assert make
         agents = [self._roster.agents[agent] for agent in allowed]
         decision = self._supervisor.may(action.verb, allowed[0], is_quick=action.is_quick)
         question = ask_before(action, agents, len(targets) - len(allowed), decision)
         if question is None:
-            self._start(self._carry_out(action, allowed), action.id)
+            self._start(self._carry_out(action, allowed, make), action.id)
             return
 
         def answered(is_yes: bool | None) -> None:
             if is_yes:
                 top(self).drop_selection()
-                self._start(self._carry_out(action, allowed), action.id)
+                self._start(self._carry_out(action, allowed, make), action.id)
 
         self.push_screen(Confirm(question, self._swarm.monotonic), answered)
 
-    async def _carry_out(self, action: Action, agents: list[AgentId]) -> None:
-        """Do one verb to each agent, a few at a time, and tell of all of them once."""
-        assert action.command
+    async def _carry_out(
+        self, action: Action, agents: list[AgentId], make: Callable[[AgentId], Command]
+    ) -> bool:
+        """Do one verb to each agent, a few at a time, and tell of all of them once.
+
+        True when all of it was done.
+        """
         names = {agent: self._roster.agents[agent].name for agent in agents}
         gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -278,7 +290,7 @@ class SwarmApp(App[None], inherit_bindings=False):
                 return await self._supervisor.do(command)
 
         results = await asyncio.gather(
-            *(carry_out(action.command(agent)) for agent in agents), return_exceptions=True
+            *(carry_out(make(agent)) for agent in agents), return_exceptions=True
         )
         failed = [result for result in results if isinstance(result, BaseException)]
         for error in failed[:_ERRORS_AT_MOST]:
@@ -291,6 +303,29 @@ class SwarmApp(App[None], inherit_bindings=False):
             self._tell(join((names[agents[0]], literal(f"{action.verb}")), ": "), done[0])
         elif done:
             self._tell(literal(f"{action.verb}"), literal(f"done to {plural(len(done), 'agent')}"))
+        return not failed
+
+    def _write_message(self, action: Action, targets: list[AgentId]) -> None:
+        allowed = [agent for agent in targets if not self._swarm.deny(action, agent)]
+        if not allowed:
+            self._refuse(action, targets[0] if targets else None)
+            return
+        agents = [self._roster.agents[agent] for agent in allowed]
+
+        def answered(text: str | None) -> None:
+            if text:
+                top(self).drop_selection()
+                self._start(self._send(action, allowed, text), action.id)
+
+        whom = agents[0].name if len(agents) == 1 else literal(plural(len(agents), "agent"))
+        about = agents[0].reason if len(agents) == 1 else join((a.name for a in agents), ", ")
+        title = join((literal("Message to"), whom))
+        text = self._unsent[1] if self._unsent[0] == allowed else ""
+        self.push_screen(MessageDialog(title, about, text), answered)
+
+    async def _send(self, action: Action, agents: list[AgentId], text: str) -> None:
+        is_sent = await self._carry_out(action, agents, lambda agent: Say(agent, text))
+        self._unsent = ([], "") if is_sent else (agents, text)
 
     def _spawn(self, action: Action) -> None:
         hosts = self._supervisor.spawners()

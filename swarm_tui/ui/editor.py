@@ -1,4 +1,4 @@
-"""Writing a few lines: a comment, or the message of a verdict."""
+"""Writing a few lines: a comment, a message to agents, or the message of a verdict."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static, TextArea
 from textual.widgets.text_area import Edit, EditResult
 
+from swarm_tui.review.verdict import MESSAGE_BYTES
 from swarm_tui.text import Safe, sanitize
 from swarm_tui.ui.actions import quiet
 
-_KEYS = "ctrl+s  keep it"
 _LEAVE = "esc  leave it"
-_SURE = "esc again throws away what you typed; ctrl+s keeps it"
 
 
 class Pad(TextArea):
@@ -49,6 +48,8 @@ class CommentDialog(ModalScreen[str | None]):
         quiet("ctrl+s,ctrl+enter", "keep"),
         quiet("escape,ctrl+c", "leave"),
     ]
+    KEEP: ClassVar[str] = "ctrl+s  keep it"
+    SURE: ClassVar[str] = "esc again throws away what you typed; ctrl+s keeps it"
 
     def __init__(self, title: Safe, quote: Safe, text: str = "") -> None:
         """`quote` is the line that it is about; `text` what the comment says so far."""
@@ -67,7 +68,7 @@ class CommentDialog(ModalScreen[str | None]):
             yield self._pad
             yield Static(Content(""), id="dialog-problem")
             with Horizontal(id="dialog-keys"):
-                yield Button(Content(_KEYS), id="keep", compact=True)
+                yield Button(Content(self.KEEP), id="keep", compact=True)
                 yield Button(Content(_LEAVE), id="leave", compact=True)
 
     def on_mount(self) -> None:
@@ -83,10 +84,14 @@ class CommentDialog(ModalScreen[str | None]):
     @on(Button.Pressed, "#keep")
     def action_keep(self) -> None:
         text = self._pad.text.strip()
-        if text:
-            self.dismiss(text)
+        if problem := self.check(text):
+            self.query_one("#dialog-problem", Static).update(Content(problem))
         else:
-            self.query_one("#dialog-problem", Static).update(Content("There is nothing in it yet."))
+            self.dismiss(text)
+
+    def check(self, text: str) -> str:
+        """Why it cannot be kept; empty when it can."""
+        return "" if text else "There is nothing in it yet."
 
     @on(Button.Pressed, "#leave")
     def action_leave(self) -> None:
@@ -94,4 +99,34 @@ class CommentDialog(ModalScreen[str | None]):
             self.dismiss(None)
             return
         self._is_sure = True
-        self.query_one("#dialog-problem", Static).update(Content(_SURE))
+        self.query_one("#dialog-problem", Static).update(Content(self.SURE))
+
+
+class MessageDialog(CommentDialog):
+    """Write a message to agents. What was not sent before may stand in it already."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        quiet("enter", "enter"),
+        quiet("ctrl+j,shift+enter,alt+enter", "newline"),
+    ]
+    KEEP = "↵  send"
+    SURE = "esc again throws away what you typed; ↵ sends it"
+
+    def compose(self) -> ComposeResult:
+        yield from super().compose()
+        yield Static(Content("ctrl+j  a new line"), id="dialog-hint")
+
+    def action_enter(self) -> None:
+        if isinstance(self.focused, Button):
+            self.focused.press()
+        else:
+            self.action_keep()
+
+    def action_newline(self) -> None:
+        self._pad.insert("\n")
+
+    def check(self, text: str) -> str:
+        size = len(text.encode())
+        if size > MESSAGE_BYTES:
+            return f"It has {size:,} bytes; {MESSAGE_BYTES:,} can be delivered."
+        return super().check(text)
