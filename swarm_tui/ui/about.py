@@ -56,6 +56,17 @@ def tell_file(change: Change, flags: Iterable[Flag], note: Safe) -> list[Para]:
     return [*told, Para(EMPTY)] if told else []
 
 
+def tell_title(change: Change | None, previous: Review | None, *, is_viewed: bool) -> str:
+    """What stands above the diff; `previous`: since which review."""
+    told = f"since review {previous.number}: " if previous else ""
+    told += change.name if change else "about this review"
+    if change:
+        told += f"  {change.status}"
+    if change and (change.added is not None or change.removed is not None):
+        told += f" +{change.added or 0:,} -{change.removed or 0:,}"
+    return f"{told}  ✓ viewed" if is_viewed else told
+
+
 def tell_review(review: Review, now: float) -> list[Para]:
     """The page about the review as a whole."""
     told: list[Para] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
 from itertools import islice
 from typing import ClassVar, Final, Literal
 
@@ -30,7 +29,7 @@ from swarm_tui.ui.figures import fit, plural, render_count
 from swarm_tui.ui.glyphs import KIND_GLYPHS, STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line, Role
 from swarm_tui.ui.lines import Entry, Lines
-from swarm_tui.ui.screen import Context, SwarmScreen
+from swarm_tui.ui.screen import Context, OneAgentScreen
 
 Pane = Literal["log", "details", "console"]
 
@@ -123,16 +122,15 @@ class PaneTitle(Bar):
         ], [Segment(self._right, ink.muted), Segment(" ─", ink.line)]
 
 
-class AgentScreen(SwarmScreen):
+class AgentScreen(OneAgentScreen):
     """One agent, on the whole screen."""
 
     PLACE = "agent"
     BINDINGS: ClassVar[list[BindingType]] = bindings("agent")
 
     def __init__(self, context: Context, agent: AgentId, *, log_alone: bool = False) -> None:
-        super().__init__(context)
+        super().__init__(context, agent)
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
-        self.agent_id = agent
         self._head = Head(context, agent)
         self._graphs = Graphs()
         self._facts = Facts()
@@ -168,13 +166,6 @@ class AgentScreen(SwarmScreen):
     def on_unmount(self) -> None:
         if self._reading:
             self._reading.cancel()
-
-    def aims(self) -> Collection[AgentId]:
-        agent = self.current()
-        return [agent] if agent else []
-
-    def current(self) -> AgentId | None:
-        return self.agent_id if self.context.store.agent(self.agent_id) else None
 
     # News
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from swarm_tui.errors import SwarmError
@@ -39,6 +40,11 @@ class Diffs:
         if change.key in self._kept:
             self._kept.move_to_end(change.key)
         return diff
+
+    async def prepare(self, change: Change) -> None:
+        """Have it at hand later; a failure is told when it is asked for."""
+        with suppress(SwarmError):
+            await self.get(change)
 
     async def find(self, changes: Sequence[Change], needle: str) -> int | None:
         """The place of the first file that has the needle; those that cannot be read have not."""

@@ -25,6 +25,7 @@ from swarm_tui.ui.sheet import Item, Lines, Para, Sheet, Words, no_rows, open_en
 
 SPLIT_CELLS: Final = 150
 """So wide a screen shows both sides beside each other, unless it is told not to."""
+_CONTEXTS: Final = (0, CONTEXT, 8, 20, 60, 200)
 _MARGIN: Final = 2
 """Lines that are kept in sight above and below the cursor."""
 _STEP: Final = 8
@@ -312,15 +313,23 @@ class Patch(Inked, ScrollView, can_focus=True):
         self._shift = 0
         self._relay()
 
-    def choose_context(self, lines: int | None) -> None:
-        """So many unchanged lines around each block of changes; None: the whole file."""
+    def choose_more(self, direction: Literal[-1, 1]) -> None:
+        """More (1) or fewer unchanged lines around each block of changes."""
+        now = self._memory.context
+        if direction > 0:
+            wanted = next((each for each in _CONTEXTS if now is not None and each > now), None)
+        else:
+            wanted = next((each for each in _CONTEXTS[::-1] if now is None or each < now), 0)
+        self._choose_context(wanted)
+
+    def choose_whole(self) -> None:
+        """The whole file, or its changes again."""
+        self._choose_context(CONTEXT if self._memory.context is None else None)
+
+    def _choose_context(self, lines: int | None) -> None:
         self._memory.context = lines
         self._memory.opened = ()
         self._relay()
-
-    @property
-    def context(self) -> int | None:
-        return self._memory.context
 
     def choose_side(self) -> Side:
         """Let the cursor be on the other side, where both are beside each other."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import ClassVar, Final, Literal
-from uuid import uuid4
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,42 +14,37 @@ from textual.widgets import Input
 
 from swarm_tui.command import Verdict
 from swarm_tui.errors import SwarmError
-from swarm_tui.handoff import Change, Comment, Flag, Judgement
+from swarm_tui.handoff import Change, Comment, Drafts, Flag, Judgement
 from swarm_tui.model import AgentId
 from swarm_tui.review.desk import Reading
 from swarm_tui.text import Safe, join, literal, sanitize
-from swarm_tui.ui.about import describe, tell_file, tell_review
+from swarm_tui.ui.about import tell_file, tell_review, tell_title
 from swarm_tui.ui.actions import at, bindings
 from swarm_tui.ui.agent import PaneTitle
 from swarm_tui.ui.court import Court, Terms
-from swarm_tui.ui.dialogs import Confirm
 from swarm_tui.ui.diffs import Diffs
-from swarm_tui.ui.editor import CommentDialog
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import plural
-from swarm_tui.ui.page import CONTEXT, Page
+from swarm_tui.ui.marks import ABOUT, Marks
+from swarm_tui.ui.page import Page
 from swarm_tui.ui.patch import Patch
-from swarm_tui.ui.question import Question
-from swarm_tui.ui.screen import Context, SwarmScreen
+from swarm_tui.ui.pencil import Pencil
+from swarm_tui.ui.screen import Context, OneAgentScreen
 from swarm_tui.ui.sheet import Para, Words
 from swarm_tui.ui.standing import Standing
-from swarm_tui.ui.tree import FileTree, Signs
+from swarm_tui.ui.tree import FileTree
 
-ABOUT: Final = -1
-"""In place of a file's number: the page about the review as a whole."""
-_CONTEXTS: Final = (0, 3, 8, 20, 60, 200)
 _WIDE_CELLS: Final = 100
 """From so many on the files are beside the diff."""
 _SLOW_S: Final = 0.15
 """A file that takes longer is said to be read."""
-_LISTED_AT_MOST: Final = 6
 _LOOK_EVERY: Final = 10
 """Ticks between looks at the drafts, which somebody else may change."""
 
 Direction = Literal[-1, 1]
 
 
-class ReviewScreen(SwarmScreen):
+class ReviewScreen(OneAgentScreen):
     """Everything stays as it is when it is left: drafts are on disk, the agent stays saved."""
 
     PLACE = "review"
@@ -65,22 +58,17 @@ class ReviewScreen(SwarmScreen):
         terms: Terms,
         on_verdict: Callable[[Verdict], None],
     ) -> None:
-        super().__init__(context)
+        super().__init__(context, agent)
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_WIDE_CELLS, "-wide")]
-        self.agent_id = agent
         self._reading = reading
-        self._drafts = reading.drafts()
+        self._marks = Marks(reading.review, reading.drafts())
         self._standing = Standing(context, agent, reading.review)
         self._court = Court(self, reading.review, terms, self._standing.gone, on_verdict)
+        self._pencil = Pencil(self, reading, self._take_drafts)
         self._tree = FileTree()
         self._title = PaneTitle()
         self._patch = Patch()
         self._input = Field(id="search", placeholder="search all files")
-        self._flags: dict[bytes, list[Flag]] = {}
-        for flag in reading.review.flags:
-            self._flags.setdefault(flag.path, []).append(flag)
-        self._whole = {change.path: change for change in reading.review.changes}
-        self._is_since = False
         self._index = ABOUT
         self._diffs = Diffs(reading)
         self._jobs: set[asyncio.Task[None]] = set()
@@ -100,10 +88,9 @@ class ReviewScreen(SwarmScreen):
     def on_mount(self) -> None:
         self._input.display = False
         self.set_class(self.app.size.width < _WIDE_CELLS, "-narrow")  # at once, not a frame later
-        self._tree.show(self._reading.review.changes)
+        self._take_changes(self._reading.review.changes)
         self.set_focus(self._patch)
-        is_begun = bool(self._drafts.viewed & {self._reading.review.about})
-        unviewed = self._next_unviewed(ABOUT) if is_begun else None
+        unviewed = self._marks.next_unviewed(ABOUT) if self._marks.is_viewed(ABOUT) else None
         self._open(ABOUT if unviewed is None else unviewed)
         self.catch_up()
 
@@ -112,13 +99,6 @@ class ReviewScreen(SwarmScreen):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
         await self._reading.close()
-
-    def aims(self) -> Collection[AgentId]:
-        agent = self.current()
-        return [agent] if agent else []
-
-    def current(self) -> AgentId | None:
-        return self.agent_id if self.context.store.agent(self.agent_id) else None
 
     # News
 
@@ -143,31 +123,18 @@ class ReviewScreen(SwarmScreen):
     def _take_drafts(self) -> None:
         drafts = self._reading.drafts()
         if drafts != self._drafts:
-            self._drafts = drafts
+            self._marks.drafts = drafts
             self._show_signs()
             self._show_page()
 
     def _show_signs(self) -> None:
-        comments = Counter(comment.path for comment in self._drafts.comments)
-        flags = {path: len(found) for path, found in self._flags.items()}
-        signs = [
-            Signs(
-                self._key_of(change) in self._drafts.viewed,
-                flags.get(change.path, 0),
-                comments[change.path],
-            )
-            for change in self._tree.changes
-        ]
-        about = Signs(
-            self._reading.review.about in self._drafts.viewed, flags.get(b"", 0), comments[b""]
-        )
-        self._tree.show_signs(about, signs)
+        self._tree.show_signs(*self._marks.signs())
         self._standing.update(self._drafts, len(self._reading.unseen()))
         self._show_title()
 
-    def _key_of(self, change: Change) -> str:
-        """By which it is marked as viewed: what is seen of a file since the last review counts."""
-        return self._whole.get(change.path, change).key
+    @property
+    def _drafts(self) -> Drafts:
+        return self._marks.drafts
 
     # What is shown
 
@@ -202,14 +169,13 @@ class ReviewScreen(SwarmScreen):
     def _settle(self, job: asyncio.Task[None]) -> None:
         self._jobs.discard(job)
         if not job.cancelled() and (error := job.exception()):
-            raise error
+            self.context.show_error(error)
 
     async def _read(self, change: Change, then: Callable[[], None] | None) -> None:
         slow = self.set_timer(_SLOW_S, lambda: self._say_page(literal("reading …"), "muted"))
         try:
             await self._diffs.get(change)
         except SwarmError as error:
-            slow.stop()
             self._say_page(join((error.title, error.detail, error.hint), ": "), "bad")
             return
         finally:
@@ -220,9 +186,7 @@ class ReviewScreen(SwarmScreen):
         self._read_ahead()
 
     def _say_page(self, text: Safe, role: Literal["muted", "bad"]) -> None:
-        change = self._change
-        if change:
-            self._patch.show(Page(f"{change.key}-{role}", [Para(text, role)]))
+        self._patch.show(Page(f"{self._marks.key(self._index)}-{role}", [Para(text, role)]))
 
     def _read_ahead(self) -> None:
         """The next file is at hand before it is asked for."""
@@ -230,30 +194,17 @@ class ReviewScreen(SwarmScreen):
         if following < len(self._tree.changes):
             change = self._tree.changes[following]
             if not self._diffs.has(change):
-                self._start(self._read_quietly(change), "read ahead")
-
-    async def _read_quietly(self, change: Change) -> None:
-        try:
-            await self._diffs.get(change)
-        except SwarmError:
-            return  # it is told when the file is opened
+                self._start(self._diffs.prepare(change), "read ahead")
 
     def _show_page(self) -> None:
         change = self._change
-        comments = [
-            comment
-            for comment in self._drafts.comments
-            if comment.path == (change.path if change else b"")
-            # Since the last review, the old file is another one than that of the comments.
-            and not (self._is_since and comment.side == "old" and comment.first)
-        ]
+        comments = self._marks.comments(self._index)
         if change is None:
             review = self._reading.review
             told = tell_review(review, self.context.now())
             self._patch.show(Page(review.about, told, comments=comments))
         elif diff := self._diffs.at_hand(change):
-            flags = self._flags.get(change.path, ())
-            head = tell_file(change, flags, diff.note)
+            head = tell_file(change, self._marks.flags(self._index), diff.note)
             self._patch.show(Page(change.key, head, diff, comments))
         self._show_title()
 
@@ -269,16 +220,8 @@ class ReviewScreen(SwarmScreen):
         if count:
             parts.append(f"change {number}/{count}")
         parts.append(f"{percent}%")
-        if change is None:
-            self._title.show("about this review", " · ".join(parts))
-            return
-        told = f"{change.name}  {change.status}"
-        if change.added is not None or change.removed is not None:
-            told += f" +{change.added or 0:,} -{change.removed or 0:,}"
-        if self._is_since and self._reading.previous:
-            told = f"since review {self._reading.previous.number}: {told}"
-        if self._key_of(change) in self._drafts.viewed:
-            told += "  ✓ viewed"
+        previous = self._reading.previous if self._marks.is_since else None
+        told = tell_title(change, previous, is_viewed=self._marks.is_viewed(self._index))
         self._title.show(told, " · ".join(parts))
 
     # Files
@@ -332,7 +275,7 @@ class ReviewScreen(SwarmScreen):
     @on(Patch.Pressed)
     def _pressed(self, event: Patch.Pressed) -> None:
         if event.para.comment:
-            self._edit(event.para.comment)
+            self._pencil.write(event.para.comment)
         elif event.para.flag:
             self._go_to_flag(event.para.flag)
 
@@ -340,51 +283,44 @@ class ReviewScreen(SwarmScreen):
         # Enter in the search is its own.
         return parameters != ("press", "enter") or self.focused is not self._input
 
-    def do_viewed(self) -> None:
+    def _is_there(self) -> bool:
+        """Whether the file is shown by now, which is told if not: keys are about what is seen."""
         change = self._change
-        key = self._key_of(change) if change else self._reading.review.about
-        is_viewed = key not in self._drafts.viewed
-        if not self._write(lambda: self._reading.mark(key, is_viewed=is_viewed)) or not is_viewed:
+        is_there = self._patch.page.key == (change.key if change else self._marks.key(ABOUT))
+        if not is_there:
+            self.footer.say("it is not shown yet")
+        return is_there
+
+    def do_viewed(self) -> None:
+        if not self._is_there():
             return
-        index = self._next_unviewed(self._index)
+        key = self._marks.key(self._index)
+        is_viewed = key not in self._drafts.viewed
+        is_kept = self._pencil.keep(lambda: self._reading.mark(key, is_viewed=is_viewed))
+        if not is_kept or not is_viewed:
+            return
+        index = self._marks.next_unviewed(self._index)
         if index is None:
             self.footer.say("all is viewed")
         else:
             self._open(index)
-
-    def _next_unviewed(self, after: int) -> int | None:
-        """The next one that is not marked, round the end; the page about all only with flags."""
-        viewed, count = self._drafts.viewed, len(self._tree.changes)
-        for step in range(1, count + 2):
-            index = (after + 1 + step) % (count + 1) - 1
-            if index == ABOUT:
-                if b"" in self._flags and self._reading.review.about not in viewed:
-                    return index
-            elif self._key_of(self._tree.changes[index]) not in viewed:
-                return index
-        return None
 
     def do_next_flag(self) -> None:
         unseen = self._reading.unseen()
         if not unseen:
             self.footer.say("all flags are seen" if self._reading.review.flags else "no flags")
             return
-        places = {change.path: index for index, change in enumerate(self._tree.changes)}
-        ordered = sorted(unseen, key=lambda flag: places.get(flag.path, ABOUT))
-        here = (flag for flag in ordered if places.get(flag.path, ABOUT) > self._index)
-        self._go_to_flag(next(here, ordered[0]))
+        self._go_to_flag(self._marks.next_flag(unseen, self._index))
 
     def _go_to_flag(self, flag: Flag) -> None:
         """To its line, or to the head of its file."""
-        paths = [change.path for change in self._tree.changes]
-        index = paths.index(flag.path) if flag.path in paths else ABOUT
         line = flag.line
 
         def go() -> None:
             if not (line and self._patch.find("new", line)):
                 self._patch.action_end(0)
 
-        self._open(index, go)
+        self._open(self._marks.place(flag), go)
 
     # How it is shown
 
@@ -397,18 +333,13 @@ class ReviewScreen(SwarmScreen):
         self.footer.say("long lines are wrapped" if self._patch.wraps else "long lines are cut")
 
     def do_more(self) -> None:
-        now = self._patch.context
-        if now is not None:
-            self._patch.choose_context(next((each for each in _CONTEXTS if each > now), None))
+        self._patch.choose_more(1)
 
     def do_less(self) -> None:
-        now = self._patch.context
-        fewer = [each for each in _CONTEXTS if now is None or each < now]
-        if fewer:
-            self._patch.choose_context(fewer[-1])
+        self._patch.choose_more(-1)
 
     def do_whole(self) -> None:
-        self._patch.choose_context(CONTEXT if self._patch.context is None else None)
+        self._patch.choose_whole()
 
     def do_side(self) -> None:
         if self._patch.is_split:
@@ -420,7 +351,7 @@ class ReviewScreen(SwarmScreen):
         self._patch.select()
 
     def do_since(self) -> None:
-        if self._is_since:
+        if self._marks.is_since:
             self._show_changes(self._reading.review.changes, is_since=False)
         elif self._reading.previous is None:
             self.footer.say("no earlier review to compare with")
@@ -428,21 +359,21 @@ class ReviewScreen(SwarmScreen):
             self._start(self._compare(self._reading.previous.number), "since")
 
     async def _compare(self, number: int) -> None:
-        try:
-            changes = await self._reading.since()
-        except SwarmError as error:
-            self.refuse(error.title, error.detail)
-            return
+        changes = await self._reading.since()
         if changes:
             self._show_changes(changes, is_since=True)
         else:
             self.footer.say(f"nothing changed since review {number}")
 
+    def _take_changes(self, changes: Sequence[Change]) -> None:
+        self._tree.show(changes)
+        self._marks.changes = self._tree.changes
+
     def _show_changes(self, changes: Sequence[Change], *, is_since: bool) -> None:
         """Other changes in the tree, at the same file if it is among them."""
         here = self._change
-        self._is_since = is_since
-        self._tree.show(changes)
+        self._marks.is_since = is_since
+        self._take_changes(changes)
         paths = [change.path for change in self._tree.changes]
         is_known = here is not None and here.path in paths
         self._open(paths.index(here.path) if here and is_known else 0 if is_since else ABOUT)
@@ -461,7 +392,7 @@ class ReviewScreen(SwarmScreen):
         elif self._patch.needle:
             self._patch.search("")
             self._show_title()
-        elif self._is_since:
+        elif self._marks.is_since:
             self.do_since()
         else:
             self.dismiss()
@@ -519,69 +450,32 @@ class ReviewScreen(SwarmScreen):
     # Comments
 
     def do_comment(self) -> None:
+        if not self._is_there():
+            return
         item, target = self._patch.item(), self._patch.target()
         if comment := self._patch.comment():
-            self._edit(comment)
+            self._pencil.write(comment)
         elif target is None:
             if isinstance(item, Words) or item is None:
                 self.do_comment_file()
             else:
                 self.footer.say("these lines are not shown")
-        elif self._is_since and target.side == "old":
+        elif self._marks.is_since and target.side == "old":
             self.footer.say("a line of the last review: i shows all changes")
         elif change := self._change:
             side, first, last, quote = target
-            self._edit(Comment("", "", change.path, side, first, last, quote))
+            self._pencil.write(Comment("", "", change.path, side, first, last, quote))
 
     def do_comment_file(self) -> None:
         path = self._change.path if self._change else b""
         known = (c for c in self._drafts.comments if c.path == path and not c.first)
-        self._edit(next(known, Comment("", "", path)))
-
-    def _edit(self, comment: Comment) -> None:
-        title = join((literal("Comment on"), describe(comment)))
-
-        def answered(text: str | None) -> None:
-            if text is not None:
-                known = comment.id or uuid4().hex
-                changed = Comment(
-                    known,
-                    text,
-                    comment.path,
-                    comment.side,
-                    comment.first,
-                    comment.last,
-                    comment.quote,
-                )
-                self._patch.pivot = None
-                self._write(lambda: self._reading.comment(changed))
-
-        self.app.push_screen(CommentDialog(title, sanitize(comment.quote), comment.text), answered)
+        self._pencil.write(next(known, Comment("", "", path)))
 
     def do_drop_comment(self) -> None:
-        comment = self._patch.comment()
-        if comment is None:
+        if comment := self._patch.comment():
+            self._pencil.drop(comment)
+        else:
             self.footer.say("no comment here")
-            return
-        lines = [sanitize(line) for line in comment.text.split("\n")[:_LISTED_AT_MOST]]
-        title = join((literal("Remove the comment on "), describe(comment), literal("?")), "")
-
-        def answered(is_yes: bool | None) -> None:
-            if is_yes:
-                self._write(lambda: self._reading.drop(comment.id))
-
-        question = Question(title, lines, [], "remove it")
-        self.app.push_screen(Confirm(question, self.context.monotonic), answered)
-
-    def _write(self, change: Callable[[], None]) -> bool:
-        """Change the drafts on disk; False when that failed, which is told."""
-        try:
-            change()
-        except SwarmError as error:
-            self.refuse(error.title, join((error.detail, error.hint), "\n"))
-            return False
-        self._take_drafts()
-        return True
 
     # Verdicts
 

@@ -38,6 +38,7 @@ class Context:
     banner: Safe
     act: Callable[[Action, list[AgentId], AgentId | None], None]
     """Does what is not of one screen alone, to some agents or to the one under the cursor."""
+    show_error: Callable[[BaseException], None]
 
     @property
     def store(self) -> Store:
@@ -117,6 +118,20 @@ class SwarmScreen(Screen[None]):
             and all(self.context.deny(action, target) for target in targets)
         )
         self.footer.show(denied, keys)
+
+
+class OneAgentScreen(SwarmScreen):
+    """A screen of one agent, which may be gone."""
+
+    def __init__(self, context: Context, agent: AgentId) -> None:
+        super().__init__(context)
+        self.agent_id = agent
+
+    def aims(self) -> Collection[AgentId]:
+        return [agent] if (agent := self.current()) else []
+
+    def current(self) -> AgentId | None:
+        return self.agent_id if self.context.store.agent(self.agent_id) else None
 
 
 def top(app: App[Any]) -> SwarmScreen:

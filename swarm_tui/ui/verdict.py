@@ -80,10 +80,10 @@ class VerdictDialog(ModalScreen[Answer | None]):
             yield Static(Content(""), id="dialog-problem")
             with Horizontal(id="dialog-keys"):
                 word = WORDS[plea.judgement]
-                kept = ", keep the agent" if is_grave else ""
+                kept = ", keep it" if is_grave else ""
                 yield Button(Content(f"y  {word}{kept}"), id="yes", compact=True)
                 if is_grave:
-                    yield Button(Content("K  reject and kill it"), id="kill", compact=True)
+                    yield Button(Content("K  reject, kill it"), id="kill", compact=True)
                 yield Button(Content("m  message"), id="write", compact=True)
                 yield Button(Content("esc  leave it"), id="no", compact=True)
 

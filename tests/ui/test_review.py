@@ -214,6 +214,9 @@ async def test_a_slow_file_is_said_to_be_read_and_can_be_left() -> None:
     desk.reading.gate = asyncio.Event()
     async with opened(desk, SIZE, "J") as pilot:
         await until(pilot, lambda: "reading …" in seen(desk.app), "that it is read")
+        await press(desk, pilot, "space", "c")  # nothing is done to what is not seen
+        assert "it is not shown yet" in seen(desk.app)
+        assert "viewed 0/7" in seen(desk.app)
         await press(desk, pilot, "K")
         assert "3 flags, to be seen" in seen(desk.app)
         desk.reading.gate.set()
