@@ -98,6 +98,7 @@ class SwarmApp(App[None], inherit_bindings=False):
             monotonic,
             sanitize(settings.banner, max_cells=40),
             self.act,
+            self._show_error,
         )
         self._jobs: set[asyncio.Task[object]] = set()
         self._reviewing: set[AgentId] = set()
