@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static, TextArea
 from textual.widgets.text_area import Edit, EditResult
@@ -21,9 +23,16 @@ _LEAVE = "esc  leave it"
 
 
 class Pad(TextArea):
-    """Several lines to type into; nothing that could reach the terminal, not even from a paste."""
+    """Several lines to type into; nothing that could reach the terminal, not even from a paste.
 
-    def __init__(self, text: str, *, id: str) -> None:
+    Some keys end it. They are taken from the same queue as what was typed before them: as bindings
+    with priority they would overtake it, and a part of the text would be sent.
+    """
+
+    class Ended(Message):
+        """One of the keys that end it was pressed."""
+
+    def __init__(self, text: str, *, id: str, ends: Collection[str] = ()) -> None:
         super().__init__(
             sanitize(text, lines="many"),
             id=id,
@@ -34,6 +43,15 @@ class Pad(TextArea):
             tab_behavior="focus",
         )
         self.cursor_blink = False
+        self._ends = ends
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key in self._ends:
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.Ended())
+        else:
+            await super()._on_key(event)
 
     def edit(self, edit: Edit) -> EditResult:
         # All that is typed, pasted or inserted comes through here.
@@ -44,10 +62,8 @@ class Pad(TextArea):
 class CommentDialog(ModalScreen[str | None]):
     """Write or change a comment; None: leave it as it was. Typed text is not lost by one key."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        quiet("ctrl+s,ctrl+enter", "keep"),
-        quiet("escape,ctrl+c", "leave"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [quiet("escape,ctrl+c", "leave")]
+    ENDS: ClassVar[Collection[str]] = ("ctrl+s", "ctrl+enter")
     KEEP: ClassVar[str] = "ctrl+s  keep it"
     SURE: ClassVar[str] = "esc again throws away what you typed; ctrl+s keeps it"
 
@@ -56,7 +72,7 @@ class CommentDialog(ModalScreen[str | None]):
         super().__init__()
         self._heading = title
         self._quote = quote
-        self._pad = Pad(text, id="pad")
+        self._pad = Pad(text, id="pad", ends=self.ENDS)
         self._before = self._pad.text
         self._is_sure = False
 
@@ -81,6 +97,7 @@ class CommentDialog(ModalScreen[str | None]):
             self._is_sure = False
             self.query_one("#dialog-problem", Static).update(Content(""))
 
+    @on(Pad.Ended)
     @on(Button.Pressed, "#keep")
     def action_keep(self) -> None:
         text = self._pad.text.strip()
@@ -106,21 +123,15 @@ class MessageDialog(CommentDialog):
     """Write a message to agents. What was not sent before may stand in it already."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        quiet("enter", "enter"),
-        quiet("ctrl+j,shift+enter,alt+enter", "newline"),
+        Binding("ctrl+j,shift+enter,alt+enter", "newline", show=False)
     ]
+    ENDS = ("enter", "ctrl+s", "ctrl+enter")
     KEEP = "↵  send"
     SURE = "esc again throws away what you typed; ↵ sends it"
 
     def compose(self) -> ComposeResult:
         yield from super().compose()
         yield Static(Content("ctrl+j  a new line"), id="dialog-hint")
-
-    def action_enter(self) -> None:
-        if isinstance(self.focused, Button):
-            self.focused.press()
-        else:
-            self.action_keep()
 
     def action_newline(self) -> None:
         self._pad.insert("\n")

@@ -44,6 +44,19 @@ async def test_enter_sends_what_was_typed() -> None:
         assert not is_open(app)
 
 
+async def test_what_is_typed_in_haste_is_sent_whole() -> None:
+    """Enter must not overtake the letters before it, as bindings with priority do."""
+    swarm = make_fleet()
+    app = make_app(swarm, TABLE)
+    async with running(app) as pilot:
+        ember = await open_message(app, swarm, pilot)
+        for character in "stop":
+            app.post_message(events.Key(character, character))
+        app.post_message(events.Key("enter", "\r"))
+        await until(pilot, lambda: bool(swarm.done), "the message")
+        assert swarm.done == [Say(ember, "stop")]
+
+
 async def test_what_is_pasted_is_one_message() -> None:
     swarm = make_fleet()
     app = make_app(swarm, TABLE)
@@ -80,7 +93,9 @@ async def test_a_button_is_what_it_says() -> None:
     app = make_app(swarm, TABLE)
     async with running(app) as pilot:
         await open_message(app, swarm, pilot)
-        await pilot.press("x", "tab", "tab", "enter", "enter")
+        await pilot.press("x", "tab", "tab", "enter")
+        await until(pilot, lambda: "esc again" in seen(app), "the warning")
+        await pilot.press("escape")
         await until(pilot, lambda: not is_open(app), "it is left")
         assert not swarm.done
 
