@@ -13,6 +13,8 @@ from swarm_tui.review.git import BIG_FILE_BYTES, OID, Git, end
 MOST_SHOWN_BYTES: Final = BIG_FILE_BYTES
 """Of larger files no content is shown, nor lines compared."""
 
+MISSING: Final = "missing"
+
 _TIMEOUT_S: Final = 30.0
 _UNREADABLE: Final = "An object of the review cannot be read"
 
@@ -23,7 +25,7 @@ class Facts:
 
     oid: str
     kind: str
-    """"commit", "tree", "blob" or "tag"."""
+    """"commit", "tree", "blob" or "tag"; from `facts` also MISSING."""
     size: int
 
 
@@ -94,20 +96,20 @@ class Blobs:
         self._processes.clear()
 
 
-async def facts(git: Git, names: Iterable[str]) -> Mapping[str, Facts]:
-    """What git tells of many objects, by the name that was asked for. Raises ReviewError.
-
-    A name is an object id, with `^{tree}` and the like.
-    """
-    asked = list(dict.fromkeys(names))
+async def facts(git: Git, oids: Iterable[str]) -> Mapping[str, Facts]:
+    """What git tells of many objects, by the id that was asked for. Raises ReviewError."""
+    asked = list(dict.fromkeys(oids))
     if not asked:
         return {}
     told = await git.run(
         *("cat-file", "--batch-check", "--buffer"),
-        stdin="".join(f"{name}\n" for name in asked).encode(),
+        stdin="".join(f"{oid}\n" for oid in asked).encode(),
         title=_UNREADABLE,
     )
-    return {name: _parse(line) for name, line in zip(asked, told.splitlines(), strict=True)}
+    return {
+        oid: Facts(oid, MISSING, 0) if line.endswith(b" missing") else _parse(line)
+        for oid, line in zip(asked, told.splitlines(), strict=True)
+    }
 
 
 def _parse(answer: bytes) -> Facts:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -250,6 +250,16 @@ async def check_version(git: Git) -> None:
             told.decode("utf-8", "replace"),
             f"Reviews need {OLDEST[0]}.{OLDEST[1]} or later on this machine.",
         )
+
+
+@contextlib.asynccontextmanager
+async def side_by_side() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks at the same time; the first failure ends the others, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ async def land(
     """
     owner = await _open(target)
     wanted = {_branch_ref(branch): head}
-    if not await _has_commit(owner, base):
+    if not await has_commit(owner, base):
         raise ReviewError(
             _FAILED,
             f"The repository {target} does not hold {base}, which the agent began with.",
@@ -112,16 +112,25 @@ async def read_refs(git: Git, *names: str) -> Mapping[str, str]:
     return {name: refs[name] for name in names if name in refs}
 
 
-async def holds(repository: Path, commit: str) -> bool:
-    """Whether the owner's repository holds a commit. Raises ReviewError when it is none."""
-    return await _has_commit(await _open(repository), commit)
+async def find_objects(repository: Path, commit: str) -> Path | None:
+    """Where the owner's repository has its objects, if it holds the commit.
 
-
-async def object_folder(repository: Path) -> Path:
-    """Where the owner's repository has its objects."""
+    Raises ReviewError when it is no repository.
+    """
     owner = await _open(repository)
+    if not await has_commit(owner, commit):
+        return None
     told = await owner.run("rev-parse", "--path-format=absolute", "--git-path", "objects")
-    return Path(told.decode("utf-8", "surrogateescape").removesuffix("\n"))
+    return Path(os.fsdecode(told.removesuffix(b"\n")))
+
+
+async def has_commit(git: Git, commit: str) -> bool:
+    """Whether the repository holds a commit."""
+    try:
+        await git.run("cat-file", "-e", f"{commit}^{{commit}}")
+    except GitFailed:
+        return False
+    return True
 
 
 async def _open(repository: Path) -> Git:
@@ -135,21 +144,13 @@ async def _open(repository: Path) -> Git:
             f"{repository}\n{failure.detail}",
             "Name the top folder of a work tree, or a bare repository.",
         ) from failure
-    return Git(Path(told.decode("utf-8", "surrogateescape").removesuffix("\n")))
+    return Git(Path(os.fsdecode(told.removesuffix(b"\n"))))
 
 
 def _finder(repository: Path) -> tuple[Git, str]:
     """git that looks for a repository there, not in the folders above it."""
     place = os.path.realpath(repository)
     return Git().using(GIT_CEILING_DIRECTORIES=os.path.dirname(place)), place
-
-
-async def _has_commit(git: Git, commit: str) -> bool:
-    try:
-        await git.run("cat-file", "-e", f"{commit}^{{commit}}")
-    except GitFailed:
-        return False
-    return True
 
 
 def _branch_ref(branch: str) -> str:

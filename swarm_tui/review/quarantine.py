@@ -26,11 +26,21 @@ from typing import IO, Final, Literal
 
 from swarm_tui import durable
 from swarm_tui.errors import Busy, ReviewError
-from swarm_tui.review import landing, survey
-from swarm_tui.review.blobs import Blobs, Facts, facts
+from swarm_tui.handoff import Change
+from swarm_tui.review import landing, survey, sweep
+from swarm_tui.review.blobs import MISSING, Blobs, Facts, facts
 from swarm_tui.review.diff import Span
-from swarm_tui.review.git import OID, Git, GitFailed, check_version, ignoring_attributes, storage
+from swarm_tui.review.git import (
+    OID,
+    Git,
+    GitFailed,
+    check_version,
+    ignoring_attributes,
+    side_by_side,
+    storage,
+)
 from swarm_tui.review.survey import Survey
+from swarm_tui.review.sweep import Sides
 
 MOST_OBJECTS: Final = 500_000
 MOST_COMMITS: Final = 10_000
@@ -119,13 +129,16 @@ class Quarantine:
         if not self._repository.exists():
             with self._alone():
                 await self._make(base)
-        if self._lender and await landing.holds(self._lender, base):
-            objects = await landing.object_folder(self._lender)
-            alternates = self._repository / "objects/info/alternates"
-            if not alternates.exists() or alternates.read_text() != f"{objects}\n":
-                durable.write(alternates, f"{objects}\n".encode())
+        is_there = await landing.has_commit(self._plain, base)
+        if not is_there and self._lender:
+            objects = await landing.find_objects(self._lender, base)
+            if objects:
+                alternates = self._repository / "objects/info/alternates"
+                with storage():
+                    durable.write(alternates, os.fsencode(objects) + b"\n")
                 await self.close()
-        self._needs[base] = not await self._holds(base)
+                is_there = True
+        self._needs[base] = not is_there
         return self._needs[base]
 
     async def take(self, pack: Path, number: int, base: str) -> Header:
@@ -171,6 +184,19 @@ class Quarantine:
             return ()
         oid = old or new
         return await survey.spans(self._git(oid), self._reader(oid), old, new)
+
+    def contents(
+        self, base: str, head: str, changes: Sequence[Change]
+    ) -> AsyncGenerator[Sequence[Sides], None]:
+        """Both sides of all changes of a survey and what differs, in portions. Raises ReviewError.
+
+        For many files; `blob` and `spans` are for one.
+        """
+        return sweep.sweep(self._git(base), self._reader(base), base, head, changes)
+
+    async def paths(self, commit: str) -> tuple[Sequence[bytes], bool]:
+        """The files of a tree, at most `sweep.MOST_PATHS`, and whether these are all."""
+        return await sweep.list_paths(self._git(commit), commit)
 
     async def head_of(self, number: int) -> str | None:
         """The head that is kept as review `number`."""
@@ -237,40 +263,37 @@ class Quarantine:
                 made.rename(self._repository)
         durable.sync_folder(self._folder)
 
-    async def _holds(self, commit: str) -> bool:
-        try:
-            await self._plain.run("cat-file", "-e", f"{commit}^{{commit}}")
-        except GitFailed:
-            return False
-        return True
-
     async def _pin(self, name: str, oid: str) -> None:
         await self._plain.run("update-ref", "--no-deref", name, oid)
 
     async def _admit(self, file: IO[bytes], head: str, base: str, *, needs_base: bool) -> None:
         """Let a pack in, or raise ReviewError and keep nothing."""
         with self.incoming() as folder:
-            objects = folder / "objects"
-            (objects / "info").mkdir(parents=True)
-            (objects / "pack").mkdir()
-            (objects / "info/alternates").write_text(f"{self._repository / 'objects'}\n")
-            # A base that the guest sends comes without what was before it.
-            shallow = self._repository / "shallow"
-            if needs_base:
-                shallow = folder / "shallow"
-                shallow.write_text(f"{base}\n")
+            objects, shallow = folder / "objects", self._repository / "shallow"
+            with storage():
+                (objects / "info").mkdir(parents=True)
+                (objects / "pack").mkdir()
+                lent = os.fsencode(self._repository / "objects")
+                (objects / "info/alternates").write_bytes(lent + b"\n")
+                # A base that the guest sends comes without what was before it.
+                if needs_base:
+                    shallow = folder / "shallow"
+                    shallow.write_text(f"{base}\n")
             apart = self._git(base).using(
                 GIT_OBJECT_DIRECTORY=str(objects), GIT_SHALLOW_FILE=str(shallow)
             )
             try:
-                if await _unpack(apart, file):
-                    await _check_objects(apart, objects)
-                await _check_history(apart, head, base)
+                await _unpack(apart, file)
+                await _check_objects(apart, objects, head, base)
+                async with side_by_side() as group:
+                    group.create_task(_check_history(apart, head, base))
+                    group.create_task(survey.check_size(apart, base, head))
             except GitFailed as failure:
                 raise _explain(failure) from failure
-            if needs_base:
-                durable.write(self._repository / "shallow", f"{base}\n".encode())
-            self._let_in(objects)
+            with storage():
+                if needs_base:
+                    durable.write(self._repository / "shallow", f"{base}\n".encode())
+                self._let_in(objects)
         if needs_base:
             await self._pin(f"refs/bases/{base}", base)
             self._needs[base] = False
@@ -348,40 +371,42 @@ def _read_header(file: IO[bytes]) -> Header:
     return Header(header[1].decode(), header[2] == b"uncommitted", header[3] == b"empty")
 
 
-async def _unpack(git: Git, file: IO[bytes]) -> bool:
-    """Check the pack that `file` stands at and keep it; False when it holds nothing."""
-    start = file.tell()
-    begin = os.pread(file.fileno(), _PACK_HEADER, start)
+async def _unpack(git: Git, file: IO[bytes]) -> None:
+    """Check the pack that `file` stands at, and keep it unless it holds nothing."""
+    begin = os.pread(file.fileno(), _PACK_HEADER, file.tell())
     if len(begin) < _PACK_HEADER or begin[:4] != b"PACK":
         raise ReviewError(_REFUSED, "Behind the header there is no pack.")
     count = int.from_bytes(begin[8:12], "big")
     if count > MOST_OBJECTS:
         raise ReviewError(_REFUSED, f"It holds {count:,} objects; {MOST_OBJECTS:,} are allowed.")
-    if count == 0:
-        return False
-    await git.run("index-pack", "--stdin", "--strict", "--fix-thin", stdin=file, title=_REFUSED)
-    return True
+    if count:
+        await git.run("index-pack", "--stdin", "--strict", "--fix-thin", stdin=file, title=_REFUSED)
 
 
-async def _check_objects(git: Git, objects: Path) -> None:
-    total = commits = 0
-    [index] = (objects / "pack").glob("*.idx")
-    known = await facts(git, _read_index(index.read_bytes(), index.stem))
-    for one in known.values():
-        total += one.size
-        commits += one.kind == "commit"
+async def _check_objects(git: Git, objects: Path, head: str, base: str) -> None:
+    """That nothing new is larger than we handle, and that head and base are commits."""
+    new = list(_read_indexes(objects / "pack"))
+    known = await facts(git, [head, base, *new])
+    for one in (known[oid] for oid in new):
         if one.size > _most(one):
             raise ReviewError(
                 _REFUSED,
                 f"It holds a {one.kind} of {one.size >> 10:,} KiB; {_most(one) >> 10:,} KiB are "
                 f"allowed.",
             )
+    commits = sum(known[oid].kind == "commit" for oid in new)
     if commits > MOST_COMMITS:
         raise ReviewError(_REFUSED, f"It holds {commits:,} commits; {MOST_COMMITS:,} are allowed.")
+    total = sum(known[oid].size for oid in new)
     if total > MOST_BYTES:
         raise ReviewError(
             _REFUSED, f"It unpacks to {total >> 20:,} MiB; {MOST_BYTES >> 20:,} MiB are allowed."
         )
+    for oid, role in ((base, "began with"), (head, "names as its head")):
+        kind = known[oid].kind
+        if kind != "commit":
+            what = "is not in it" if kind == MISSING else f"is a {kind}, not a commit"
+            raise ReviewError(_REFUSED, f"{oid}, which the agent {role}, {what}.")
 
 
 def _most(one: Facts) -> int:
@@ -389,29 +414,24 @@ def _most(one: Facts) -> int:
     return limits.get(one.kind, MOST_COMMIT_BYTES)
 
 
-def _read_index(index: bytes, name: str) -> Iterator[str]:
-    """The object ids in a pack's index, version 2, that our git wrote (gitformat-pack(5))."""
-    width = len(name.removeprefix("pack-")) // 2
-    start = 8 + 256 * 4
-    count = int.from_bytes(index[start - 4 : start], "big")
-    for at in range(start, start + count * width, width):
-        yield index[at : at + width].hex()
+def _read_indexes(folder: Path) -> Iterator[str]:
+    """The object ids in packs' indexes, version 2, that our git wrote (gitformat-pack(5))."""
+    for path in folder.glob("*.idx"):
+        index = path.read_bytes()
+        width = len(path.stem.removeprefix("pack-")) // 2
+        start = 8 + 256 * 4
+        count = int.from_bytes(index[start - 4 : start], "big")
+        for at in range(start, start + count * width, width):
+            yield index[at : at + width].hex()
 
 
 async def _check_history(git: Git, head: str, base: str) -> None:
-    """That both are commits, all that the head needs is there, and it is no more than we review."""
-    for commit, role in ((base, "began with"), (head, "names as its head")):
-        told = await git.run("cat-file", "--batch-check", stdin=f"{commit}\n".encode())
-        words = told.decode().split()
-        if words[1] != "commit":
-            what = "is not in it" if words[1] == "missing" else f"is a {words[1]}, not a commit"
-            raise ReviewError(_REFUSED, f"{commit}, which the agent {role}, {what}.")
+    """That all that the head needs is there."""
     await git.run(
         *("rev-list", "--objects", "--quiet", "--stdin"),
         stdin=f"{head}\n^{base}\n".encode(),
         title=_REFUSED,
     )
-    await survey.check_size(git, base, head)
 
 
 def _explain(failure: GitFailed) -> ReviewError:

@@ -16,9 +16,9 @@ from typing import Final
 
 from swarm_tui.errors import ReviewError
 from swarm_tui.handoff import ABSENT, SUBMODULE, Change, Commit
-from swarm_tui.review.blobs import MOST_SHOWN_BYTES, Blobs, facts
+from swarm_tui.review.blobs import MISSING, MOST_SHOWN_BYTES, Blobs, facts
 from swarm_tui.review.diff import Span
-from swarm_tui.review.git import Git
+from swarm_tui.review.git import Git, side_by_side
 from swarm_tui.text import sanitize
 
 MOST_CHANGES: Final = 10_000
@@ -63,16 +63,23 @@ class Survey:
 
 async def survey(git: Git, base: str, head: str) -> Survey:
     """Raises ReviewError, also for more than `MOST_CHANGES`."""
-    changes, commits, count, tree, bases = await asyncio.gather(
-        list_changes(git, base, head),
-        _list_commits(git, base, head),
-        git.run("rev-list", "--count", head, f"^{base}", title=_NO_TITLE),
-        git.run("rev-parse", "--verify", f"{head}^{{tree}}", title=_NO_TITLE),
+
+    def ask(*arguments: str, statuses: Sequence[int] = (0,)) -> asyncio.Task[bytes]:
+        return group.create_task(git.run(*arguments, statuses=statuses, title=_NO_TITLE))
+
+    async with side_by_side() as group:
+        changes = group.create_task(list_changes(git, base, head))
+        commits = group.create_task(_list_commits(git, base, head))
+        count = ask("rev-list", "--count", head, f"^{base}")
+        tree = ask("rev-parse", "--verify", f"{head}^{{tree}}")
         # Status 1 without a word: they have no commit in common.
-        git.run("merge-base", base, head, statuses=(0, 1), title=_NO_TITLE),
-    )
+        shared = ask("merge-base", base, head, statuses=(0, 1))
     return Survey(
-        tree.decode().strip(), changes, commits, int(count), bases.decode().strip() == base
+        tree.result().decode().strip(),
+        changes.result(),
+        commits.result(),
+        int(count.result()),
+        shared.result().decode().strip() == base,
     )
 
 
@@ -228,7 +235,11 @@ async def _with_sizes(git: Git, changes: Sequence[Change]) -> tuple[Change, ...]
     known = await facts(git, _blob_ids(changes))
 
     def size(oid: str, mode: str) -> int | None:
-        return known[oid].size if oid and mode != SUBMODULE else None
+        if not oid or mode == SUBMODULE:
+            return None
+        if known[oid].kind == MISSING:
+            raise ReviewError(_NO_TITLE, f"{oid} is not there any more.")
+        return known[oid].size
 
     return tuple(
         Change(
