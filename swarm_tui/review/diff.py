@@ -290,7 +290,7 @@ class Rows(Sequence[_R], Generic[_R]):
 
     def find(self, side: Side, line: int) -> int | None:
         """The row that shows a line (from 1), or the gap that stands for it; None: no such line."""
-        ends = [*self._starts[1:], self._length]
+        ends = [*self._starts[1:], self._length][: len(self._starts)]
         for start, end, run in zip(self._starts, ends, self._runs, strict=True):
             kind, old, new, hidden = run
             first = old if side == "old" else new

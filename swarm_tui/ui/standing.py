@@ -9,7 +9,7 @@ from rich.segment import Segment
 
 from swarm_tui.handoff import Change, Drafts, Review
 from swarm_tui.model import AgentId
-from swarm_tui.text import EMPTY, Safe, literal
+from swarm_tui.text import EMPTY, Safe, literal, sanitize
 from swarm_tui.ui.about import OID, count_lines
 from swarm_tui.ui.bar import Bar
 from swarm_tui.ui.figures import plural
@@ -87,7 +87,7 @@ class Standing(Bar):
             *state,
             Segment(review.name, ink.strong),
             Segment(f"  review {review.number}", ink.accent),
-            Segment(f"  {review.head[:OID]}", ink.muted),
+            Segment(f"  {sanitize(review.head[:OID])}", ink.muted),
             Segment(f"  {why}", ink.text),
         ], right
 
