@@ -154,7 +154,7 @@ class Handoff:
                 tree=survey.tree,
                 digest=await quarantine.digest(base, pulled.head),
                 changes=tuple(survey.changes),
-                flags=tuple(await find_flags(quarantine, survey)),
+                flags=tuple(await find_flags(quarantine, survey, base, pulled.head)),
                 commits=tuple(survey.commits),
                 is_uncommitted=pulled.is_uncommitted,
                 why=why,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
-from swarm_tui.handoff import SUBMODULE, Change, Comment, Drafts, Flag, Review
+from swarm_tui.handoff import SUBMODULE, Change, Comment, Drafts, Flag, FlagKind, Review
 from swarm_tui.model import AgentId
 from swarm_tui.review import flags
-from swarm_tui.review.diff import FileDiff, Span, is_binary, make
-from swarm_tui.review.quarantine import Quarantine, Survey
+from swarm_tui.review.diff import FileDiff, make
+from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
-
-_AT_ONCE = 8
-"""Files looked at side by side."""
+from swarm_tui.review.survey import Survey
+from swarm_tui.review.sweep import Sides, is_compared
+from swarm_tui.text import sanitize
 
 
 class Reading:
@@ -101,22 +102,50 @@ def unseen(review: Review, drafts: Drafts) -> Sequence[Flag]:
 async def read_file(quarantine: Quarantine, change: Change) -> FileDiff:
     """Both sides of a change, from objects in quarantine. Raises ReviewError."""
     old, new = await _content(quarantine, change)
-    return make(change, old, new, await _spans(quarantine, change, old, new))
+    is_needed = is_compared(change, old, new)
+    spans = await quarantine.spans(change.old, change.new) if is_needed else ()
+    return make(change, old, new, spans)
 
 
-async def find_flags(quarantine: Quarantine, survey: Survey) -> Sequence[Flag]:
-    """All that must be seen before an approval, about each change and about the whole."""
-    gate = asyncio.Semaphore(_AT_ONCE)
+async def find_flags(
+    quarantine: Quarantine, survey: Survey, base: str, head: str
+) -> Sequence[Flag]:
+    """All that must be seen before an approval, about each change and about the whole.
 
-    async def look(change: Change) -> Sequence[Flag]:
-        async with gate:
-            old, new = await _content(quarantine, change)
-            diff = make(change, old, new, await _spans(quarantine, change, old, new))
-            return await asyncio.to_thread(flags.flags, change, old, new, diff)
+    `survey` is that of `base` and `head`. Raises ReviewError.
+    """
+    found = list(await _flags_of_whole(quarantine, survey, head))
+    portions = quarantine.contents(base, head, survey.changes)
+    async with aclosing(portions):
+        async for portion in portions:
+            found += await asyncio.to_thread(_flags_of_each, portion)
+    return found
 
-    found = await asyncio.gather(*(look(change) for change in survey.changes))
-    whole = flags.whole(survey.changes, is_descended=survey.is_descended)
-    return [*whole, *(flag for each in found for flag in each)]
+
+async def _flags_of_whole(quarantine: Quarantine, survey: Survey, head: str) -> Sequence[Flag]:
+    others: Sequence[bytes] = ()
+    is_all = True
+    if any(change.status in ("new", "renamed") for change in survey.changes):
+        others, is_all = await quarantine.paths(head)
+    changed = {change.path for change in survey.changes}
+    found = await asyncio.to_thread(
+        flags.whole,
+        survey.changes,
+        is_descended=survey.is_descended,
+        others=[path for path in others if path not in changed],
+    )
+    if is_all:
+        return found
+    detail = f"new names were compared with only {len(others):,} files of the tree"
+    return [*found, Flag(FlagKind.CASE_CLASH, sanitize(detail))]
+
+
+def _flags_of_each(portion: Sequence[Sides]) -> Sequence[Flag]:
+    found: list[Flag] = []
+    for side in portion:
+        diff = make(side.change, side.old, side.new, side.spans)
+        found += flags.flags(side.change, side.old, side.new, diff)
+    return found
 
 
 async def _content(quarantine: Quarantine, change: Change) -> tuple[bytes | None, bytes | None]:
@@ -124,12 +153,3 @@ async def _content(quarantine: Quarantine, change: Change) -> tuple[bytes | None
     old = await quarantine.blob(change.old) if change.old_mode != SUBMODULE and change.old else None
     new = await quarantine.blob(change.new) if change.new_mode != SUBMODULE and change.new else None
     return old, new
-
-
-async def _spans(
-    quarantine: Quarantine, change: Change, old: bytes | None, new: bytes | None
-) -> Sequence[Span]:
-    """What differs between two texts; nothing where there is no text on both sides."""
-    if old is None or new is None or old == new or is_binary(old) or is_binary(new):
-        return ()
-    return await quarantine.spans(change.old, change.new)
