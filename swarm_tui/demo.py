@@ -20,6 +20,7 @@ from swarm_tui.bootstrap import (
     make_supervisor,
     open_catalogue,
     open_local,
+    open_shelf,
     open_snapshots,
     run_app,
 )
@@ -119,6 +120,7 @@ def _own_agents(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
 
 def remove_records(loaded: Loaded, agent: AgentId) -> None:
     open_snapshots(loaded).remove(agent)
+    open_shelf(loaded).remove(agent)
     open_catalogue(loaded).remove(agent)
 
 

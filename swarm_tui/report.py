@@ -39,6 +39,8 @@ def agent_object(agent: Agent) -> dict[str, Any]:
         if address
         else None,
         "saved_in": agent.record.saved_in if agent.record else None,
+        "review": agent.record.review if agent.record else None,
+        "verdict": agent.record.verdict if agent.record else None,
         "last_line": agent.last_line or None,
         "status": agent.status or None,
         "tokens_in": agent.tokens_in,
