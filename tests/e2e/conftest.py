@@ -104,5 +104,16 @@ def swarm(shared_home: Path, image_cache: Path) -> Iterator[Swarm]:
         assert down.returncode == 0, down.stderr
 
 
+@pytest.fixture
+def idle(swarm: Swarm) -> Iterator[str]:
+    """An agent of the test's own, whose processes stand still: nobody else reads its inbox."""
+    name = swarm.json("spawn")["agents"][0]["name"]
+    stop = "echo 1 >/sys/fs/cgroup/swarm-agent/cgroup.freeze"
+    done = swarm.run("shell", name, "--user", "root", "--", stop)
+    assert done.returncode == 0, done.stderr
+    yield name
+    swarm.json("kill", name, "--yes")
+
+
 def names(agents: Sequence[dict[str, Any]]) -> list[str]:
     return [agent["name"] for agent in agents]

@@ -111,6 +111,37 @@ def test_the_shell_outside_of_tmux_takes_the_terminal_and_gives_it_back(swarm: S
         screen.wait_for(lambda text: state_of(text) is not None and name in text)
 
 
+def tiles(screen: str) -> list[tuple[str, str]]:
+    """Glyph and name of each agent on the screen, in its order."""
+    return re.findall(r"[╭┏][─━] (\S) (\S+) ", screen)
+
+
+def test_who_asks_stands_before_the_others_and_w_goes_there(swarm: Swarm, idle: str) -> None:
+    def stands_first(screen: str) -> bool:
+        glyphs = [glyph for glyph, _ in tiles(screen)]
+        return ("◆", idle) in tiles(screen) and "◆" not in glyphs[glyphs.count("◆") :]
+
+    def goes_there() -> bool:
+        terminal.press("w")
+        return f"┏━ ◆ {idle} " in terminal.screen()
+
+    def age_counts() -> bool:
+        ages.update(re.findall(rf"◆ {idle} [─━]+ (\w+) ", terminal.screen()))
+        return len(ages) > 1
+
+    ages: set[str] = set()
+    with Terminal(swarm.program, environ=swarm.environ) as terminal:
+        terminal.wait_for(idle)
+        ask = "swarm ask review 'please look' </dev/null >/dev/null 2>&1 &"
+        assert swarm.run("shell", idle, "--", ask).returncode == 0
+        terminal.wait_for("please look")
+        terminal.wait_for(stands_first)
+        wait_until(goes_there, "the cursor is on it")
+        wait_until(age_counts, "its age counts")
+        swarm.json("message", idle, "not yet")  # no verdict: it goes on asking
+        terminal.wait_for(stands_first)
+
+
 def test_the_screen_is_usable_at_80_by_24(swarm: Swarm) -> None:
     name = names(swarm.agents())[0]
     with Terminal(swarm.program, columns=80, lines=24, environ=swarm.environ) as screen:

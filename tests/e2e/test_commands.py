@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -76,17 +75,6 @@ def test_logs_tell_what_the_agent_did(swarm: Swarm) -> None:
         return any(event["text"] == "a mark for the test" for event in events)
 
     wait_until(is_told_as_object, "the event is told")
-
-
-@pytest.fixture
-def idle(swarm: Swarm) -> Iterator[str]:
-    """An agent of the test's own, whose processes stand still: nobody else reads its inbox."""
-    name = swarm.json("spawn")["agents"][0]["name"]
-    stop = "echo 1 >/sys/fs/cgroup/swarm-agent/cgroup.freeze"
-    done = swarm.run("shell", name, "--user", "root", "--", stop)
-    assert done.returncode == 0, done.stderr
-    yield name
-    swarm.json("kill", name, "--yes")
 
 
 def test_messages_are_read_in_their_order(swarm: Swarm, idle: str) -> None:
