@@ -59,7 +59,8 @@ class Lab:
         """How often supervisors looked through all records."""
         self.before_lock: Callable[[], object] = lambda: None
         """What another process does in the moment before a lock is taken; once."""
-        self.world.add()
+        if not self.world.agents():
+            self.world.add()
         self.make_guest()
 
     @property
@@ -85,7 +86,10 @@ class Lab:
 
     def make(self, *, is_following: bool = False, relist_s: float = 60.0) -> Supervisor:
         return Supervisor(
-            [Site(StandInHypervisor(world), StandInSpawner(world)) for world in self.worlds],
+            [
+                Site(StandInHypervisor(world), StandInSpawner(world), self.home / "owner.git")
+                for world in self.worlds
+            ],
             self.guest,
             self.catalogue,
             Snapshots(self.home / "snapshots"),
