@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from swarm_tui.amount import render_age
-from swarm_tui.handoff import Change, Comment, Flag, FlagKind, Review
+from swarm_tui.handoff import Change, Comment, Flag, Review
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.sheet import Para
@@ -16,24 +16,6 @@ OID: Final = 12
 """Hex digits by which an object is named; the whole is beside it where there is room."""
 _LISTED_AT_MOST: Final = 500
 
-_KINDS: Final = {
-    FlagKind.BINARY: "binary file",
-    FlagKind.SYMLINK: "symbolic link",
-    FlagKind.SUBMODULE: "submodule",
-    FlagKind.MODE: "executable bit",
-    FlagKind.ATTRIBUTES: "changes how git treats files",
-    FlagKind.CI: "runs on a build machine",
-    FlagKind.HOOK: "runs by itself on a developer's machine",
-    FlagKind.LOCKFILE: "lockfile",
-    FlagKind.LONG_LINE: "very long line",
-    FlagKind.HIDDEN: "hidden characters",
-    FlagKind.NAME: "deceptive name",
-    FlagKind.CASE_CLASH: "clashes with another name",
-    FlagKind.TOO_LARGE: "too large to be shown",
-    FlagKind.HISTORY: "history",
-    FlagKind.ENCODING: "not UTF-8",
-}
-
 
 def tell_flag(flag: Flag, *, with_path: bool = False) -> Para:
     """A flag in words, with its line."""
@@ -41,7 +23,9 @@ def tell_flag(flag: Flag, *, with_path: bool = False) -> Para:
     if flag.line:
         where.append(literal(f"line {flag.line:,}"))
     place = join(where, ", ")
-    text = join((literal(_KINDS[flag.kind]), place, flag.detail), " · ")
+    kind = literal(flag.kind.replace("-", " "))
+    is_said = flag.detail.casefold().startswith(kind)
+    text = join((EMPTY if is_said else kind, place, flag.detail), " · ")
     return Para(text, "warning", "⚑ ", "warning", flag=flag)
 
 

@@ -242,6 +242,11 @@ class Patch(Inked, ScrollView, can_focus=True):
 
     # What the screen asks
 
+    @property
+    def is_settled(self) -> bool:
+        """All colours of what is seen are there."""
+        return self._coat is None or self._coat.is_settled
+
     def item(self) -> Item | None:
         """What the cursor stands on."""
         return self._sheet[self._cursor] if self._cursor < len(self._sheet) else None

@@ -218,7 +218,7 @@ class ReviewScreen(OneAgentScreen):
             parts.append(plural(target.last - target.first + 1, "line") + " selected")
         number, count, percent = patch.where()
         if count:
-            parts.append(f"change {number}/{count}")
+            parts.append(f"change {number}/{count}" if number else plural(count, "change"))
         parts.append(f"{percent}%")
         previous = self._reading.previous if self._marks.is_since else None
         told = tell_title(change, previous, is_viewed=self._marks.is_viewed(self._index))

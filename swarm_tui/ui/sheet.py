@@ -213,7 +213,7 @@ def tell_comment(comment: Comment) -> list[Para]:
         about = f"{where}{'s' if comment.last > comment.first else ''} {lines}"
     else:
         about = "the file as a whole" if comment.path else "the review as a whole"
-    head = Para(literal(f"✎ your comment on {about}"), "accent", "   ┃ ", "accent", comment)
+    head = Para(literal(f"✎ comment on {about}"), "accent", "   ┃ ", "accent", comment)
     text = sanitize(comment.text, lines="many")
     body = (
         Para(sanitize(line), "text", "   ┃ ", "accent", comment)

@@ -111,9 +111,9 @@ def test_a_comment_stands_below_its_last_line_and_one_without_a_line_at_the_top(
         Comment("2", "lost", b"a.txt", "new", 700, 700),
     ]
     told = tell(Sheet((), unified(diff_of(OLD, NEW)), comments, (), 80))
-    assert told[:2] == ["✎ your comment on line 700", "lost"]
+    assert told[:2] == ["✎ comment on line 700", "lost"]
     at = told.index(">20")
-    assert told[at + 1 : at + 4] == ["✎ your comment on line 20", "two", "lines"]
+    assert told[at + 1 : at + 4] == ["✎ comment on line 20", "two", "lines"]
 
 
 def test_changes_are_jumped_to_from_anywhere() -> None:
