@@ -59,7 +59,9 @@ time=${time% *} time=${time##* }
 if [ -d .git ]; then folder=.git; else folder=$(run rev-parse --git-dir) || exit 3; fi
 index=$folder/swarm-index.$$
 trap "rm -f \"\$index\" \"\$index.lock\"" EXIT
-[ ! -f "$folder/index" ] || cp -p "$folder/index" "$index" || fail 5 "Its index cannot be copied."
+if [ -f "$folder/index" ]; then
+  cp -p "$folder/index" "$index" 2>/dev/null || fail 5 "Its index cannot be copied."
+fi
 export GIT_INDEX_FILE="$index"
 run add --all --ignore-errors >&2 || {
   [ $? = 1 ] || fail 5 "git cannot add the uncommitted work."

@@ -6,15 +6,18 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from swarm_tui.errors import ReviewError, SetupError
 from swarm_tui.handoff import Change
-from swarm_tui.review.blobs import MOST_SHOWN_BYTES
+from swarm_tui.review import survey
+from swarm_tui.review.blobs import MOST_SHOWN_BYTES, Blobs
 from swarm_tui.review.diff import Span
+from swarm_tui.review.git import Git
 from swarm_tui.review.quarantine import Quarantine
 
 from .corpus import Workshop, commit, run
@@ -173,6 +176,38 @@ async def test_a_file_that_plays_patch_gets_no_digest_line(workshop: Workshop) -
     workshop.write("file0.py", fake)
     pulled = await workshop.pull()
     assert b"New content" not in await patch(workshop, pulled.head)
+
+
+class ChoppedGit(Git):
+    """The real git, whose output comes in pieces of another size."""
+
+    size: ClassVar[int] = 1
+
+    async def stream(self, *arguments: str, **options: Any) -> AsyncGenerator[bytes, None]:
+        output = b""
+        async for chunk in super().stream(*arguments, **options):
+            output += chunk
+        for start in range(0, len(output), self.size):
+            yield output[start : start + self.size]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100, 1000])
+async def test_how_the_pieces_come_makes_no_difference(
+    workshop: Workshop, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(0, 12, 3):
+        workshop.write(f"file{number}.py", b"\0%d" % number)
+        workshop.write(f"file{number + 1}.py", "index 1..2\nBinary files\nno newline")
+        (workshop.workspace / f"file{number + 2}.py").chmod(0o755)
+    pulled = await workshop.pull()
+    told = await patch(workshop, pulled.head)
+    assert told.count(b"\nNew content: ") == 4
+    monkeypatch.setattr(ChoppedGit, "size", size)
+    chopped = ChoppedGit(workshop.folder / "quarantine/repository")
+    blobs = Blobs(chopped)
+    pieces = [piece async for piece in survey.patch(chopped, blobs, workshop.base, pulled.head)]
+    await blobs.close()
+    assert b"".join(pieces) == told
 
 
 async def test_a_patch_may_be_left_half_read(workshop: Workshop) -> None:
