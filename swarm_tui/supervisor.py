@@ -420,6 +420,8 @@ class Supervisor:
             yield progress
         finally:
             self._apply(OperationChanged(agent.id, None))
+            if self._is_following:
+                self._guests.tend(agent.id, self.store.agent(agent.id))
 
     def _lifecycle(self, agent: Agent) -> Lifecycle | None:
         """The sequences on the agent's host; None while it was never connected."""

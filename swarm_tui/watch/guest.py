@@ -64,7 +64,11 @@ class GuestWatch:
         self._reading = asyncio.Semaphore(_SPOOLS)
 
     def tend(self, agent_id: AgentId, agent: Agent | None) -> None:
-        """Begin or stop to follow a guest, as its present facts ask for."""
+        """Begin or stop to follow a guest, as its present facts ask for.
+
+        While a verb is at work nobody begins: a guest that was just restored has better to do than
+        to greet readers, and the verb waits for its answer.
+        """
         followed = self._followed.get(agent_id)
         is_running = agent is not None and agent.vm is not None and agent.vm.power is Power.RUNNING
         address = agent.tag.address if agent and is_running else None
@@ -73,7 +77,7 @@ class GuestWatch:
             del self._followed[agent_id]
             if address is None:
                 self._apply(LinkChanged(agent_id, Link.NONE))
-        if agent and address and agent_id not in self._followed:
+        if agent and address and not agent.operation and agent_id not in self._followed:
             follow = self._follow(agent_id, address, self._guest_of(agent))
             task = self._start(follow, f"follow {agent_id}", partial(self._give_up, agent_id))
             self._followed[agent_id] = _Followed(task, address)
