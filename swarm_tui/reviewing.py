@@ -22,7 +22,7 @@ from swarm_tui.report import agent_object, write_json
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.diff import FileDiff, unified
 from swarm_tui.review.proof import prove
-from swarm_tui.review.verdict import read_comments
+from swarm_tui.review.verdict import quoted, read_comments
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import sanitize
 
@@ -90,8 +90,8 @@ async def judge(
     async with _at_agent(loaded, connect, wanted) as (supervisor, agent):
         async with _open(supervisor, agent) as reading:
             taken = reading.review
-            for comment in read_comments(comments) if comments else ():
-                reading.comment(comment)
+            if comments:
+                await add_comments(reading, comments)
             if is_all_seen:
                 _mark_flagged(reading)
         done = await supervisor.do(make(agent, taken), on_progress)
@@ -143,6 +143,27 @@ def digest_of(wanted: str, taken: Taken) -> str:
             "Read it again: `swarm-tui review AGENT`.",
         )
     return taken.digest
+
+
+async def add_comments(reading: Reading, file: bytes) -> None:
+    """Put the comments of a file among the drafts, each with the line it is about: all or none.
+
+    Raises UsageError for a file or a line that is not in the review.
+    """
+    changes = {change.path: change for change in reading.review.changes}
+    placed = []
+    for comment in read_comments(file):
+        if comment.path and comment.path not in changes:
+            raise UsageError(
+                "A comment is on a file that is not in the review",
+                sanitize(comment.path),
+                "Say without a path what is about other files.",
+            )
+        if comment.first:
+            comment = quoted(comment, await reading.file(changes[comment.path]))
+        placed.append(comment)
+    for comment in placed:
+        reading.comment(comment)
 
 
 def _mark_flagged(reading: Reading) -> None:
