@@ -12,6 +12,7 @@ next `resume`, and nothing is done twice.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ from swarm_tui.model import Address, AgentId, Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress, Signer
 from swarm_tui.review.carry import carried
 from swarm_tui.review.desk import find_flags, unseen
-from swarm_tui.review.landing import branch_name, read_landed
+from swarm_tui.review.landing import branch_name, last_landed, read_landed
 from swarm_tui.review.pull import head_now, pull
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
@@ -131,6 +132,9 @@ class Handoff:
     async def _pull(self, vm: Vm, record: Record, why: Safe, progress: Progress) -> Review:
         shelf, base = self.terms.shelf, vm.tag.base
         number = await in_thread(shelf.next_number, vm.id)
+        if self.repository:
+            with suppress(ReviewError):  # told when it is to land
+                number = max(number, await last_landed(self.repository, vm.name) + 1)
         quarantine = self.quarantine(vm.id)
         try:
             pulled = await pull(

@@ -102,6 +102,18 @@ async def read_landed(target: Path, branch: str) -> Landed:
     return Landed(head, tree.decode().strip(), attachments)
 
 
+async def last_landed(target: Path, agent: str) -> int:
+    """The highest number of a branch for this agent's name; 0 without one. Raises ReviewError.
+
+    Names are given again to other agents, whose branches must not meet.
+    """
+    owner = await _open(target)
+    prefix = _branch_ref(branch_name(agent, 0)).removesuffix("0")
+    listing = await owner.run("for-each-ref", "--format=%(refname)", prefix)
+    numbers = (name.removeprefix(prefix) for name in listing.decode().split("\n"))
+    return max((int(number) for number in numbers if re.fullmatch(r"\d{1,9}", number)), default=0)
+
+
 async def read_refs(git: Git, *names: str) -> Mapping[str, str]:
     """Those of the refs that are there, with their object ids. Raises ReviewError."""
     listing = await git.run("for-each-ref", "--format=%(objectname) %(refname)", *names)

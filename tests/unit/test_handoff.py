@@ -157,9 +157,17 @@ async def test_a_head_that_moved_makes_the_verdict_void(hall: Hall) -> None:
     assert hall.landed(2) == git(hall.workspace, "rev-parse", "HEAD")
 
 
+async def test_a_name_that_was_somebody_elses_before_meets_none_of_its_branches(hall: Hall) -> None:
+    for branch in ("swarm/ember/7", "swarm/ember/x", "swarm/embers/9"):
+        git(hall.owner, "branch", branch, "main")
+    assert "review 8 is open" in await hall.review()
+    await hall.approve()
+    assert hall.landed(8) == hall.taken().head
+
+
 async def test_a_branch_that_is_there_already_is_not_moved(hall: Hall) -> None:
-    git(hall.owner, "branch", "swarm/ember/1", "main")
     await hall.review()
+    git(hall.owner, "branch", "swarm/ember/1", "main")
     with pytest.raises(Refused, match="branch"):
         await hall.approve()
     hall.assert_open()
