@@ -21,9 +21,9 @@ from typing import Any, Final, cast
 import asyncssh
 
 from swarm_tui.adapters import script as scripts
-from swarm_tui.adapters.capture import Capture, Memory, Sink, Spool
 from swarm_tui.adapters.feed import Feed
 from swarm_tui.adapters.link import DIAL_S, Links, cut, mapped, place
+from swarm_tui.adapters.sink import Memory, Sink, Spool
 from swarm_tui.adapters.terminal import CHUNK_BYTES, Terminal
 from swarm_tui.errors import DeadlineExceeded, GuestFailed, SwarmError, UsageError
 from swarm_tui.model import Address, Completed, EventBatch, Message
@@ -216,11 +216,11 @@ class SshGuest:
         deadline = asyncio.get_running_loop().time() + timeout_s
         stdout = Memory()
 
-        async def begin(connection: asyncssh.SSHClientConnection) -> Capture:
+        async def begin(connection: asyncssh.SSHClientConnection) -> _Capture:
             _, capture = await connection.create_session(
-                lambda: Capture(sink or stdout), command(), encoding=None, window=_WINDOW_BYTES
+                lambda: _Capture(sink or stdout), command(), encoding=None, window=_WINDOW_BYTES
             )
-            return cast(Capture, capture)
+            return cast(_Capture, capture)
 
         try:
             async with self._links.channel(address, deadline, begin, is_patient=True) as capture:
@@ -264,6 +264,51 @@ class SshGuest:
                 yield stream
         except TimeoutError as late:
             raise cut(address, "it takes no command") from late
+
+
+class _Capture(asyncssh.SSHClientSession[bytes]):
+    """A command and its output. Wait for `ended`; then `failure` tells why it did, if unusual."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.stderr = Memory()
+        self.ended = asyncio.Event()
+        self.failure: Exception | None = None
+        """A SwarmError is our own: the sink took no more. Else the connection was cut."""
+        self._is_over = False
+
+    def connection_made(self, chan: _Channel) -> None:
+        self._channel = chan
+        self.get_exit_status = chan.get_exit_status
+        self.get_returncode = chan.get_returncode
+
+    def feed(self, stdin: bytes) -> None:
+        # A command may have ended by now, without a look at its input.
+        with contextlib.suppress(BrokenPipeError):
+            self._channel.write(stdin)
+            self._channel.write_eof()
+
+    def close(self) -> None:
+        """Let go of the command; one that has not ended is killed."""
+        if not self._is_over:
+            with contextlib.suppress(OSError):
+                self._channel.kill()
+        self._channel.close()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype is not None:
+            self.stderr.add(data)
+        elif not self.failure:
+            try:
+                self._sink.add(data)
+            except SwarmError as refusal:
+                self.failure = refusal
+                self.ended.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_over = True
+        self.failure = self.failure or exc
+        self.ended.set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from swarm_tui.adapters.capture import OUTPUT_BYTES
 from swarm_tui.adapters.link import LONGEST_CALL_S
+from swarm_tui.adapters.sink import OUTPUT_BYTES
 from swarm_tui.adapters.ssh import SshGuest
 from swarm_tui.errors import (
     DeadlineExceeded,

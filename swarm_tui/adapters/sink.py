@@ -1,8 +1,7 @@
-"""A command in a guest and its output: the beginning of it, or all of it in a file, under a cap."""
+"""Where the output of a guest's command goes: its beginning kept, or all in a file, under a cap."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -11,9 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol
 
-import asyncssh
-
-from swarm_tui.errors import GuestFailed, SetupError, StorageFull, SwarmError
+from swarm_tui.errors import GuestFailed, SetupError, StorageFull
 
 OUTPUT_BYTES: Final = 1 << 20
 """Kept of each output stream that does not go into a file."""
@@ -88,48 +85,3 @@ class Spool:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull("No room for what the guest sends", detail) from error
             raise SetupError("What the guest sends cannot be written", detail) from error
-
-
-class Capture(asyncssh.SSHClientSession[bytes]):
-    """A command and its output. Wait for `ended`; then `failure` tells why it did, if unusual."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self.stderr = Memory()
-        self.ended = asyncio.Event()
-        self.failure: Exception | None = None
-        """A SwarmError is our own: the sink took no more. Else the connection was cut."""
-        self._is_over = False
-
-    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        self._channel = chan
-        self.get_exit_status = chan.get_exit_status
-        self.get_returncode = chan.get_returncode
-
-    def feed(self, stdin: bytes) -> None:
-        # A command may have ended by now, without a look at its input.
-        with contextlib.suppress(BrokenPipeError):
-            self._channel.write(stdin)
-            self._channel.write_eof()
-
-    def close(self) -> None:
-        """Let go of the command; one that has not ended is killed."""
-        if not self._is_over:
-            with contextlib.suppress(OSError):
-                self._channel.kill()
-        self._channel.close()
-
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        if datatype is not None:
-            self.stderr.add(data)
-        elif not self.failure:
-            try:
-                self._sink.add(data)
-            except SwarmError as refusal:
-                self.failure = refusal
-                self.ended.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_over = True
-        self.failure = self.failure or exc
-        self.ended.set()
