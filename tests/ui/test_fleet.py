@@ -334,24 +334,6 @@ async def test_a_verb_at_work_shows_its_step() -> None:
         await until(pilot, lambda: "pause 43%: saving" in seen(app), "the step")
 
 
-async def test_the_bell_rings_once_when_somebody_begins_to_wait(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rung: list[str] = []
-    monkeypatch.setattr(SwarmApp, "bell", lambda _: rung.append("ding"))
-    swarm = make_fleet()
-    app = make_app(swarm, TABLE)
-    async with running(app) as pilot:
-        swarm.hear(swarm.named("ember").id, EventKind.LOG, "nobody waits")
-        await until(pilot, lambda: "nobody waits" in seen(app), "the line")
-        assert not rung
-        swarm.hear(swarm.named("ember").id, EventKind.ASK, "review it")
-        await until(pilot, lambda: "review it" in seen(app), "the question")
-        swarm.hear(swarm.named("cobalt").id, EventKind.LOG, "on and on")
-        await until(pilot, lambda: "on and on" in seen(app), "the line")
-        assert rung == ["ding"]
-
-
 async def test_the_first_line_counts_every_state() -> None:
     app = make_app(make_fleet())
     async with running(app, (160, 40)):
