@@ -75,7 +75,10 @@ class Hypervisor(Protocol):
         ...
 
     async def list(self) -> Sequence[Vm]:
-        """Every VM that carries our tag, running or not."""
+        """Every VM that carries our tag, running or not; one that hangs with what is known of it.
+
+        Then its `disks` are None, here and in `describe`.
+        """
         ...
 
     async def describe(self, agent: AgentId) -> Vm:
