@@ -14,7 +14,7 @@ ABOUT: Final = -1
 
 
 class Marks:
-    """Of one review; `drafts` and `changes` are set as they change."""
+    """Of one review; `drafts` are set as they change."""
 
     def __init__(self, review: Review, drafts: Drafts) -> None:
         self._review = review
@@ -23,18 +23,38 @@ class Marks:
         """Those that are shown, in the order of the tree."""
         self.is_since = False
         """Only what changed since an earlier review is shown."""
-        self._whole = {change.path: change for change in review.changes}
+        self._whole = {change.path: change.key for change in review.changes}  # made once: a digest
+        self._keys: Sequence[str] = ()
         self._flags: dict[bytes, list[Flag]] = {}
         for flag in review.flags:
             path = flag.path if flag.path in self._whole else b""
             self._flags.setdefault(path, []).append(flag)
 
+    def show(self, changes: Sequence[Change], *, is_since: bool) -> None:
+        """Other changes are shown, in the order of the tree."""
+        self.changes, self.is_since = changes, is_since
+        self._keys = [self._whole.get(change.path) or change.key for change in changes]
+
+    @property
+    def viewed(self) -> int:
+        """How many files of the whole review are viewed."""
+        return sum(key in self.drafts.viewed for key in self._whole.values())
+
+    @property
+    def unseen(self) -> int:
+        """How many flags are on what is not viewed."""
+        viewed, whole = self.drafts.viewed, self._whole
+        return sum(
+            len(flags)
+            for path, flags in self._flags.items()
+            if whole.get(path, self._review.about) not in viewed
+        )
+
     def key(self, index: int) -> str:
         """By which a file is marked: what is seen of it since the last review counts for it."""
         if index == ABOUT:
             return self._review.about
-        change = self.changes[index]
-        return self._whole.get(change.path, change).key
+        return self._keys[index]
 
     def is_viewed(self, index: int) -> bool:
         return self.key(index) in self.drafts.viewed

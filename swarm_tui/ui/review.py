@@ -62,7 +62,7 @@ class ReviewScreen(OneAgentScreen):
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_WIDE_CELLS, "-wide")]
         self._reading = reading
         self._marks = Marks(reading.review, reading.drafts())
-        self._standing = Standing(context, agent, reading.review)
+        self._standing = Standing(context, agent, reading.review, self._marks)
         self._court = Court(self, reading.review, terms, self._standing.gone, on_verdict)
         self._pencil = Pencil(self, reading, self._take_drafts)
         self._tree = FileTree()
@@ -88,7 +88,7 @@ class ReviewScreen(OneAgentScreen):
     def on_mount(self) -> None:
         self._input.display = False
         self.set_class(self.app.size.width < _WIDE_CELLS, "-narrow")  # at once, not a frame later
-        self._take_changes(self._reading.review.changes)
+        self._take_changes(self._reading.review.changes, is_since=False)
         self.set_focus(self._patch)
         unviewed = self._marks.next_unviewed(ABOUT) if self._marks.is_viewed(ABOUT) else None
         self._open(ABOUT if unviewed is None else unviewed)
@@ -107,7 +107,7 @@ class ReviewScreen(OneAgentScreen):
         if self.agent_id in dirty or hosts_changed:
             self.catch_up()
         elif self._ticks % _LOOK_EVERY == 0:
-            self._standing.update(self._drafts, len(self._reading.unseen()))
+            self._standing.update()
             self._take_drafts()
 
     def catch_up(self) -> None:
@@ -129,7 +129,7 @@ class ReviewScreen(OneAgentScreen):
 
     def _show_signs(self) -> None:
         self._tree.show_signs(*self._marks.signs())
-        self._standing.update(self._drafts, len(self._reading.unseen()))
+        self._standing.update()
         self._show_title()
 
     @property
@@ -365,15 +365,14 @@ class ReviewScreen(OneAgentScreen):
         else:
             self.footer.say(f"nothing changed since review {number}")
 
-    def _take_changes(self, changes: Sequence[Change]) -> None:
+    def _take_changes(self, changes: Sequence[Change], *, is_since: bool) -> None:
         self._tree.show(changes)
-        self._marks.changes = self._tree.changes
+        self._marks.show(self._tree.changes, is_since=is_since)
 
     def _show_changes(self, changes: Sequence[Change], *, is_since: bool) -> None:
         """Other changes in the tree, at the same file if it is among them."""
         here = self._change
-        self._marks.is_since = is_since
-        self._take_changes(changes)
+        self._take_changes(changes, is_since=is_since)
         paths = [change.path for change in self._tree.changes]
         is_known = here is not None and here.path in paths
         self._open(paths.index(here.path) if here and is_known else 0 if is_since else ABOUT)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from rich.segment import Segment
 
-from swarm_tui.handoff import Change, Drafts, Review
+from swarm_tui.handoff import Change, Review
 from swarm_tui.model import AgentId
 from swarm_tui.text import EMPTY, Safe, literal, sanitize
 from swarm_tui.ui.about import OID, count_lines
@@ -15,30 +15,29 @@ from swarm_tui.ui.bar import Bar
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line
+from swarm_tui.ui.marks import Marks
 from swarm_tui.ui.screen import Context
 
 
 class Standing(Bar):
     """Two lines, and a third one when something is not as it was."""
 
-    def __init__(self, context: Context, agent: AgentId, review: Review) -> None:
+    def __init__(self, context: Context, agent: AgentId, review: Review, marks: Marks) -> None:
         super().__init__(id="summary")
         self._swarm = context
         self._agent_id = agent
         self._review = review
-        self._drafts = Drafts()
-        self._unseen = len(review.flags)
+        self._marks = marks
         self._since: tuple[Review, Safe] | None = None
 
-    def update(self, drafts: Drafts, unseen: int) -> None:
-        self._drafts, self._unseen = drafts, unseen
+    def update(self) -> None:
         self.styles.height = 2 + bool(self.gone()) + bool(self._since)
         self.refresh()
 
     def show_since(self, previous: Review | None, changes: Collection[Change]) -> None:
         """Say that only what came after an earlier review is shown; None: all is shown."""
         self._since = (previous, count_lines(changes)) if previous else None
-        self.update(self._drafts, self._unseen)
+        self.update()
 
     def gone(self) -> Safe:
         """Why this review cannot be given a verdict any more; empty when it can."""
@@ -92,19 +91,18 @@ class Standing(Bar):
         ], right
 
     def _draw_progress(self, ink: Ink) -> Line:
-        review, drafts = self._review, self._drafts
-        viewed = sum(change.key in drafts.viewed for change in review.changes)
-        count, flags = len(review.changes), len(review.flags)
-        seen = flags - self._unseen
+        review, marks = self._review, self._marks
+        count, flags, comments = len(review.changes), len(review.flags), len(marks.drafts.comments)
+        viewed, seen = marks.viewed, flags - marks.unseen
         line = [
             Segment(f"   {count_lines(review.changes)}", ink.muted),
             Segment(f" · viewed {viewed:,}/{count:,}", ink.good if viewed == count else ink.text),
         ]
         if flags:
-            style = ink.warning if self._unseen else ink.good
+            style = ink.good if seen == flags else ink.warning
             line.append(Segment(f" · ⚑ flags seen {seen:,}/{flags:,}", style))
         else:
             line.append(Segment(" · no flags", ink.muted))
-        told = plural(len(drafts.comments), "comment")
-        line.append(Segment(f" · {told}", ink.accent if drafts.comments else ink.muted))
+        told = plural(comments, "comment")
+        line.append(Segment(f" · {told}", ink.accent if comments else ink.muted))
         return line

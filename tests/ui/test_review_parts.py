@@ -191,7 +191,8 @@ def test_a_mark_of_the_whole_change_counts_for_what_changed_since() -> None:
         AgentId("a"), literal("moss"), {"a": (b"1\n", b"3\n"), "b": (b"1\n", b"2\n")}
     )
     marks = Marks(reading.review, reading.drafts())
-    marks.changes = [change_of("a", b"2\n", b"3\n"), change_of("gone", b"1\n", None)]
+    later = [change_of("a", b"2\n", b"3\n"), change_of("gone", b"1\n", None)]
+    marks.show(later, is_since=True)
     assert marks.key(0) == reading.review.changes[0].key
     assert marks.key(1) == marks.changes[1].key
     assert marks.next_unviewed(ABOUT) == 0
