@@ -95,9 +95,9 @@ def swarm(shared_home: Path, image_cache: Path) -> Iterator[Swarm]:
         "SWARM_TUI_PATHS_CACHE": str(image_cache),
     }
     it = Swarm(shared_home, environ)
-    up = it.run("demo", "--up", "--agents", "3", timeout_s=180)
-    assert up.returncode == 0, up.stderr
     try:
+        up = it.run("demo", "--up", "--agents", "3", timeout_s=180)
+        assert up.returncode == 0, up.stderr
         yield it
     finally:
         down = it.run("demo", "--down")
