@@ -38,6 +38,15 @@ class Landed:
     """File name → content; empty: no verdict is stored for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """Where a repository has its objects, and where it says which commits have no past in it."""
+
+    objects: Path
+    shallow: Path
+    """May not be there."""
+
+
 def branch_name(agent: str, number: int) -> str:
     """`swarm/<agent>/<number>`.
 
@@ -124,16 +133,17 @@ async def read_refs(git: Git, *names: str) -> Mapping[str, str]:
     return {name: refs[name] for name in names if name in refs}
 
 
-async def find_objects(repository: Path, commit: str) -> Path | None:
-    """Where the owner's repository has its objects, if it holds the commit.
+async def find_loan(repository: Path, commit: str) -> Loan | None:
+    """What the owner's repository lends, if it holds the commit and all that belongs to it.
 
+    A partial clone cannot: what it lacks it fetches when it is asked, which we do not.
     Raises ReviewError when it is no repository.
     """
     owner = await _open(repository)
     if not await has_commit(owner, commit):
         return None
-    told = await owner.run("rev-parse", "--path-format=absolute", "--git-path", "objects")
-    return Path(os.fsdecode(told.removesuffix(b"\n")))
+    objects, shallow = await _find(owner, "objects"), await _find(owner, "shallow")
+    return None if _is_partial(objects) else Loan(objects, shallow)
 
 
 async def has_commit(git: Git, commit: str) -> bool:
@@ -143,6 +153,17 @@ async def has_commit(git: Git, commit: str) -> bool:
     except GitFailed:
         return False
     return True
+
+
+async def _find(owner: Git, name: str) -> Path:
+    """Where the repository has something; a linked work tree has most of it elsewhere."""
+    told = await owner.run("rev-parse", "--path-format=absolute", "--git-path", name)
+    return Path(os.fsdecode(told.removesuffix(b"\n")))
+
+
+def _is_partial(objects: Path) -> bool:
+    """Whether it is a partial clone's: it may lack what it could fetch."""
+    return any(objects.glob("pack/*.promisor"))
 
 
 async def _open(repository: Path) -> Git:
@@ -203,8 +224,11 @@ async def _read_attachments(owner: Git, tree: str) -> Mapping[str, bytes]:
 async def _copy(source: Git, owner: Git, pack: IO[bytes], base: str, head: str) -> None:
     if base == head:
         return
+    # What a partial clone lacks cannot be built upon, nor looked for.
+    is_partial = _is_partial(await _find(owner, "objects"))
     stream = source.stream(
-        *("pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "-q"),
+        *("pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q"),
+        *(() if is_partial else ("--thin",)),
         stdin=f"{head}\n^{base}\n".encode(),
         title=_FAILED,
         limit_bytes=1 << 40,
@@ -217,7 +241,12 @@ async def _copy(source: Git, owner: Git, pack: IO[bytes], base: str, head: str) 
     if int.from_bytes(os.pread(pack.fileno(), 4, 8), "big") == 0:
         return  # the head is in the base's own history
     os.lseek(pack.fileno(), 0, os.SEEK_SET)
-    await owner.run("index-pack", "--stdin", "--strict", "--fix-thin", stdin=pack, title=_FAILED)
+    await owner.run(
+        *("index-pack", "--stdin", "--fix-thin"),
+        "--fsck-objects" if is_partial else "--strict",
+        stdin=pack,
+        title=_FAILED,
+    )
 
 
 async def _create(owner: Git, wanted: Mapping[str, str], present: Mapping[str, str]) -> None:

@@ -131,11 +131,11 @@ class Quarantine:
                 await self._make(base)
         is_there = await landing.has_commit(self._plain, base)
         if not is_there and self._lender:
-            objects = await landing.find_objects(self._lender, base)
-            if objects:
-                alternates = self._repository / "objects/info/alternates"
-                with storage():
-                    durable.write(alternates, os.fsencode(objects) + b"\n")
+            loan = None
+            with suppress(ReviewError):  # told when something is to land there
+                loan = await landing.find_loan(self._lender, base)
+            if loan:
+                self._borrow(loan)
                 await self.close()
                 is_there = True
         self._needs[base] = not is_there
@@ -297,6 +297,13 @@ class Quarantine:
         if needs_base:
             await self._pin(f"refs/bases/{base}", base)
             self._needs[base] = False
+
+    def _borrow(self, loan: landing.Loan) -> None:
+        with storage():
+            if loan.shallow.exists():
+                durable.write(self._repository / "shallow", loan.shallow.read_bytes())
+            alternates = self._repository / "objects/info/alternates"
+            durable.write(alternates, os.fsencode(loan.objects) + b"\n")
 
     def _let_in(self, objects: Path) -> None:
         packs = self._repository / "objects/pack"

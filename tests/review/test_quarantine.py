@@ -165,6 +165,63 @@ async def test_a_base_that_is_no_commit_is_told(lent: Workshop) -> None:
         await lent.pull()
 
 
+# Owners' repositories of other kinds
+
+
+@pytest.mark.parametrize("kind", ["shallow", "partial", "linked", "bare", "none", "lacking"])
+async def test_whatever_the_owner_has_the_work_can_be_taken(tmp_path: Path, kind: str) -> None:
+    workshop = Workshop(tmp_path)
+    workshop.write("file0.py", "second\n")
+    workshop.base = workshop.commit("Second, where the agent begins")
+    run = corpus.run
+    run("pull", "-q", str(workshop.workspace), "main", cwd=workshop.owner)
+    run("config", "uploadpack.allowFilter", "true", cwd=workshop.owner)
+    lender = tmp_path / "lender"
+    source = f"file://{workshop.owner}"
+    match kind:
+        case "shallow":
+            run("clone", "-q", "--depth=1", source, str(lender), cwd=tmp_path)
+        case "partial":
+            run("clone", "-q", "--filter=blob:none", "-n", source, str(lender), cwd=tmp_path)
+        case "linked":
+            run("worktree", "add", "-q", str(lender), cwd=workshop.owner)
+        case "bare":
+            run("clone", "-q", "--bare", str(workshop.owner), str(lender), cwd=tmp_path)
+        case "none":
+            lender.mkdir()
+        case "lacking":
+            run("init", "-q", str(lender), cwd=tmp_path)
+    workshop.write("file0.py", "third\n")
+    head = workshop.commit("Third")
+    workshop.quarantine = Quarantine(tmp_path / "quarantine", lender)
+    await workshop.pull()
+    told = await workshop.quarantine.survey(workshop.base, head)
+    assert [(change.path, change.added) for change in told.changes] == [(b"file0.py", 1)]
+    assert (told.commit_count, told.is_descended) == (1, True)
+    patch = [piece async for piece in workshop.quarantine.patch(workshop.base, head)]
+    assert b"-second\n+third\n" in b"".join(patch)
+    if kind not in ("none", "lacking"):
+        await workshop.quarantine.land(lender, workshop.base, head, "swarm/ember/1", {})
+        assert run("rev-parse", "swarm/ember/1", cwd=lender) == head
+    await workshop.quarantine.close()
+
+
+async def test_a_shallow_workspace_is_taken(workshop: Workshop) -> None:
+    workshop.write("file0.py", "second\n")
+    workshop.base = workshop.commit("Second, where the agent begins")
+    corpus.run("pull", "-q", str(workshop.workspace), "main", cwd=workshop.owner)
+    shallow = workshop.folder / "shallow"
+    source = f"file://{workshop.owner}"
+    corpus.run("clone", "-q", "--depth=1", source, str(shallow), cwd=workshop.folder)
+    workshop.workspace = shallow
+    workshop.write("file0.py", "third\n")
+    head = workshop.commit("Third")
+    await workshop.pull()
+    told = await workshop.quarantine.survey(workshop.base, head)
+    assert (len(told.changes), told.commit_count, told.is_descended) == (1, 1, True)
+    await workshop.quarantine.land(workshop.owner, workshop.base, head, "swarm/ember/1", {})
+
+
 # Refused packs
 
 
