@@ -63,6 +63,7 @@ _CONFIG: Final[Mapping[str, str]] = {
     "pack.windowMemory": "64m",
     "protocol.allow": "never",
     "receive.fsckObjects": "true",
+    "safe.bareRepository": "all",
     "safe.directory": "*",
     "transfer.fsckObjects": "true",
 }

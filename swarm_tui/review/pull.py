@@ -158,8 +158,12 @@ async def pull(
     SetupError and StorageFull.
     """
     needs_base = await quarantine.prepare(base)
-    taking = literal("taking the work")
-    on_progress(taking, None)
+    on_progress(literal("taking the work"), None)
+
+    def tell(total: int) -> None:
+        if total >> 20:
+            on_progress(sanitize(f"taking the work: {total >> 20} MiB"), None)
+
     with quarantine.incoming() as folder:
         pack = folder / "pack"
         done = await guest.download(
@@ -168,7 +172,7 @@ async def pull(
             pack,
             limit_bytes=limit_bytes,
             timeout_s=timeout_s,
-            on_bytes=lambda total: on_progress(taking, min(total / limit_bytes, 1.0)),
+            on_bytes=tell,
         )
         _check(done)
         with storage():
