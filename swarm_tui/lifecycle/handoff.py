@@ -327,7 +327,8 @@ class Handoff:
         shelf, agent, number = self.terms.shelf, vm.id, verdict.review
         given = await in_thread(shelf.verdict, agent, number)
         steps = given.steps if given else ()
-        done = literal(f"review {number}: {verdict.judgement}")
+        mark = "" if verdict.signature else " (not signed)"
+        done = literal(f"review {number}: {verdict.judgement}{mark}")
         if "void" in steps:
             raise await self._end_void(vm, record, verdict, "It was found so before.", progress)
         if not steps:
