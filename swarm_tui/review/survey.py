@@ -172,13 +172,14 @@ async def spans(git: Git, blobs: Blobs, old: str, new: str) -> Sequence[Span]:
         *("--diff-algorithm=histogram", "--no-indent-heuristic", old, new),
         title="The lines of a file cannot be compared",
     )
-    return tuple(_parse_hunk(hunk) for hunk in _HUNK.finditer(output))
+    return tuple(_parse_hunks(output))
 
 
-def _parse_hunk(hunk: re.Match[bytes]) -> Span:
-    old, removed, new, added = map(int, hunk.groups(b"1"))
-    # git counts from 1, but an empty side by the line before it.
-    return Span(old - (removed > 0), removed, new - (added > 0), added)
+def _parse_hunks(output: bytes) -> Iterator[Span]:
+    for old, removed, new, added in _HUNK.findall(output):
+        gone, come = int(removed or 1), int(added or 1)
+        # git counts from 1, but an empty side by the line before it.
+        yield Span(int(old) - (gone > 0), gone, int(new) - (come > 0), come)
 
 
 async def _count_lines(blobs: Blobs, oid: str) -> int:

@@ -136,6 +136,14 @@ async def test_other_shapes_of_a_workspace(workshop: Workshop) -> None:
     assert (await contents(workshop, pulled.head))["new.txt"] == b"in a linked work tree\n"
 
 
+async def test_locks_of_a_git_that_stands_still_do_not_matter(workshop: Workshop) -> None:
+    make_a_mess(workshop)
+    for name in ("index.lock", "HEAD.lock", "packed-refs.lock", "refs/heads/main.lock"):
+        (workshop.workspace / ".git" / name).write_text("half-written")
+    pulled = await workshop.pull()
+    assert "folder/new.txt" in await contents(workshop, pulled.head)
+
+
 async def test_a_conflict_that_is_not_resolved_is_shown_as_it_stands(workshop: Workshop) -> None:
     workshop.write("file0.py", "ours\n")
     workshop.commit()
