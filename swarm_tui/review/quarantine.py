@@ -156,7 +156,8 @@ class Quarantine:
                 raise ReviewError(_REFUSED, "It names a commit and does not send it.")
             elif needs_base:
                 raise ReviewError(_REFUSED, "It does not send the commit that it began with.")
-            await self._pin(f"refs/reviews/{number:d}", header.head)
+            await self._pin(number, base, header.head)
+        self._needs[base] = False
         return header
 
     async def survey(self, base: str, head: str) -> Survey:
@@ -256,15 +257,17 @@ class Quarantine:
                 *("init", "--quiet", "--bare", "--template=", f"--object-format={kind}"),
                 title="The quarantine repository cannot be made",
             )
-            (made / "info").mkdir(exist_ok=True)
-            (made / "objects/info").mkdir(exist_ok=True)
-            (made / "info/attributes").write_text(_NO_ATTRIBUTES)
-            if not self._repository.exists():  # or else another process was faster
-                made.rename(self._repository)
-        durable.sync_folder(self._folder)
+            with storage():
+                (made / "info").mkdir(exist_ok=True)
+                (made / "objects/info").mkdir(exist_ok=True)
+                (made / "info/attributes").write_text(_NO_ATTRIBUTES)
+                if not self._repository.exists():  # or else another process was faster
+                    made.rename(self._repository)
+                durable.sync_folder(self._folder)
 
-    async def _pin(self, name: str, oid: str) -> None:
-        await self._plain.run("update-ref", "--no-deref", name, oid)
+    async def _pin(self, number: int, base: str, head: str) -> None:
+        refs = f"update refs/reviews/{number:d} {head}\nupdate refs/bases/{base} {base}\n"
+        await self._plain.run("update-ref", "--no-deref", "--stdin", stdin=refs.encode())
 
     async def _admit(self, file: IO[bytes], head: str, base: str, *, needs_base: bool) -> None:
         """Let a pack in, or raise ReviewError and keep nothing."""
@@ -294,9 +297,6 @@ class Quarantine:
                 if needs_base:
                     durable.write(self._repository / "shallow", f"{base}\n".encode())
                 self._let_in(objects)
-        if needs_base:
-            await self._pin(f"refs/bases/{base}", base)
-            self._needs[base] = False
 
     def _borrow(self, loan: landing.Loan) -> None:
         with storage():
@@ -328,7 +328,7 @@ class Quarantine:
         """Remove what killed processes left under way."""
         with storage():
             for folder in (self._folder / "incoming").iterdir():
-                with suppress(BlockingIOError, FileNotFoundError):
+                with suppress(BlockingIOError, FileNotFoundError, ReviewError):
                     # One that was made just now may not be locked yet.
                     if time.time() - folder.stat().st_mtime > _STALE_S:
                         with _locked(folder):
@@ -352,7 +352,8 @@ class Quarantine:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Raises BlockingIOError. A lock of a process ends with it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with storage():
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
