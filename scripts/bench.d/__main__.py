@@ -15,6 +15,8 @@ from typing import Final
 
 from figure import Figure
 from ingest import ingest
+from reading import reading
+from review_content import review_content
 from screen import command_line, cost, first_paint, keys
 from verbs import verbs
 
@@ -27,6 +29,8 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "cost": cost,
     "ingest": ingest,
     "verbs": verbs,
+    "reading": reading,
+    "review-content": review_content,
 }
 
 

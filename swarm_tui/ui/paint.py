@@ -22,6 +22,7 @@ CHUNK: Final = 800
 """Lines that are asked for at once."""
 _LEAD_IN: Final = 300
 """Lines before a chunk that the lexer reads, to know where it is."""
+_REST_S: Final = 0.05
 _ANSWER_BYTES: Final = 32 << 20
 
 Lines = Sequence[Sequence[Span]]
@@ -33,26 +34,34 @@ class Lexer:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._answer: asyncio.Task[Lines | None] | None = None
+        """That to the last question, which may still be under way."""
 
     async def ask(self, name: str, first: str, text: str) -> Lines | None:
         """What is what in each line of `text`; None when it cannot be told, or not in time."""
         question = json.dumps({"name": name, "first": first, "text": text}).encode()
         async with self._turn:
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    answer = await self._exchange(question)
-                return _read(answer)
-            except (TimeoutError, OSError, EOFError, ValueError):
-                # Too slow, ended by its own limit, or talking nonsense: the text stays plain.
-                await self._end()
-                return None
-            except asyncio.CancelledError:
-                await self._end()  # the answer that is under way belongs to nobody
-                raise
+            if self._answer:
+                await asyncio.wait([self._answer])
+            # Who asked may be gone before the answer is there: it is taken in all the same, so
+            # that the next answer is that to the next question.
+            self._answer = asyncio.create_task(self._take_answer(question), name="lexer")
+            return await asyncio.shield(self._answer)
+
+    async def _take_answer(self, question: bytes) -> Lines | None:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return _read(await self._exchange(question))
+        except (TimeoutError, OSError, EOFError, ValueError):
+            # Too slow, ended by its own limit, or talking nonsense: the text stays plain.
+            await self._end()
+            return None
 
     async def close(self) -> None:
-        async with self._turn:
-            await self._end()
+        if self._answer:
+            self._answer.cancel()
+            await asyncio.wait([self._answer])
+        await self._end()
 
     async def _exchange(self, question: bytes) -> bytes:
         if self._process is None:
@@ -148,6 +157,7 @@ class Coat:
             self._task = asyncio.create_task(self._paint(), name="paint")
 
     async def _paint(self) -> None:
+        await asyncio.sleep(_REST_S)  # who only passes by needs no colours
         while self._wanted and not self._is_plain:
             side, number = self._wanted[-1]  # what was asked for last is what is seen now
             lines = await self._ask(side, number)

@@ -87,6 +87,8 @@ class Patch(Inked, ScrollView, can_focus=True):
         self._memories: dict[str, Memory] = {}
         self._sheet = Sheet((), no_rows(), (), (), 80)
         self._pen: Pen | None = None
+        self._variables: dict[str, str] = {}
+        """Those of the theme that the pen draws with."""
         self._cursor = 0
         self._side: Side = "new"
         self._shift = 0
@@ -178,7 +180,9 @@ class Patch(Inked, ScrollView, can_focus=True):
     @property
     def _sharp(self) -> Pen:
         """The pen, made anew after anything that it draws by has changed."""
-        if self._pen is None or self._pen.shades is not shades_of(self.app):
+        variables = self.app.theme_variables  # another object after each change of theme
+        if self._pen is None or self._variables is not variables:
+            self._variables = variables
             self._drawn.clear()
             flags = (para.flag for para in self.page.head)
             self._pen = Pen(
@@ -230,8 +234,7 @@ class Patch(Inked, ScrollView, can_focus=True):
     def on_focus(self) -> None:
         self._redraw(self._cursor, self._cursor)
 
-    def on_blur(self) -> None:
-        self._redraw(self._cursor, self._cursor)
+    on_blur = on_focus
 
     def _redraw(self, first: int, last: int) -> None:
         for index in range(first, last + 1):

@@ -13,7 +13,7 @@ from textual.strip import Strip
 
 from swarm_tui.handoff import Side
 from swarm_tui.review.diff import FileDiff, Pair, Row, Span, emphasis, side_by_side
-from swarm_tui.text import EMPTY, Safe
+from swarm_tui.text import EMPTY, TAB_CELLS, Safe
 from swarm_tui.ui.figures import wrap
 from swarm_tui.ui.ink import Line, fit_line
 from swarm_tui.ui.paint import Coat
@@ -93,11 +93,17 @@ class Pen:
         """How many lines `draw` gives."""
         if not self.wraps or isinstance(item, Words) or item.kind == "gap":
             return 1
-        sides: tuple[Side, Side] = ("old", "new")
-        lines = ((side, item.old if side == "old" else item.new) for side in sides)
-        return max(
-            len(self._break(self._text(side, line), self._room)) for side, line in lines if line
-        )
+        room = self._room
+        old = self._lines_of("old", item.old, room) if item.old else 1
+        return max(old, self._lines_of("new", item.new, room) if item.new else 1)
+
+    def _lines_of(self, side: Side, line: int, room: int) -> int:
+        """How many lines of the screen one line of code takes, when it is wrapped."""
+        assert self.diff
+        raw = (self.diff.old if side == "old" else self.diff.new)[line - 1]
+        if len(raw) + (TAB_CELLS - 1) * raw.count(b"\t") <= room and raw.isascii():
+            return 1  # by far the most, and all of a large file are asked about
+        return len(self._break(self._text(side, line), room))
 
     # Layout
 

@@ -109,9 +109,9 @@ class FileTree(Inked, ScrollView, can_focus=True):
 
     def show_open(self, index: int) -> None:
         """Which change is shown beside; -1: what is about the review."""
-        self._open = index
-        self._go(0 if index < 0 else self._lines[index])
-        self.refresh()
+        was, self._open = self._line_of(self._open), index
+        self._redraw(was)
+        self._go(self._line_of(index))
 
     def choose(self) -> None:
         """Open what the cursor is on."""
@@ -150,8 +150,14 @@ class FileTree(Inked, ScrollView, can_focus=True):
             self.scroll_to(y=max(0, line - height // 2), animate=False)
         elif line == 1 and top == 1:
             self.scroll_to(y=0, animate=False)
-        width = self.size.width
-        self.refresh(*(Region(0, at - self.scroll_offset.y, width, 1) for at in (was, line)))
+        self._redraw(was, line)
+
+    def _redraw(self, *lines: int) -> None:
+        top, width = self.scroll_offset.y, self.size.width
+        self.refresh(*(Region(0, line - top, width, 1) for line in lines))
+
+    def _line_of(self, index: int) -> int:
+        return self._lines[index] if 0 <= index < len(self._lines) else 0
 
     def on_click(self, event: events.Click) -> None:
         line = event.y + self.scroll_offset.y
@@ -160,12 +166,10 @@ class FileTree(Inked, ScrollView, can_focus=True):
             self.choose()
 
     def on_focus(self) -> None:
-        self.refresh()
+        self._redraw(self._cursor)
 
     def on_blur(self) -> None:
-        if self._open < len(self._lines):
-            self._go(0 if self._open < 0 else self._lines[self._open])
-        self.refresh()
+        self._go(self._line_of(self._open))
 
     # Drawing
 
