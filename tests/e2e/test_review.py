@@ -1,4 +1,4 @@
-"""A review on the command line, on a real VM: taken, sent back, approved, landed, proven."""
+"""Reviews on a real VM, from the screen and the command line: taken, sent back, landed, proven."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from .conftest import LIVE, Swarm, wait_until
+from .terminal import Terminal
 
 pytestmark = pytest.mark.vm
 ASK_S = 120.0
@@ -44,6 +45,72 @@ def paths(review: dict[str, Any]) -> set[str]:
     return {file["path"] for file in review["files"]}
 
 
+def open_review(screen: Terminal, number: int) -> None:
+    """Wait until the chosen agent asks, and open its review."""
+    screen.wait_for("┃ asking", ASK_S)
+    screen.press("r")
+    screen.wait_for("about this review", ASK_S)
+    screen.wait_for(f"review {number} ")
+
+
+def confirm(screen: Terminal, key: str, question: str) -> None:
+    """Give a verdict: the dialog's y is ignored for a moment, so it is pressed until it is gone."""
+    screen.press(key)
+    screen.wait_for(question)
+
+    def is_gone() -> bool:
+        screen.press("y")
+        return question not in screen.screen()
+
+    wait_until(is_gone, f"{question} is answered")
+
+
+def test_a_person_reviews_sends_back_and_approves(swarm: Swarm, worker: str) -> None:
+    before = swarm.counter(worker)
+    number = 1 + max((int(path.name) for path in reviews(swarm, worker)), default=0)
+    with Terminal(swarm.program, environ=swarm.environ, columns=170, lines=45) as screen:
+        screen.wait_for(worker)
+        screen.press("/")
+        screen.type(worker)
+        screen.press("Enter")
+        open_review(screen, number)
+        screen.press("J")
+        screen.wait_for("change 1/")
+        screen.press("C")
+        screen.wait_for("ctrl+s")
+        screen.type("Is this tested?")
+        screen.press("C-s")
+        screen.wait_for("1 comment")
+        confirm(screen, "s", f"Send back {worker}?")
+
+        # The agent reads it, changes the code, and asks again.
+        screen.wait_for("┃ running", ASK_S)
+        wait_until(lambda: "Is this tested?" in heard(swarm, worker), "it got the comment")
+        open_review(screen, number + 1)
+        screen.press("i")
+        screen.wait_for("since")
+        screen.press("i")
+        for _ in range(20):
+            screen.press("Space")
+        confirm(screen, "a", f"Approve {worker}?")
+        landed = f"swarm/{worker}/{number + 1}"
+        wait_until(lambda: landed in git(project(swarm), "branch"), "the branch is there", ASK_S)
+        screen.wait_for("┃ running", ASK_S)
+    assert swarm.json("verify", landed, "--repository", str(project(swarm)))["ok"]
+    assert swarm.counter(worker) > before
+
+
+def reviews(swarm: Swarm, worker: str) -> list[Path]:
+    folder = swarm.home / "state/reviews" / str(swarm.agent(worker)["id"]) / "reviews"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def heard(swarm: Swarm, worker: str) -> str:
+    """All messages that the agent got."""
+    read = "cat /run/swarm/inbox/*.json /run/swarm/inbox/read/*.json 2>/dev/null"
+    return swarm.run("shell", worker, "--user", "root", "--", read).stdout
+
+
 def test_from_the_work_to_a_branch_that_proves_itself(swarm: Swarm, worker: str) -> None:
     said = "cd /workspace && echo 'by hand' >notes.txt"
     assert swarm.run("shell", worker, "--", said).returncode == 0
@@ -67,8 +134,7 @@ def test_from_the_work_to_a_branch_that_proves_itself(swarm: Swarm, worker: str)
     done = swarm.run("send-back", worker, "--comments", "-", "--json", stdin=comments)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["agent"]["state"] in LIVE
-    read = "cat /run/swarm/inbox/*.json /run/swarm/inbox/read/*.json 2>/dev/null"
-    inbox = swarm.run("shell", worker, "--user", "root", "--", read).stdout
+    inbox = heard(swarm, worker)
     assert "By whose hand?" in inbox
     assert "notes.txt:1" in inbox
     assert swarm.counter(worker) >= before
