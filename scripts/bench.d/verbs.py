@@ -119,7 +119,15 @@ class Stopwatch:
 def verbs(_folder: Path, is_quick: bool) -> Iterator[Figure]:
     """Pause, resume and fork of real VMs, against the same libvirt calls made bare."""
     watch = Stopwatch()
-    cache = load().paths.cache
+    with at_home() as loaded:
+        mode = asyncio.run(_measure(loaded, watch, 4 if is_quick else 10))
+    yield from _figures(watch, mode)
+
+
+@contextmanager
+def at_home() -> Iterator[Loaded]:
+    """A swarm of this measure's own; only the image is the same as of any other."""
+    cache, before = load().paths.cache, os.environ.get("SWARM_TUI_HOME")
     # Below /var/tmp: QEMU may run as a user of its own, who cannot pass a private folder.
     home = Path(tempfile.mkdtemp(prefix="swarm-tui-bench-", dir="/var/tmp"))
     home.chmod(0o711)
@@ -127,13 +135,15 @@ def verbs(_folder: Path, is_quick: bool) -> Iterator[Figure]:
     try:
         loaded = load(overrides={"paths.cache": str(cache)})
         try:
-            mode = asyncio.run(_measure(loaded, watch, 4 if is_quick else 10))
+            yield loaded
         finally:
             stop_daemon(local_folder(loaded.paths))
     finally:
-        del os.environ["SWARM_TUI_HOME"]
+        if before is None:
+            del os.environ["SWARM_TUI_HOME"]
+        else:
+            os.environ["SWARM_TUI_HOME"] = before
         shutil.rmtree(home)
-    yield from _figures(watch, mode)
 
 
 def _figures(watch: Stopwatch, mode: Mode) -> Iterator[Figure]:
@@ -178,17 +188,17 @@ async def _measure(loaded: Loaded, watch: Stopwatch, rounds: int) -> Mode:
     bare = await asyncio.to_thread(libvirt.open, uri)
     async with open_local(loaded) as spawner:
         try:
-            mode = (await spawner.prepare(_ignore)).accel
+            mode = (await spawner.prepare(ignore)).accel
             async with make_supervisor(loaded) as supervisor:
                 await supervisor.connected(WAIT_S)
                 await supervisor.do(Spawn(local_host(loaded)))
-                (agent,) = _own(supervisor, loaded)
+                (agent,) = own(supervisor, loaded)
                 for _ in range(rounds):
                     await _pause_and_resume(supervisor, agent.id, watch)
-                    await asyncio.to_thread(_save_bare, bare, agent, loaded, watch)
-                    await _until_running(supervisor, agent.id)
+                    await asyncio.to_thread(save_bare, bare, agent, loaded, watch)
+                    await until_running(supervisor, agent.id)
                     await watch.do(supervisor, Spawn(local_host(loaded)))
-                    for spawned in _own(supervisor, loaded):
+                    for spawned in own(supervisor, loaded):
                         if spawned.id != agent.id:
                             await supervisor.do(Kill(spawned.id))
                     await asyncio.sleep(QUIET_S)
@@ -200,14 +210,14 @@ async def _measure(loaded: Loaded, watch: Stopwatch, rounds: int) -> Mode:
 
 
 async def _pause_and_resume(supervisor: Supervisor, agent: AgentId, watch: Stopwatch) -> None:
-    await _until_running(supervisor, agent)
+    await until_running(supervisor, agent)
     await watch.do(supervisor, Pause(agent))
     await asyncio.sleep(QUIET_S)
     await watch.do(supervisor, Resume(agent))
-    await _until_running(supervisor, agent)
+    await until_running(supervisor, agent)
 
 
-def _own(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
+def own(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
     """The agents of this measure: those of others may live on the same host."""
     folder = local_folder(loaded.paths)
     return [
@@ -217,7 +227,7 @@ def _own(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
     ]
 
 
-def _save_bare(connection: Any, agent: Agent, loaded: Loaded, watch: Stopwatch) -> None:
+def save_bare(connection: Any, agent: Agent, loaded: Loaded, watch: Stopwatch) -> None:
     folder = loaded.config.snapshots.folder
     target = folder / "bare"  # beside our own snapshots: the same file system
     domain = connection.lookupByUUIDString(agent.id)
@@ -277,7 +287,7 @@ def _wait_for_banner(port: int) -> None:
     raise TimeoutError("the fork did not answer")
 
 
-async def _until_running(supervisor: Supervisor, agent: AgentId) -> None:
+async def until_running(supervisor: Supervisor, agent: AgentId) -> None:
     """Until it runs and the supervisor's own link is up, so that no reconnect is measured."""
     async with asyncio.timeout(WAIT_S):
         while True:
@@ -287,5 +297,5 @@ async def _until_running(supervisor: Supervisor, agent: AgentId) -> None:
             await asyncio.sleep(0.05)
 
 
-def _ignore(step: Safe, fraction: float | None) -> None:
+def ignore(step: Safe, fraction: float | None) -> None:
     pass
