@@ -53,7 +53,6 @@ class VerdictDialog(ModalScreen[Answer | None]):
         quiet("y", "yes"),
         quiet("K", "kill"),
         quiet("m", "write"),
-        quiet("ctrl+s,ctrl+enter", "written"),
         quiet("n,escape,q,ctrl+c", "no"),
     ]
 
@@ -63,7 +62,7 @@ class VerdictDialog(ModalScreen[Answer | None]):
         self._plea = plea
         self._monotonic = monotonic
         self._asked_at = monotonic()
-        self.pad = Pad(message, id="pad")
+        self.pad = Pad(message, id="pad", ends=("ctrl+s", "ctrl+enter"))
 
     def compose(self) -> ComposeResult:
         plea = self._plea
@@ -126,7 +125,8 @@ class VerdictDialog(ModalScreen[Answer | None]):
     def action_write(self) -> None:
         self.set_focus(self.pad)
 
-    def action_written(self) -> None:
+    @on(Pad.Ended)
+    def _written(self) -> None:
         """The message is done: the keys are verdicts again."""
         self.set_focus(self.query_one("#yes", Button))
         self._asked_at = self._monotonic()
