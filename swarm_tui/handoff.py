@@ -46,6 +46,7 @@ class FlagKind(StrEnum):
     CASE_CLASH = "case-clash"  # two paths that are one on some file systems
     TOO_LARGE = "too-large"  # content that is not shown
     HISTORY = "history"  # the base is not in the history of the head
+    LEFT_OUT = "left-out"  # git could not add some of the uncommitted work
     ENCODING = "encoding"  # text that is not UTF-8: what is shown is not the bytes
 
 

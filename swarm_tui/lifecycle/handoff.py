@@ -19,7 +19,7 @@ from typing import Final
 
 from swarm_tui import command, durable
 from swarm_tui.errors import NotFound, Refused, ReviewError, SignatureError, SwarmError
-from swarm_tui.handoff import Drafts, Judgement, Review, Verdict
+from swarm_tui.handoff import Drafts, Flag, FlagKind, Judgement, Review, Verdict
 from swarm_tui.lifecycle.ground import ANSWER_S, FREEZE_S, UNKNOWN, explain, in_thread, noting
 from swarm_tui.lifecycle.verbs import Lifecycle
 from swarm_tui.model import Address, AgentId, Message, Power, Record, Verb, Vm
@@ -148,6 +148,9 @@ class Handoff:
             )
             progress(literal("looking at what changed"), None)
             survey = await quarantine.survey(base, pulled.head)
+            found = list(await find_flags(quarantine, survey, base, pulled.head))
+            if pulled.remark:  # what git could not add is in no diff
+                found.insert(0, Flag(FlagKind.LEFT_OUT, pulled.remark))
             review = Review(
                 agent=vm.id,
                 name=vm.name,
@@ -158,7 +161,7 @@ class Handoff:
                 tree=survey.tree,
                 digest=await quarantine.digest(base, pulled.head),
                 changes=tuple(survey.changes),
-                flags=tuple(await find_flags(quarantine, survey, base, pulled.head)),
+                flags=tuple(found),
                 commits=tuple(survey.commits),
                 is_uncommitted=pulled.is_uncommitted,
                 why=why,

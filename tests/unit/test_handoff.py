@@ -16,7 +16,7 @@ from swarm_tui.errors import (
     StorageFull,
     SwarmError,
 )
-from swarm_tui.handoff import Comment
+from swarm_tui.handoff import Comment, FlagKind
 from swarm_tui.model import Power
 
 from .hall import Hall, git, make_hall
@@ -103,6 +103,15 @@ async def test_an_agent_that_is_resumed_without_a_verdict_keeps_its_comments(hal
     await hall.review()
     [comment] = hall.shelf.drafts(AGENT, 2).comments
     assert (comment.text, comment.first) == ("Why?", 2), "it stays with its line"
+
+
+async def test_what_could_not_be_taken_is_flagged(hall: Hall) -> None:
+    """Root may read all, so what git cannot add is a nested repository without a commit."""
+    git(hall.workspace, "init", "-q", "nested")
+    await hall.review()
+    [flag] = hall.taken().flags
+    assert (flag.kind, flag.path) == (FlagKind.LEFT_OUT, b"")
+    assert "nested" in flag.detail
 
 
 # What is refused
