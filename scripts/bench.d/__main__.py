@@ -16,6 +16,7 @@ from typing import Final
 from figure import Figure
 from ingest import ingest
 from reading import reading
+from review import review
 from review_content import review_content
 from screen import command_line, cost, first_paint, keys
 from verbs import verbs
@@ -30,6 +31,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "ingest": ingest,
     "verbs": verbs,
     "reading": reading,
+    "review": review,
     "review-content": review_content,
 }
 
