@@ -40,15 +40,15 @@ class Marks:
         """How many files of the whole review are viewed."""
         return sum(key in self.drafts.viewed for key in self._whole.values())
 
-    @property
-    def unseen(self) -> int:
-        """How many flags are on what is not viewed."""
+    def unseen(self) -> Sequence[Flag]:
+        """The flags of what is not viewed, as an approval counts them."""
         viewed, whole = self.drafts.viewed, self._whole
-        return sum(
-            len(flags)
+        return [
+            flag
             for path, flags in self._flags.items()
             if whole.get(path, self._review.about) not in viewed
-        )
+            for flag in flags
+        ]
 
     def key(self, index: int) -> str:
         """By which a file is marked: what is seen of it since the last review counts for it."""

@@ -1,4 +1,4 @@
-"""Writing into the drafts of a review: comments, asked for and kept on disk at once."""
+"""The drafts of a review: comments are asked for, and kept on disk at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from uuid import uuid4
 
 from swarm_tui.errors import SwarmError
-from swarm_tui.handoff import Comment
+from swarm_tui.handoff import Comment, Drafts
 from swarm_tui.review.desk import Reading
 from swarm_tui.text import join, literal, sanitize
 from swarm_tui.ui.about import describe
@@ -28,6 +28,17 @@ class Pencil:
         self._screen = screen
         self._reading = reading
         self._on_kept = on_kept
+        self._told = ""
+
+    def read(self) -> Drafts | None:
+        """The drafts as they are now; None when they cannot be read, which is told once."""
+        try:
+            return self._reading.drafts()
+        except SwarmError as error:
+            if str(error) != self._told:  # it is looked at again and again
+                self._told = str(error)
+                self._screen.context.show_error(error)
+            return None
 
     def write(self, comment: Comment) -> None:
         """Let a comment be written or, with an id, be changed."""

@@ -121,8 +121,8 @@ class ReviewScreen(OneAgentScreen):
         self.footer.show(frozenset(denied), {})
 
     def _take_drafts(self) -> None:
-        drafts = self._reading.drafts()
-        if drafts != self._drafts:
+        drafts = self._pencil.read()
+        if drafts is not None and drafts != self._drafts:
             self._marks.drafts = drafts
             self._show_signs()
             self._show_page()
@@ -306,7 +306,7 @@ class ReviewScreen(OneAgentScreen):
             self._open(index)
 
     def do_next_flag(self) -> None:
-        unseen = self._reading.unseen()
+        unseen = self._marks.unseen()
         if not unseen:
             self.footer.say("all flags are seen" if self._reading.review.flags else "no flags")
             return
@@ -479,7 +479,8 @@ class ReviewScreen(OneAgentScreen):
     # Verdicts
 
     def do_approve(self) -> None:
-        unseen = self._reading.unseen()
+        self._take_drafts()
+        unseen = self._marks.unseen()
         if self._court.is_open(Judgement.APPROVE) and unseen:
             self._court.refuse_unseen(unseen)
             self._go_to_flag(unseen[0])

@@ -93,7 +93,7 @@ class Standing(Bar):
     def _draw_progress(self, ink: Ink) -> Line:
         review, marks = self._review, self._marks
         count, flags, comments = len(review.changes), len(review.flags), len(marks.drafts.comments)
-        viewed, seen = marks.viewed, flags - marks.unseen
+        viewed, seen = marks.viewed, flags - len(marks.unseen())
         line = [
             Segment(f"   {count_lines(review.changes)}", ink.muted),
             Segment(f" · viewed {viewed:,}/{count:,}", ink.good if viewed == count else ink.text),

@@ -13,10 +13,9 @@ from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, unt
 from stand_in_reading import StandInReading, change_of, make_reading, make_sample
 from textual.pilot import Pilot
 
-from swarm_tui.command import Approve, Reject, Review, SendBack
 from swarm_tui.errors import ReviewError, StorageFull
 from swarm_tui.handoff import Comment
-from swarm_tui.model import Agent, AgentId, Recorded, VmGone
+from swarm_tui.model import Agent
 from swarm_tui.ui.app import SwarmApp
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.review import ReviewScreen
@@ -248,6 +247,19 @@ async def test_marks_of_another_session_show_up() -> None:
         await until(pilot, lambda: "viewed 1/7" in seen(desk.app), "the mark")
 
 
+async def test_drafts_that_cannot_be_read_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = make_desk()
+    async with opened(desk, SIZE, "J") as pilot:
+
+        def fail() -> None:
+            raise ReviewError("The drafts cannot be read", "drafts.jsonl: it is a folder")
+
+        monkeypatch.setattr(desk.reading, "drafts", fail)
+        await until(pilot, lambda: "The drafts cannot be read" in seen(desk.app), "the toast")
+        await press(desk, pilot, "space", "a", "escape")
+        assert len(desk.app._notifications) == 2  # that, and the flags that were not seen
+
+
 # Comments
 
 
@@ -367,127 +379,6 @@ async def test_without_an_earlier_review_there_is_nothing_to_compare() -> None:
     desk = make_desk()
     async with opened(desk, SIZE, "i"):
         assert "no earlier review" in seen(desk.app)
-
-
-# Verdicts
-
-
-async def test_flags_must_be_seen_before_an_approval() -> None:
-    desk = make_desk()
-    async with opened(desk, SIZE, "a") as pilot:
-        await until(pilot, lambda: "3 flags have not been seen" in seen(desk.app), "the toast")
-        await until(pilot, lambda: "check.yml  modified" in seen(desk.app), "the first of them")
-        assert not desk.swarm.done
-        await press(desk, pilot, "exclamation_mark")
-        await until(pilot, lambda: "logo.png  modified" in seen(desk.app), "the next flag")
-
-
-async def test_an_approval_names_what_it_does_and_is_given_by_y() -> None:
-    desk = make_desk()
-    desk.view_all()
-    async with opened(desk, SIZE, "a") as pilot:
-        shown = seen(desk.app)
-        review = desk.reading.review
-        assert "Approve moss?" in shown
-        assert review.head[:12] in shown
-        assert review.digest[7:19] in shown
-        assert "swarm/moss/3 in /home/hanne/src/invoices" in shown
-        assert "not signed" in shown
-        await pilot.press("y")  # too soon: it was meant for something else
-        assert not desk.swarm.done
-        await press(desk, pilot, "m", *"nice", "ctrl+s", "y")
-        await until(pilot, lambda: desk.swarm.done, "the verdict")
-        assert desk.swarm.done == [Approve(desk.agent.id, 3, review.digest, "nice")]
-        await until(pilot, lambda: isinstance(desk.app.screen, FleetScreen), "the fleet")
-        assert desk.reading.is_closed
-
-
-async def test_sending_back_needs_something_to_say() -> None:
-    desk = make_desk()
-    async with opened(desk, SIZE, "s", *"too slow", "ctrl+s", "y") as pilot:
-        await until(pilot, lambda: desk.swarm.done, "the verdict")
-        (command,) = desk.swarm.done
-        assert isinstance(command, SendBack)
-        assert command.message == "too slow"
-
-
-async def test_an_empty_answer_is_not_sent_back() -> None:
-    desk = make_desk()
-    async with opened(desk, SIZE, "s", "escape", "y") as pilot:
-        assert "no comment, and no message yet" in seen(desk.app)
-        await press(desk, pilot, "escape", "escape")
-        assert isinstance(desk.app.screen, ReviewScreen)
-
-
-async def test_a_rejection_keeps_or_kills() -> None:
-    for key, is_kept in (("y", True), ("K", False)):
-        desk = make_desk()
-        async with opened(desk, SIZE, "X", key) as pilot:
-            await until(pilot, lambda: bool(desk.swarm.done), "the verdict")  # noqa: B023
-            (command,) = desk.swarm.done
-            assert isinstance(command, Reject)
-            assert command.is_kept is is_kept
-
-
-async def test_a_verdict_from_elsewhere_is_told_and_ends_ours() -> None:
-    desk = make_desk()
-    desk.view_all()
-    async with opened(desk) as pilot:
-        desk.swarm.save(desk.agent, review=None)
-        await until(pilot, lambda: "had its verdict elsewhere" in seen(desk.app), "the banner")
-        await press(desk, pilot, "a")
-        await until(pilot, lambda: "Cannot approve now" in seen(desk.app), "the refusal")
-        assert not desk.swarm.done
-
-
-async def test_an_agent_that_goes_while_it_is_reviewed() -> None:
-    desk = make_desk()
-    async with opened(desk) as pilot:
-        desk.swarm.seq += 1
-        desk.swarm.apply(VmGone(desk.agent.id, desk.swarm.seq))
-        desk.swarm.apply(Recorded(AgentId(desk.reading.review.agent), None))
-        await until(pilot, lambda: "the agent is gone" in seen(desk.app), "the banner")
-        await press(desk, pilot, "escape")
-        assert isinstance(desk.app.screen, FleetScreen)
-
-
-# Opening and leaving
-
-
-async def test_a_review_is_taken_then_opened_and_left_as_it_is() -> None:
-    desk = make_desk(is_taken=False)
-    async with opened(desk) as pilot:
-        assert desk.swarm.done == [Review(desk.agent.id)]
-        await press(desk, pilot, "escape")
-        assert isinstance(desk.app.screen, FleetScreen)
-        await until(pilot, lambda: desk.reading.is_closed, "the end of the reading")
-        await press(desk, pilot, "r")
-        await until(pilot, lambda: is_open(desk.app), "the review again")
-        assert desk.swarm.done == [Review(desk.agent.id)]  # it was only opened
-
-
-async def test_a_review_that_is_ready_does_not_take_the_screen_from_who_moved_on() -> None:
-    desk = make_desk(is_taken=False)
-    desk.swarm.gate = asyncio.Event()
-    async with running(desk.app, SIZE) as pilot:
-        find(desk)
-        await pilot.press("r", "r", "question_mark")
-        await until(pilot, lambda: "Keys of swarm-tui" in seen(desk.app), "the help")
-        desk.swarm.gate.set()
-        told = "The review of moss is ready"
-        await until(pilot, lambda: told in seen(desk.app), "the toast")
-        assert desk.swarm.done == [Review(desk.agent.id)]  # pressed twice, done once
-        await pilot.press("escape")
-        assert isinstance(desk.app.screen, FleetScreen)
-
-
-async def test_a_review_that_fails_is_told() -> None:
-    desk = make_desk(is_taken=False)
-    desk.swarm.failure = ReviewError("The pack is too large", "It has more than 256 MiB.")
-    async with running(desk.app, SIZE) as pilot:
-        find(desk)
-        await pilot.press("r")
-        await until(pilot, lambda: "The pack is too large" in seen(desk.app), "the toast")
 
 
 # The tree
