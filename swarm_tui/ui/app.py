@@ -346,7 +346,7 @@ class SwarmApp(App[None], inherit_bindings=False):
 
     def _review(self, action: Action, agent: AgentId | None) -> None:
         """Take the agent's work and open it; a review that is open already is only opened."""
-        if agent is None or self._refuse(action, agent):
+        if self._refuse(action, agent) or agent is None:
             return
         if agent not in self._reviewing:
             self._reviewing.add(agent)
