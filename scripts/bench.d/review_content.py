@@ -142,7 +142,7 @@ class Desk:
     def seconds_of_git(self, head: str) -> float:
         """The peer: the same patch by git alone, in the agent's own repository."""
         begun = time.perf_counter()
-        _git(self.workspace, "diff", "--histogram", self.base, head)
+        _git(self.workspace, "diff", "--diff-algorithm=myers", self.base, head)
         return time.perf_counter() - begun
 
     @contextmanager

@@ -35,7 +35,7 @@ _PLAIN: Final = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative"
 _CANONICAL: Final = (
     *_PLAIN,
     *("--patch", "--no-renames", "--full-index", "--unified=3", "--inter-hunk-context=0"),
-    *("--diff-algorithm=histogram", "--no-indent-heuristic", "--submodule=short"),
+    *("--diff-algorithm=myers", "--no-indent-heuristic", "--submodule=short"),
     *("--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=none"),
 )
 _TOO_MUCH: Final = "Too much to review"
@@ -86,7 +86,7 @@ async def list_changes(git: Git, base: str, head: str) -> tuple[Change, ...]:
     """The files that differ, in git's order, renames found. Raises ReviewError."""
     listing = await git.run(
         *("diff-tree", "-r", "-z", "--raw", "--numstat", "--find-renames=50%", *_PLAIN),
-        *("--no-abbrev", "--diff-algorithm=histogram", "--ignore-submodules=none", base, head),
+        *("--no-abbrev", "--diff-algorithm=myers", "--ignore-submodules=none", base, head),
         title=_NO_TITLE,
         limit_bytes=_LISTING_BYTES,
     )
@@ -169,7 +169,7 @@ async def spans(git: Git, blobs: Blobs, old: str, new: str) -> Sequence[Span]:
             raise _too_large(oid)
     output = await git.run(
         *("diff", *_PLAIN, "--text", "--unified=0", "--inter-hunk-context=0"),
-        *("--diff-algorithm=histogram", "--no-indent-heuristic", old, new),
+        *("--diff-algorithm=myers", "--no-indent-heuristic", old, new),
         title="The lines of a file cannot be compared",
     )
     return tuple(_parse_hunks(output))

@@ -31,7 +31,7 @@ _TITLE: Final = "The files that changed cannot be read"
 _COMPARED: Final = (
     *("diff-tree", "-r", "--patch", "--full-index", "--unified=0", "--inter-hunk-context=0"),
     # The same pairs of files as the survey lists, and the same lines as `survey.spans` tells.
-    *("--find-renames=50%", "--diff-algorithm=histogram", "--no-indent-heuristic"),
+    *("--find-renames=50%", "--diff-algorithm=myers", "--no-indent-heuristic"),
     *("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative", "--ignore-submodules=none"),
 )
 _MARK: Final = re.compile(

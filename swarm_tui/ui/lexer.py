@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 if TYPE_CHECKING:
-    from pygments.lexer import Lexer  # type: ignore[import-untyped]
+    from pygments.lexer import Lexer
 
 ROLES: Final = ("keyword", "string", "number", "comment", "name", "type")
 WORK_S: Final = 2.0
@@ -79,8 +79,8 @@ def _places(lexer: Lexer, text: str) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _find_lexer(name: str, first: str) -> Lexer | None:
-    from pygments.lexers import find_lexer_class_for_filename, get_lexer_by_name  # type: ignore[import-untyped]
-    from pygments.util import ClassNotFound  # type: ignore[import-untyped]
+    from pygments.lexers import find_lexer_class_for_filename, get_lexer_by_name
+    from pygments.util import ClassNotFound
 
     if found := find_lexer_class_for_filename(name):
         lexer: Lexer = found(stripnl=False, ensurenl=False)
@@ -96,7 +96,7 @@ def _find_lexer(name: str, first: str) -> Lexer | None:
 
 def _role(token: Any) -> int | None:
     """The place in ROLES of a kind of token."""
-    from pygments import token as kind_of  # type: ignore[import-untyped]
+    from pygments import token as kind_of
 
     kinds = (
         (kind_of.Comment.Preproc, "keyword"),

@@ -23,6 +23,11 @@ def make_key(path: Path, passphrase: str = "") -> str:
     return path.with_suffix(".pub").read_text().strip()
 
 
+def add_key(agent: Path, key: Path) -> None:
+    environ = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
+    subprocess.run(["ssh-add", "-q", str(key)], env=environ, check=True)
+
+
 @pytest.fixture
 def environ(tmp_path: Path) -> Mapping[str, str]:
     return {"HOME": str(tmp_path)}
@@ -74,8 +79,7 @@ async def test_an_agent_with_keys_goes_before_files(
     chosen = ChosenSigner({**environ, "SSH_AUTH_SOCK": str(agent)}, tmp_path / "own")
     assert (await chosen.sign(PAYLOAD)).key == filed, "an agent without keys cannot sign"
     loaded = make_key(tmp_path / "elsewhere/key")
-    add = ["ssh-add", "-q", str(tmp_path / "elsewhere/key")]
-    subprocess.run(add, env={**os.environ, "SSH_AUTH_SOCK": str(agent)}, check=True)
+    add_key(agent, tmp_path / "elsewhere/key")
     assert (await chosen.sign(PAYLOAD)).key == loaded
 
 
