@@ -26,7 +26,7 @@ from swarm_tui.model import Address, AgentId, Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress, Signer
 from swarm_tui.review.carry import carried
 from swarm_tui.review.desk import find_flags, unseen
-from swarm_tui.review.landing import branch_name, last_landed, read_landed
+from swarm_tui.review.landing import branch_name, holds, last_landed, read_landed
 from swarm_tui.review.pull import head_now, pull
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
@@ -80,8 +80,12 @@ class Handoff:
         try:
             review = await self._pull(vm, record, why, progress)
             record = await self.lifecycle.write(replace(record, review=review.number))
+        except SwarmError as error:
+            await self._go_on(vm, before, record, error, progress)
+            raise
+        try:
             saved = await self.lifecycle.pause(vm, record, progress)
-        except UNKNOWN:
+        except UNKNOWN:  # of the host: it may be saving still
             raise
         except SwarmError as error:
             await self._go_on(vm, before, record, error, progress)
@@ -240,6 +244,7 @@ class Handoff:
         if isinstance(wanted, command.Reject) and not wanted.is_kept:
             done = await self.lifecycle.kill(vm, record, progress)
             await in_thread(shelf.note_step, agent, review.number, "delivered")
+            await in_thread(shelf.remove, agent)
             return join((literal("rejected"), done), "; ")
         return await self.carry_out(vm, record, verdict, progress)
 
@@ -249,6 +254,12 @@ class Handoff:
                 "It is not known where to land it",
                 f"No repository is configured for the host of {review.name}.",
                 "Set review.repository, or repository of its host, to your own repository.",
+            )
+        if not await holds(self.repository, review.base):
+            raise Refused(
+                "It cannot be landed in your repository",
+                f"{self.repository} does not hold {review.base}, which the agent began with.",
+                "Fetch that commit there, or name another repository in the configuration.",
             )
         branch = branch_name(review.name, review.number)
         try:
@@ -298,18 +309,23 @@ class Handoff:
         record = await ground.write(
             replace(record, verb=Verb(verdict.judgement), verdict=verdict.judgement)
         )
+        kept = f"The {verdict.judgement} is kept; resume the agent to deliver it."
         try:
             vm, record = await self._bring_back(vm, record, progress)
+        except SwarmError as error:
+            explain(error, kept)
+            raise
+        try:
             done = await self._follow(vm, record, verdict, progress)
             if record.is_frozen:
                 progress(literal("thawing the agent"), None)
                 await ground.guest.thaw(_address(vm), ANSWER_S)
-        except (*UNKNOWN, _Void):
+        except _Void:
             raise
         except SwarmError as error:
             with noting([]):  # then `recover` does it
                 await ground.write(replace(record, verb=None))
-            explain(error, f"The {verdict.judgement} is kept; resume the agent to deliver it.")
+            explain(error, "The VM runs, its agent stands still.", kept)
             raise
         await ground.write(
             replace(

@@ -111,6 +111,11 @@ async def read_landed(target: Path, branch: str) -> Landed:
     return Landed(head, tree.decode().strip(), attachments)
 
 
+async def holds(target: Path, commit: str) -> bool:
+    """Whether the repository has the commit. Raises ReviewError when it is no repository."""
+    return await has_commit(await _open(target), commit)
+
+
 async def last_landed(target: Path, agent: str) -> int:
     """The highest number of a branch for this agent's name; 0 without one. Raises ReviewError.
 
