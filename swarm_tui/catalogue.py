@@ -22,8 +22,7 @@ from typing import Final
 
 from swarm_tui import durable
 from swarm_tui.errors import Busy, NotFound, SwarmError
-from swarm_tui.handoff import Judgement
-from swarm_tui.model import AgentId, HostName, Record, SnapshotId, Verb
+from swarm_tui.model import AgentId, HostName, Judgement, Record, SnapshotId, Verb
 from swarm_tui.text import sanitize
 
 _RECORD: Final = "record.json"

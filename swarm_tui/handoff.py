@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
+from swarm_tui.model import Judgement
 from swarm_tui.text import EMPTY, Safe, sanitize
 
 ABSENT: Final = "000000"
@@ -19,14 +20,6 @@ SUBMODULE: Final = "160000"
 EXECUTABLE: Final = "100755"
 
 Side = Literal["old", "new"]
-
-
-class Judgement(StrEnum):
-    """What a reviewer decides; the same word for key, audit field, inbox message and CLI verb."""
-
-    APPROVE = "approve"
-    SEND_BACK = "send-back"
-    REJECT = "reject"
 
 
 class FlagKind(StrEnum):

@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
-from swarm_tui.handoff import Judgement
 from swarm_tui.text import EMPTY, Safe
 
 AgentId = NewType("AgentId", str)
@@ -52,6 +51,14 @@ class Verb(StrEnum):
     MESSAGE = "message"
     SHELL = "shell"
     LOGS = "logs"
+
+
+class Judgement(StrEnum):
+    """What a reviewer decides; the same word for key, audit field, inbox message and CLI verb."""
+
+    APPROVE = "approve"
+    SEND_BACK = "send-back"
+    REJECT = "reject"
 
 
 class Power(StrEnum):

@@ -19,10 +19,10 @@ from typing import Final
 
 from swarm_tui import command, durable
 from swarm_tui.errors import NotFound, Refused, ReviewError, SignatureError, SwarmError
-from swarm_tui.handoff import Drafts, Flag, FlagKind, Judgement, Review, Verdict
+from swarm_tui.handoff import Drafts, Flag, FlagKind, Review, Verdict
 from swarm_tui.lifecycle.ground import ANSWER_S, FREEZE_S, UNKNOWN, explain, in_thread, noting
 from swarm_tui.lifecycle.verbs import Lifecycle
-from swarm_tui.model import Address, AgentId, Message, Power, Record, Verb, Vm
+from swarm_tui.model import Address, AgentId, Judgement, Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress, Signer
 from swarm_tui.review.carry import carried
 from swarm_tui.review.desk import find_flags, unseen

@@ -25,8 +25,8 @@ from typing import Any, Final, Literal
 
 from swarm_tui import durable
 from swarm_tui.errors import NotFound, Refused, ReviewError
-from swarm_tui.handoff import Comment, Drafts, Judgement, Review, Verdict
-from swarm_tui.model import AgentId
+from swarm_tui.handoff import Comment, Drafts, Review, Verdict
+from swarm_tui.model import AgentId, Judgement
 from swarm_tui.review import record, verdict
 
 Step = Literal["landed", "delivered", "void"]

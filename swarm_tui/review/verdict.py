@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from swarm_tui.errors import ReviewError, UsageError
-from swarm_tui.handoff import Comment, Drafts, Flag, Judgement, Review, Verdict
+from swarm_tui.handoff import Comment, Drafts, Flag, Review, Verdict
+from swarm_tui.model import Judgement
 from swarm_tui.review.diff import FileDiff
 from swarm_tui.review.record import Fields, load
 from swarm_tui.text import sanitize

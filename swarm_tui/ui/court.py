@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarm_tui.command import Approve, Reject, SendBack, Verdict
-from swarm_tui.handoff import Drafts, Flag, Judgement, Review
-from swarm_tui.model import AgentId
+from swarm_tui.handoff import Drafts, Flag, Review
+from swarm_tui.model import AgentId, Judgement
 from swarm_tui.review.landing import branch_name
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.ui.about import OID, count_lines, tell_flag

@@ -14,8 +14,8 @@ from textual.widgets import Input
 
 from swarm_tui.command import Verdict
 from swarm_tui.errors import SwarmError
-from swarm_tui.handoff import Change, Comment, Drafts, Flag, Judgement
-from swarm_tui.model import AgentId
+from swarm_tui.handoff import Change, Comment, Drafts, Flag
+from swarm_tui.model import AgentId, Judgement
 from swarm_tui.review.desk import Reading
 from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.about import tell_file, tell_review, tell_title

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from swarm_tui.handoff import Judgement
+from swarm_tui.model import Judgement
 from swarm_tui.text import Safe
 from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.editor import Pad

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from swarm_tui.handoff import (
-    Change,
-    Comment,
-    Commit,
-    Drafts,
-    Flag,
-    FlagKind,
-    Judgement,
-    Review,
-    Verdict,
-)
-from swarm_tui.model import AgentId
+from swarm_tui.handoff import Change, Comment, Commit, Drafts, Flag, FlagKind, Review, Verdict
+from swarm_tui.model import AgentId, Judgement
 from swarm_tui.review.verdict import compose
 from swarm_tui.text import sanitize
 

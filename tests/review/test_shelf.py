@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from swarm_tui.errors import NotFound, Refused, ReviewError, StorageFull
-from swarm_tui.handoff import Comment, Judgement
-from swarm_tui.model import AgentId
+from swarm_tui.handoff import Comment
+from swarm_tui.model import AgentId, Judgement
 from swarm_tui.review.shelf import Shelf
 
 from .sample import AGENT, COMMENT, ODD_PATH, review, verdict

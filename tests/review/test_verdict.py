@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from swarm_tui.errors import ReviewError, UsageError
-from swarm_tui.handoff import Change, Comment, Drafts, Judgement, Verdict
+from swarm_tui.handoff import Change, Comment, Drafts, Verdict
+from swarm_tui.model import Judgement
 from swarm_tui.review.diff import Span, make
 from swarm_tui.review.verdict import compose, parse, prove, quoted, read_comments
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from swarm_tui.handoff import Judgement
 from swarm_tui.model import (
     Address,
     Agent,
     Capabilities,
+    Judgement,
     Link,
     Operation,
     Power,

@@ -9,8 +9,8 @@ import pytest
 from swarm_tui.audit import Outcome
 from swarm_tui.command import Approve, Kill, Resume, Review, SendBack
 from swarm_tui.errors import NotFound, Refused
-from swarm_tui.handoff import Comment, Judgement
-from swarm_tui.model import State
+from swarm_tui.handoff import Comment
+from swarm_tui.model import Judgement, State
 from swarm_tui.store import sort_key
 from swarm_tui.watch import record as record_watch
 
