@@ -11,6 +11,7 @@ import asyncio
 import functools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -44,6 +45,8 @@ WAIT_S = 60.0
 QUIET_S = 1.0
 """Between two measures, for what a verb leaves to be done later."""
 
+_BRANCH = re.compile(r"swarm/\S+")
+"""Another one in each round."""
 _TIMED = ("save", "restore", "fork")
 """Methods of the port that are timed inside of the verbs."""
 
@@ -69,10 +72,11 @@ class Stopwatch:
 
         def progress(told: Safe, _fraction: float | None) -> None:
             nonlocal step, begun
-            if told != step:
+            told_plainly = _BRANCH.sub("a branch", told)
+            if told_plainly != step:
                 if step:
                     self._add(steps, step, begun)
-                step, begun = told, time.perf_counter()
+                step, begun = told_plainly, time.perf_counter()
 
         with self._timing_the_port(), self.lap(command.verb):
             await supervisor.do(command, progress)
