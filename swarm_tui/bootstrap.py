@@ -180,15 +180,18 @@ def _raise_file_limit() -> None:
 
 
 def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]:
-    """A supervisor over a simulated swarm; its records live in `home`, which the caller removes."""
+    """A supervisor over a simulated swarm; what it keeps is in `home`, which the caller removes.
+
+    Its verdicts are signed by nobody.
+    """
     from swarm_tui.adapters.simulated import SimulatedSwarm
     from swarm_tui.lifecycle import Terms
     from swarm_tui.review.shelf import Shelf
     from swarm_tui.supervisor import Site, Supervisor
 
-    swarm = SimulatedSwarm(agents)
+    swarm = SimulatedSwarm(agents, folder=home)
     supervisor = Supervisor(
-        [Site(swarm.hypervisor(), swarm.spawner())],
+        [Site(swarm.hypervisor(), swarm.spawner(), swarm.repository)],
         swarm.guest,
         Catalogue(home / "catalogue"),
         Snapshots(home / "snapshots"),

@@ -1,17 +1,20 @@
 """A swarm without machines: all ports in memory, for a first look, screenshots, tests, benches.
 
-Nothing runs in it and nothing pretends to: its driver, host and URI are called "simulated". It is
-never chosen unless asked for. The same seed tells the same story; with a `ManualClock`, to the
-byte.
+Only its reviews are of something real: git repositories, made when they are needed (`project`).
+Nothing else runs in it, and nothing pretends to: its driver, host and URI are called "simulated".
+It is never chosen unless asked for. The same seed tells the same story; with a `ManualClock`, to
+the byte.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from swarm_tui.adapters.simulated.clock import Clock, ManualClock, RealClock
 from swarm_tui.adapters.simulated.guest import SimulatedGuest
 from swarm_tui.adapters.simulated.hypervisor import SimulatedHypervisor, SimulatedSpawner
+from swarm_tui.adapters.simulated.project import Project
 from swarm_tui.adapters.simulated.world import Machine, World
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId, Hint, Power
@@ -44,14 +47,17 @@ class SimulatedSwarm:
         hosts: int = 1,
         speed: float = 1.0,
         tick_s: float = 1.0,
+        folder: Path | None = None,
     ) -> None:
         """`agents` are spread over `hosts`; `speed` seconds are lived in each second.
 
         Their figures change once each `tick_s`. Without a `clock` the real one is taken, and
         slow calls (save, restore, spawn…) take about as long as on a real local swarm; with one
-        of your own no call takes time, unless `delay` says so.
+        of your own no call takes time, unless `delay` says so. In `folder` the repositories of
+        reviewed agents are made; without one their work cannot be taken.
         """
-        self._world = World(agents, seed, clock or RealClock(), hosts, speed, tick_s)
+        self._project = Project(folder) if folder else None
+        self._world = World(agents, seed, clock or RealClock(), hosts, speed, tick_s, self._project)
         if clock is None:
             self._world.set_real_pace()
         self._guest = SimulatedGuest(self._world)
@@ -66,6 +72,11 @@ class SimulatedSwarm:
 
     def spawner(self, host: int = 0) -> SimulatedSpawner:
         return SimulatedSpawner(self._world, self._world.sites[host])
+
+    @property
+    def repository(self) -> Path | None:
+        """The owner's repository, made when the first work is taken."""
+        return self._project.repository if self._project else None
 
     def ids(self) -> list[AgentId]:
         """All agents, in the order in which they were made."""

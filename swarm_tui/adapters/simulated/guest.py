@@ -8,15 +8,19 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from swarm_tui.adapters.simulated.life import LINE_BYTES
+from swarm_tui.adapters.simulated.project import Pulling, State
 from swarm_tui.adapters.simulated.world import Machine, World
+from swarm_tui.durable import storage
 from swarm_tui.errors import GuestFailed, GuestUnreachable
 from swarm_tui.model import Address, Completed, EventBatch, Message
 
 _NOT_FOUND: Final = 127
+_NO_WORK: Final = "A simulated agent's work cannot be taken"
 _GOLDEN: Final = 0.6180339887
 _WELCOME: Final = (
     "This is a simulated agent; nothing runs here.\n"
@@ -85,8 +89,13 @@ class SimulatedGuest:
     async def run(
         self, address: Address, script: str, *, stdin: bytes = b"", timeout_s: float
     ) -> Completed:
-        """Answers a few commands, one a line; any other ends with status 127."""
+        """Answers a few commands, one a line; any other ends with status 127.
+
+        What a review asks is answered by this machine's git, in the simulated agent's repository.
+        """
         machine = await self._reach(address, "run", timeout_s)
+        if pulling := Pulling.parse(script):
+            return await self._pull(machine, pulling, timeout_s)
         output, errors, status = "", "", 0
         for line in script.splitlines():
             said, complaint, status = self._answer(machine, line, stdin)
@@ -107,11 +116,28 @@ class SimulatedGuest:
         timeout_s: float,
         on_bytes: Callable[[int], None] = lambda total: None,
     ) -> Completed:
-        """Raises GuestFailed: there is no repository in a simulated guest."""
+        """Only what a review takes can be taken; see `run`."""
         machine = await self._reach(address, "download", timeout_s)
-        raise GuestFailed(
-            "A simulated agent has no work to take", f"Nothing runs in {machine.vm.name}."
-        )
+        pulling = Pulling.parse(script)
+        if pulling is None:
+            raise GuestFailed(_NO_WORK, f"Nothing runs in {machine.vm.name}.")
+        done = await self._pull(machine, pulling, timeout_s)
+        if len(done.stdout) > limit_bytes:
+            raise GuestFailed(_NO_WORK, f"It is larger than {limit_bytes:,} bytes.")
+        with storage("keep the simulated agent's work", GuestFailed):
+            await asyncio.to_thread(target.write_bytes, done.stdout)
+        on_bytes(len(done.stdout))
+        return replace(done, stdout=b"")
+
+    async def _pull(self, machine: Machine, pulling: Pulling, timeout_s: float) -> Completed:
+        project, tag, link = self._world.project, machine.vm.tag, machine.link
+        if project is None:
+            raise GuestFailed(_NO_WORK, "This simulated swarm was made without repositories.")
+        life = machine.life
+        state = State(life.task, tag.task, life.answered(), int(tag.created or 0))
+        done = await project.run(machine.vm.id, state, pulling, timeout_s)
+        self._check(machine, link)
+        return done
 
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         """A pretend shell that says so; with `command`, what `run` would say."""

@@ -301,10 +301,11 @@ class SimulatedSpawner:
         return Spawned(machine.vm.id, machine.vm.name, self._world.clock.monotonic() - begun)
 
     async def discard(self, vm: Vm) -> None:
-        """A simulated VM has no files."""
         await self._world.gate("discard", self._site)
         if vm.id in self._site.machines:
             raise Refused("Cannot remove the VM's files", "it is still defined")
+        if self._world.project:
+            await asyncio.to_thread(self._world.project.forget, vm.id)
 
 
 def _exists(target: Path) -> bool:

@@ -194,16 +194,28 @@ class Life:
     # What can be done to it
 
     def answer(self, verdict: str, text: str, now: float) -> None:
-        """A verdict came in. Without an open question it is only noted."""
+        """A verdict came in, asked for or not; what it does from now on follows from it."""
         self.live(now)
         position = self.position(now)
-        if self._step.stage != "ask":
-            self._emit(position, EventKind.LOG, f"verdict {verdict} came unasked")
-            return
         self._settle(position)
         said, step = self._script.answer(verdict, text, position)
         self._emit(position, EventKind.STATUS, said)
         self._begin(step, position)
+
+    @property
+    def task(self) -> int:
+        """Which of `TASKS` it works on, counted round and round."""
+        return self._script.task
+
+    def answered(self) -> tuple[tuple[str, str], ...]:
+        """The verdicts, and what was said with them, that its commits have taken up."""
+        script = self._script
+        return tuple(script.answers[: script.taken])
+
+    def inherit(self, former: Life) -> None:
+        """What an earlier life in the same VM was told, which its commits show, still counts."""
+        script, old = self._script, former._script
+        script.answers, script.taken = list(old.answers), old.taken
 
     def note(self, text: str, now: float) -> None:
         """A message came in."""
@@ -228,6 +240,8 @@ class Life:
             "task": script.task,
             "fate": [script.fate, script.fate_at],
             "cycle": script.cycle,
+            "answers": script.answers,
+            "taken": script.taken,
             "calm": script.calm,
             "speed": self._speed,
             "tick": self._tick,
@@ -252,6 +266,8 @@ class Life:
         script = life._script
         script.draws.state, script.cycle = raw["seed"], raw["cycle"]
         script.fate, script.fate_at = raw["fate"]
+        script.answers = [(str(verdict), str(text)) for verdict, text in raw["answers"]]
+        script.taken = raw["taken"]
         life._tick = raw["tick"]
         life._phase = raw["phase"]
         life._memory = raw["memory"]

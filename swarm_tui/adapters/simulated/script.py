@@ -68,7 +68,7 @@ class Step(NamedTuple):
 class Script:
     """Decides an agent's steps. All of its state can be put into JSON."""
 
-    __slots__ = ("calm", "cycle", "draws", "fate", "fate_at", "task")
+    __slots__ = ("answers", "calm", "cycle", "draws", "fate", "fate_at", "taken", "task")
 
     def __init__(
         self, draws: Draws, task: int, fate: str, *, lived: float = 0.0, calm: float = 1.0
@@ -81,6 +81,10 @@ class Script:
         self.fate_at = lived + _first_turn(fate, draws)
         """From when on the fate may strike, in seconds lived."""
         self.cycle = draws.whole(2, 40) if lived else 0
+        self.answers: list[tuple[str, str]] = []
+        """Verdicts and their messages, as they came in."""
+        self.taken = 0
+        """How many of them are in its commits."""
 
     def first(self) -> Step:
         return self.plan("commit" if self.fate in ("asking", "done") else "think")
@@ -89,10 +93,13 @@ class Script:
         """What it says to a verdict, and what it does then."""
         said = {
             "approve": "approved: going on with the next part",
-            "send-back": f"sent back: {text or 'see the comments'}",
+            "send-back": f"sent back: {text.partition(chr(10))[0] or 'see the comments'}",
             "reject": "rejected: starting over",
         }.get(verdict, "answered")
+        self.answers.append((verdict, text))
         is_soon = verdict == "send-back"
+        if is_soon and self.fate != "asking":
+            self.fate = "asks"  # also one that was reviewed unasked
         self.fate_at = position + self.draws.uniform(*((20, 40) if is_soon else (180, 480)))
         return said, self.plan("edit" if is_soon else "think")
 
@@ -161,6 +168,9 @@ class Script:
             case "commit":
                 oid = f"{draws.whole(0, 0xFFFFFFF):07x}"
                 fix = draws.pick(FIXES)
+                if self.taken < len(self.answers):
+                    fix = _TAKING_UP.get(self.answers[-1][0], fix)
+                    self.taken = len(self.answers)
                 lines = (
                     Line(0.2, "tool", f"Bash git commit -qm '{fix}'"),
                     Line(0.7, "log", f"[swarm {oid}] {fix}"),
@@ -219,17 +229,29 @@ class Script:
         )
 
     def _question(self, task: Task) -> str:
-        files = self.draws.whole(1, len(task.files))
-        added, removed = self.draws.whole(12, 260), self.draws.whole(0, 90)
-        plural = "s" if files > 1 else ""
-        return f"{task.symbol} is ready: {files} file{plural}, +{added} −{removed}, tests pass"
+        last = self.answers[-1][0] if self.answers else ""
+        return {
+            "approve": f"next part of {task.symbol} ready",
+            "send-back": "took up your comments, tests pass",
+            "reject": "made another plan; is it better?",
+        }.get(last, f"{task.symbol} ready, tests pass")
+
+
+_TAKING_UP: Final = {
+    "approve": "go on with the next part",
+    "send-back": "take up the review",
+    "reject": "plan a second try",
+}
 
 
 def fates(agents: int) -> Iterator[str]:
-    """What becomes of each agent: most work on, a few ask, finish or crash, spread evenly."""
+    """What becomes of each agent: most work on, a few ask, finish or crash, spread evenly.
+
+    Who asks or finishes has a task with work to show (see `works`).
+    """
     special = {1: "asking", 5: "asks", 8: "finishes", 12: "done", 19: "asks later", 23: "crashes"}
     for index in range(agents):
-        yield special.get(index % 30, "works")
+        yield special.get(index % len(TASKS), "works")
 
 
 def _first_turn(fate: str, draws: Draws) -> float:

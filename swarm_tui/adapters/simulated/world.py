@@ -15,6 +15,7 @@ from typing import Final
 from swarm_tui.adapters.domain import Definition, parse_definition
 from swarm_tui.adapters.simulated.clock import Clock
 from swarm_tui.adapters.simulated.life import Life
+from swarm_tui.adapters.simulated.project import BASE, Project
 from swarm_tui.adapters.simulated.script import Draws, fates
 from swarm_tui.adapters.simulated.tasks import OWNERS, TASKS
 from swarm_tui.errors import AgentGone, DeadlineExceeded, HostUnreachable, SwarmError
@@ -84,9 +85,17 @@ class World:
     """All hosts and machines. Every change of a machine's power goes through `turn`."""
 
     def __init__(
-        self, agents: int, seed: int, clock: Clock, hosts: int, speed: float, tick_s: float
+        self,
+        agents: int,
+        seed: int,
+        clock: Clock,
+        hosts: int,
+        speed: float,
+        tick_s: float,
+        project: Project | None,
     ) -> None:
         self.clock = clock
+        self.project = project
         self.delays: dict[str, float] = {}
         self.sites = [_make_site(index) for index in range(hosts)]
         self._seed = seed
@@ -117,7 +126,7 @@ class World:
             task=literal(task.text),
             owner=literal(OWNERS[draws.whole(0, len(OWNERS) - 1)]),
             created=round(self.clock.wall() - lived - past_s, 3),
-            base=f"{draws.whole(0, (1 << 60) - 1):040x}",
+            base=BASE,
             address=self._next_address(site),
         )
         gib = (1, 1, 2, 4)[draws.whole(0, 3)]
@@ -131,6 +140,7 @@ class World:
             task=sanitize(task),
             owner=literal(OWNERS[0]),
             created=round(self.clock.wall(), 3),
+            base=BASE,
             address=self._next_address(site),
         )
         life = self._make_life(index, "asks", 0.0)
@@ -164,8 +174,10 @@ class World:
         self.hint(machine, "undefined")
 
     def renew(self, machine: Machine) -> None:
-        """A cold boot: a fresh /run, and a life that begins anew."""
-        machine.life = self._make_life(self._born, "works", 0.0)
+        """A cold boot: a fresh /run, and a life that begins anew, on the same disk."""
+        life = self._make_life(self._born, "works", 0.0, machine.life.task)
+        life.inherit(machine.life)
+        machine.life = life
         self._born += 1
         machine.is_frozen = False
         machine.boots_until = self.clock.monotonic() + BOOT_S / self._speed
@@ -186,10 +198,10 @@ class World:
         ET.SubElement(domain, "vcpu").text = str(vm.vcpus)
         return ET.tostring(domain, encoding="unicode")
 
-    def _make_life(self, index: int, fate: str, lived: float) -> Life:
+    def _make_life(self, index: int, fate: str, lived: float, task: int | None = None) -> Life:
         return Life(
             self._seed * 7_368_787 + index,
-            index,
+            index if task is None else task,
             fate=fate,
             lived=lived,
             speed=self._speed,
