@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ import pytest
 
 CACHE_VARIABLE = "SWARM_TUI_TEST_CACHE"
 """Where guest images are kept from one test run to the next."""
+
+
+# Whoever started us in the background may have had it ignored, and a child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

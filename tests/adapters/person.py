@@ -64,7 +64,8 @@ class Typist:
         asyncio.get_running_loop().remove_reader(self._master)
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        await self.process.wait()
+        async with asyncio.timeout(DEADLINE_S):
+            await self.process.wait()
         os.close(self._master)
         os.close(self._terminal)
 
