@@ -156,6 +156,24 @@ async def test_save_and_restore_go_on_at_the_same_count(watched: Watched, tmp_pa
     assert await watched.counter() == before + 5
 
 
+async def test_what_a_restored_agent_says_while_it_stands_still_is_said_now(
+    watched: Watched, tmp_path: Path
+) -> None:
+    agent, target = watched.ids[1], tmp_path / "memory"
+    address = (await watched.vm(agent)).tag.address
+    assert address
+    await watched.guest.freeze(address, 1)
+    await watched.hypervisor.save(agent, target, ignore_progress)
+    await watched.advance(500)
+    await watched.hypervisor.restore(agent, target)
+    async with watched.following(agent) as heard:
+        verdict = Message("1", "verdict", "rename it", verdict="send-back")
+        await watched.guest.deliver(address, verdict, 1)
+        await settle()
+        assert heard[-1].text == "sent back: rename it"
+        assert heard[-1].at == pytest.approx(watched.clock.wall(), abs=0.001)
+
+
 async def test_a_snapshot_restores_in_a_later_process(watched: Watched, tmp_path: Path) -> None:
     agent, target = watched.ids[2], tmp_path / "memory"
     await watched.advance(33)

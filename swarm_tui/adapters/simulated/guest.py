@@ -79,11 +79,11 @@ class SimulatedGuest:
 
     async def deliver(self, address: Address, message: Message, timeout_s: float) -> None:
         machine = await self._reach(address, "deliver", timeout_s)
-        now = self._world.clock.monotonic()
+        now, wall = self._world.clock.monotonic(), self._world.clock.wall()
         if message.kind == "verdict":
-            machine.life.answer(message.verdict, message.text, now)
+            machine.life.answer(message.verdict, message.text, now, wall)
         else:
-            machine.life.note(message.text, now)
+            machine.life.note(message.text, now, wall)
         self._world.poke(machine)
 
     async def run(

@@ -120,7 +120,7 @@ class Life:
         self._anchor_position = self.position(at)
         self._anchor_at = at
         self._pace = self._speed
-        self._wall_zero = wall - self._anchor_position * self._scale
+        self._date(self._anchor_position, wall)
 
     def halt(self, now: float) -> None:
         """Let it stand still."""
@@ -193,10 +193,11 @@ class Life:
 
     # What can be done to it
 
-    def answer(self, verdict: str, text: str, now: float) -> None:
+    def answer(self, verdict: str, text: str, now: float, wall: float) -> None:
         """A verdict came in, asked for or not; what it does from now on follows from it."""
         self.live(now)
         position = self.position(now)
+        self._date(position, wall)
         self._settle(position)
         said, step = self._script.answer(verdict, text, position)
         self._emit(position, EventKind.STATUS, said)
@@ -217,10 +218,12 @@ class Life:
         script, old = self._script, former._script
         script.answers, script.taken = list(old.answers), old.taken
 
-    def note(self, text: str, now: float) -> None:
+    def note(self, text: str, now: float, wall: float) -> None:
         """A message came in."""
         self.live(now)
-        self._emit(self.position(now), EventKind.LOG, f"inbox: {text}")
+        position = self.position(now)
+        self._date(position, wall)
+        self._emit(position, EventKind.LOG, f"inbox: {text}")
 
     def flood(self, lines: list[str], now: float) -> None:
         """Say many lines at once."""
@@ -308,6 +311,10 @@ class Life:
         self.total += 1
         if len(self._file) > self._kept:
             self._file.popleft()
+
+    def _date(self, position: float, wall: float) -> None:
+        """It may have stood still until now, and still do so."""
+        self._wall_zero = wall - position * self._scale
 
     def _event(self, at: float, line: Line) -> GuestEvent:
         kind = EventKind(line.kind)
