@@ -116,8 +116,11 @@ async def test_comments_are_taken_up_in_a_further_commit_and_land_when_approved(
         assert {bytes(change.path) for change in first.changes} == {
             *(b"auth/attempts.py", b"auth/login.py", b"tests/auth/test_login.py"),
         }
-        comment = Comment("c1", "Why ten minutes?", b"auth/attempts.py", first=6, last=6)
-        made.shelf.comment(asking, first.number, comment)
+        for comment in (
+            Comment("c1", "Why ten minutes?", b"auth/attempts.py", first=6, last=6),
+            Comment("c2", "And the unlock?", b"tests/auth/test_login.py"),
+        ):
+            made.shelf.comment(asking, first.number, comment)
         told = await made.supervisor.do(SendBack(asking, first.number, first.digest, "Nearly."))
         assert "not signed" in told
         await made.until_asking(asking, "took up your comments")
@@ -131,10 +134,20 @@ async def test_comments_are_taken_up_in_a_further_commit_and_land_when_approved(
         assert "landed as swarm/lockout/2" in told
         landed = made.content("swarm/lockout/2", "auth/attempts.py")
         assert "# Review: Why ten minutes?\n" in landed
+        tests = made.content("swarm/lockout/2", "tests/auth/test_login.py")
+        assert tests.startswith("# Review: And the unlock?\n")
         assert "settings.LOGIN_LOCK_S" in landed
         verdict = made.shelf.verdict(asking, second.number)
         assert verdict
         assert (verdict.signature, verdict.reviewer) == ("", "nobody")
+
+
+async def test_the_base_that_is_recorded_at_spawn_is_the_owners_commit(tmp_path: Path) -> None:
+    async with floor(1, tmp_path) as made:
+        await made.review(made.ids[0])
+        repository = made.swarm.repository
+        assert repository
+        assert git(repository, "rev-parse", "main").strip() == BASE
 
 
 async def test_a_rejected_agent_goes_on_without_its_work(tmp_path: Path) -> None:

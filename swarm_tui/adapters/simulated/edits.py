@@ -12,7 +12,7 @@ from swarm_tui.text import sanitize
 
 PLAIN: Final = "100644"
 
-_PLACE: Final = re.compile(r"\d+\. (?P<path>\S+?):(?P<line>\d+)(?:-\d+)?")
+_PLACE: Final = re.compile(r"\d+\. (?P<path>\S+?)(?::(?P<line>\d+)(?:-\d+)?)?")
 """The head of a numbered comment in a verdict's message; not one on the old side."""
 _REMARK: Final = {"md": "> {}", "sql": "-- {}"}
 _REMARK_CELLS: Final = 70
@@ -67,28 +67,31 @@ def apply(files: Files, edits: Iterable[Edit]) -> Files:
 
 
 def take_up(files: Files, message: str) -> Files:
-    """Write each comment of a verdict's message above the line that it is about."""
+    """Write each comment of a verdict's message above the line, or into the file, it is about."""
     changed = dict(files)
     for path, line, text in sorted(_comments(message), reverse=True):  # numbers stay right
         file = changed.get(path)
         if file is None or file.mode == SYMLINK:
             continue
         lines = file.text.splitlines(keepends=True)
-        if not 0 < line <= len(lines):
+        if line > len(lines):
             continue
-        indent = lines[line - 1][: -len(lines[line - 1].lstrip()) or None].strip("\n")
+        at = line - 1 if line else int(file.text.startswith("#!"))
+        blank = re.match(r"[ \t]*", lines[at]) if line else None
         remark = _REMARK.get(path.rpartition(".")[2], "# {}").format(f"Review: {text}")
-        lines.insert(line - 1, f"{indent}{remark}\n")
+        lines.insert(at, f"{blank[0] if blank else ''}{remark}\n")
         changed[path] = replace(file, text="".join(lines))
     return changed
 
 
 def _comments(message: str) -> Iterable[tuple[str, int, str]]:
-    """Path, line and first line of the text of each comment on a line."""
+    """Path, line (0: the file as a whole) and first line of the text of each numbered comment."""
     lines = message.split("\n")
     for number, head in enumerate(lines):
         place = _PLACE.fullmatch(head)
-        # Behind the place stand the quoted line, then the text, both indented by three.
-        if place and number + 2 < len(lines):
-            text = sanitize(lines[number + 2].strip(), max_cells=_REMARK_CELLS)
-            yield place["path"], int(place["line"]), text
+        if place is None:
+            continue
+        line = int(place["line"] or 0)
+        # Below the place stands, of a line, the line as it was; then the text.
+        text = "".join(lines[number + (2 if line else 1) :][:1]).strip()
+        yield place["path"], line, sanitize(text, max_cells=_REMARK_CELLS)

@@ -26,7 +26,7 @@ from swarm_tui.review.git import Git, end, storage
 from swarm_tui.review.pull import script
 from swarm_tui.text import sanitize
 
-BASE: Final = "408dd8ee526b612dae88a5ed7bca08ab6b1bd1fd"
+BASE: Final = "a905d76ff8eb8ff923f0327b56f4a5f0db9fb47e"
 """The commit with which every simulated agent begins; it follows from `shop` and `_BASE_AT`."""
 
 _BASE_AT: Final = 1_762_164_000

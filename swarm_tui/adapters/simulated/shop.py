@@ -8,7 +8,8 @@ FILES: Final = {
     "README.md": """\
 # shop
 
-The back end of a small shop. It was made up for the simulated swarm of swarm-tui: nobody runs it.
+The back end of a small shop, made up for the simulated swarm of swarm-tui.
+Nobody runs it.
 
     uv run pytest
 """,
@@ -123,7 +124,10 @@ class Line:
 def discounted(lines: list[Line], discount: int) -> list[Line]:
     \"\"\"Spread a discount of so many cents over the lines, by their price.\"\"\"
     total = sum(line.cents for line in lines)
-    return [Line(line.text, line.cents - share(discount, line.cents, total)) for line in lines]
+    return [
+        Line(line.text, line.cents - share(discount, line.cents, total))
+        for line in lines
+    ]
 
 
 def total(lines: list[Line]) -> int:
@@ -177,7 +181,7 @@ def get(key: str) -> Any:
 
 
 def evict_stale() -> int:
-    stale = [key for key, (stored_at, _) in _entries.items() if is_stale(stored_at)]
+    stale = [key for key, (at, _) in _entries.items() if is_stale(at)]
     for key in stale:
         del _entries[key]
     return len(stale)
@@ -211,7 +215,8 @@ class Pool:
     def __init__(self, size: int = 4) -> None:
         self._free: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         for _ in range(size):
-            self._free.put(sqlite3.connect(settings.DATABASE, check_same_thread=False))
+            connection = sqlite3.connect(settings.DATABASE, check_same_thread=False)
+            self._free.put(connection)
 
     def take(self) -> sqlite3.Connection:
         return self._free.get(timeout=10)

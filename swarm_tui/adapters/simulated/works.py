@@ -31,7 +31,8 @@ def note_failure(name: str) -> None:
 
 
 def is_locked(name: str) -> bool:
-    recent = [at for at in _failed.get(name, []) if time.monotonic() - at < LOCK_S]
+    begin = time.monotonic() - LOCK_S
+    recent = [at for at in _failed.get(name, []) if at > begin]
     return len(recent) >= MOST
 
 
@@ -101,7 +102,8 @@ def test_five_failures_lock():
     return len(recent) >= settings.LOGIN_FAILURES
 """,
                         """\
-    recent = [at for at in _failed.get(name, []) if time.monotonic() - at < LOCK_S]
+    begin = time.monotonic() - LOCK_S
+    recent = [at for at in _failed.get(name, []) if at > begin]
     return len(recent) >= MOST
 """,
                     ),
@@ -137,10 +139,10 @@ def is_stale(stored_at: float) -> bool:
                         "cache/store.py",
                         """\
     now = time.monotonic()
-    stale = [key for key, (stored_at, _) in _entries.items() if is_stale(stored_at, now)]
+    stale = [key for key, (at, _) in _entries.items() if is_stale(at, now)]
 """,
                         """\
-    stale = [key for key, (stored_at, _) in _entries.items() if is_stale(stored_at)]
+    stale = [key for key, (at, _) in _entries.items() if is_stale(at)]
 """,
                     ),
                     Edit(
@@ -308,8 +310,10 @@ def next_attempt(tries: int) -> float:
 
 
 def run_due(db: Any) -> None:
-    for row in db.execute("SELECT * FROM hook_queue WHERE due < ?", (time.time(),)).fetchall():
-        if send(row["url"], json.loads(row["event"])) or row["tries"] >= MOST_TRIES:
+    due = "SELECT * FROM hook_queue WHERE due < ?"
+    for row in db.execute(due, (time.time(),)).fetchall():
+        is_sent = send(row["url"], json.loads(row["event"]))
+        if is_sent or row["tries"] >= MOST_TRIES:
             db.execute("DELETE FROM hook_queue WHERE id = ?", (row["id"],))
             continue
         db.execute(
@@ -332,13 +336,13 @@ def run_due(db: Any) -> None:
                     Edit(
                         "hooks/queue.py",
                         """\
-        is_sent = send(row["url"], json.loads(row["event"]))
         if is_sent or row["tries"] >= MOST_TRIES:
             if not is_sent:
-                db.execute("INSERT INTO dead_hooks VALUES (?, ?)", (row["url"], row["event"]))
+                dead = (row["url"], row["event"])
+                db.execute("INSERT INTO dead_hooks VALUES (?, ?)", dead)
 """,
                         """\
-        if send(row["url"], json.loads(row["event"])) or row["tries"] >= MOST_TRIES:
+        if is_sent or row["tries"] >= MOST_TRIES:
 """,
                     ),
                 ),
@@ -449,11 +453,15 @@ def share(amount: int, part: int, whole: int) -> int:
                         "billing/invoice.py",
                         """\
     shares = split_evenly(discount, [line.cents for line in lines])
-    return [Line(line.text, line.cents - off) for line, off in zip(lines, shares, strict=True)]
+    pairs = zip(lines, shares, strict=True)
+    return [Line(line.text, line.cents - share) for line, share in pairs]
 """,
                         """\
     total = sum(line.cents for line in lines)
-    return [Line(line.text, line.cents - share(discount, line.cents, total)) for line in lines]
+    return [
+        Line(line.text, line.cents - share(discount, line.cents, total))
+        for line in lines
+    ]
 """,
                     ),
                 ),
