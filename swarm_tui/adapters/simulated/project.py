@@ -186,7 +186,7 @@ def _plan(task: Task) -> Work:
 3. [ ] Change {", ".join(f"`{file}`" for file in task.files)}.
 4. [ ] Tell it in the release notes.
 """
-    found = f"\nFound: one caller gives `{task.symbol}` an empty list; that must keep working.\n"
+    found = f"\nFound: one caller gives `{task.symbol}` an empty list; that must go on.\n"
     tick = Edit(path, "2. [x] Write", "2. [ ] Write")
     return Work(
         parts=(Part(f"Plan: {task.text}", (Edit(path, plan),)),),
