@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -233,6 +235,10 @@ def run_app(
     async def run() -> int:
         async with supervisor:
             app = SwarmApp(supervisor, settings, shell_argv)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                # A closed terminal, say: verbs at work come to their end, and we leave in order.
+                ended = partial(app.exit, return_code=128 + number)
+                asyncio.get_running_loop().add_signal_handler(number, ended)
             await app.run_async()
             return app.return_code or 0
 
