@@ -37,15 +37,8 @@ def compose(
 ) -> Verdict:
     """A verdict about a review, not signed yet; the same input gives the same bytes.
 
-    Raises UsageError when nothing is said to an agent that is to do something else, and when it
-    is more than `MESSAGE_BYTES`.
+    Raises UsageError as `write_message` does.
     """
-    if judgement is not Judgement.APPROVE and not (message.strip() or drafts.comments):
-        raise UsageError(
-            "Nothing is said",
-            "The agent would not know what is wrong.",
-            "Say why, in a message or in a comment on a line.",
-        )
     verdict = Verdict(
         judgement=judgement,
         agent=review.agent,
@@ -58,7 +51,7 @@ def compose(
         digest=review.digest,
         at=round(float(at), 3),
         flags=tuple(sorted({seen(flag) for flag in review.flags})),
-        message=_message(message, drafts.comments),
+        message=write_message(judgement, message, drafts.comments),
         branch=branch_name(review.name, review.number) if judgement is Judgement.APPROVE else "",
     )
     return replace(verdict, payload=_payload(verdict))
@@ -161,8 +154,18 @@ def prove(
 # What the agent reads.
 
 
-def _message(overall: str, comments: Sequence[Comment]) -> str:
-    """The overall text, then the comments by place, numbered. Raises UsageError."""
+def write_message(judgement: Judgement, overall: str, comments: Sequence[Comment]) -> str:
+    """The overall text, then the comments by place, numbered.
+
+    Raises UsageError when nothing is said to an agent that is to do something else, and when it
+    is more than `MESSAGE_BYTES`.
+    """
+    if judgement is not Judgement.APPROVE and not (overall.strip() or comments):
+        raise UsageError(
+            "Nothing is said",
+            "The agent would not know what is wrong.",
+            "Say why, in a message or in a comment on a line.",
+        )
     general = [comment.text for comment in comments if not comment.path]
     placed = sorted(
         (comment for comment in comments if comment.path),

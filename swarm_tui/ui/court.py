@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarm_tui.command import Approve, Reject, SendBack, Verdict
+from swarm_tui.errors import UsageError
 from swarm_tui.handoff import Drafts, Flag, Review
 from swarm_tui.model import AgentId, Judgement
 from swarm_tui.review.landing import branch_name
+from swarm_tui.review.verdict import write_message
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.ui.about import OID, count_lines, tell_flag
 from swarm_tui.ui.actions import BY_ID
@@ -120,9 +122,16 @@ class Court:
             ("changes", join(counts, " · ")),
         )
         title = join((literal(f"{WORDS[judgement].capitalize()} "), review.name, literal("?")), "")
-        is_mute = judgement is Judgement.SEND_BACK and not drafts.comments
+
+        def check(message: str) -> Safe:
+            try:
+                write_message(judgement, message, drafts.comments)
+            except UsageError as error:
+                return join((error.title, join((error.detail, error.hint))), ": ")
+            return EMPTY
+
         then = (*self._foretell(judgement), self._tell_signature())
-        return Plea(judgement, title, facts, then, needs_message=is_mute)
+        return Plea(judgement, title, facts, then, check)
 
     def _foretell(self, judgement: Judgement) -> Sequence[Safe]:
         review = self._review

@@ -30,7 +30,12 @@ class Pad(TextArea):
     """
 
     class Ended(Message):
-        """One of the keys that end it was pressed."""
+        """One of the keys that end it was pressed; `text` is what had been typed by then."""
+
+        def __init__(self, key: str, text: str) -> None:
+            super().__init__()
+            self.key = key
+            self.text = text
 
     def __init__(self, text: str, *, id: str, ends: Collection[str] = ()) -> None:
         super().__init__(
@@ -49,7 +54,7 @@ class Pad(TextArea):
         if event.key in self._ends:
             event.stop()
             event.prevent_default()
-            self.post_message(self.Ended())
+            self.post_message(self.Ended(event.key, self.text))
         else:
             await super()._on_key(event)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -42,19 +42,26 @@ class Plea:
     facts: Sequence[tuple[str, Safe]]
     """Label and value, one a line."""
     consequences: Sequence[Safe]
-    needs_message: bool = False
-    """Nothing else tells the agent what to do."""
+    check: Callable[[str], Safe]
+    """Why it cannot be given with a message; empty when it can."""
 
 
 class VerdictDialog(ModalScreen[Answer | None]):
-    """A yes that comes sooner than the question can have been seen was meant for something else."""
+    """Most keys do nothing here, so that what was meant as text never decides anything.
+
+    Sending back and rejecting begin in the message, and what is typed before that is on the screen
+    goes there too. A yes that comes sooner than the question can have been seen was meant for
+    something else.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         quiet("y", "yes"),
-        quiet("K", "kill"),
         quiet("m", "write"),
-        quiet("n,escape,q,ctrl+c", "no"),
+        quiet("ctrl+s,ctrl+enter", "give"),
+        quiet("ctrl+t", "kill"),
+        quiet("escape,ctrl+c", "no"),
     ]
+    ENDS: ClassVar[Collection[str]] = ("ctrl+s", "ctrl+enter", "ctrl+t", "escape", "ctrl+c")
 
     def __init__(self, plea: Plea, message: str, monotonic: Callable[[], float]) -> None:
         """`message` is what was typed before, if the question was left."""
@@ -62,7 +69,10 @@ class VerdictDialog(ModalScreen[Answer | None]):
         self._plea = plea
         self._monotonic = monotonic
         self._asked_at = monotonic()
-        self.pad = Pad(message, id="pad", ends=("ctrl+s", "ctrl+enter"))
+        self._is_written = plea.judgement is not Judgement.APPROVE
+        """It begins in the message."""
+        self.pad = Pad(message, id="pad", ends=self.ENDS)
+        self._before = self.pad.text
 
     def compose(self) -> ComposeResult:
         plea = self._plea
@@ -78,62 +88,104 @@ class VerdictDialog(ModalScreen[Answer | None]):
             yield self.pad
             yield Static(Content(""), id="dialog-problem")
             with Horizontal(id="dialog-keys"):
-                word = WORDS[plea.judgement]
-                kept = ", keep it" if is_grave else ""
-                yield Button(Content(f"y  {word}{kept}"), id="yes", compact=True)
+                yield Button(self._label(), id="yes", compact=True)
                 if is_grave:
-                    yield Button(Content("K  reject, kill it"), id="kill", compact=True)
-                yield Button(Content("m  message"), id="write", compact=True)
+                    yield Button(Content("ctrl+t  reject, kill"), id="kill", compact=True)
+                if not self._is_written:
+                    yield Button(Content("m  message"), id="write", compact=True)
                 yield Button(Content("esc  leave it"), id="no", compact=True)
 
+    def _label(self) -> Content:
+        judgement = self._plea.judgement
+        key = "ctrl+s" if self._is_typed_into() else "y"
+        kept = ", keep" if judgement is Judgement.REJECT else ""
+        return Content(f"{key}  {WORDS[judgement]}{kept}")
+
     def on_mount(self) -> None:
-        if self._plea.needs_message:
+        if self._is_written:
             self.set_focus(self.pad)
+            self.pad.move_cursor(self.pad.document.end)
         else:
             self.set_focus(self.query_one("#no", Button))
 
-    def _is_seen(self) -> bool:
-        return self._monotonic() - self._asked_at >= GRACE_S
+    def on_descendant_focus(self) -> None:
+        self.query_one("#yes", Button).label = self._label()
 
-    def _answer(self, *, is_kept: bool = True) -> None:
-        message = self.pad.text.strip()
-        if self._plea.needs_message and not message:
-            self.query_one("#dialog-problem", Static).update(
-                Content("Say what it is to do: there is no comment, and no message yet.")
-            )
-            self.set_focus(self.pad)
+    # Keys
+
+    def _is_typed_into(self) -> bool:
+        return self.focused is self.pad or self._is_written
+
+    def _forward_event(self, event: events.Event) -> None:
+        # Keys come here while nothing has the focus yet: they are text already.
+        if self._is_written and isinstance(event, (events.Key, events.Paste)):
+            self.pad._forward_event(event)
         else:
-            self.dismiss(Answer(message, is_kept))
+            super()._forward_event(event)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        match action:
+            case "yes" | "write":
+                return not self._is_written
+            case "give" | "kill" | "no":
+                # The message takes these itself, after all that was typed before them.
+                is_waiting = self.focused is None and self._is_written
+                return self.focused is not self.pad and not is_waiting
+            case _:
+                return True
+
+    @on(Pad.Ended)
+    def _end(self, event: Pad.Ended) -> None:
+        match event.key:
+            case "escape" | "ctrl+c":
+                self.action_no()
+            case "ctrl+t":
+                self._kill_if_seen(event.text)
+            case _:
+                self._give_if_seen(event.text)
 
     def action_yes(self) -> None:
         if self._is_seen():
-            self._answer()
+            self._give(self.pad.text)
+
+    def action_give(self) -> None:
+        self._give_if_seen(self.pad.text)
 
     def action_kill(self) -> None:
-        if self._is_seen() and self._plea.judgement is Judgement.REJECT:
-            self._answer(is_kept=False)
-
-    @on(Button.Pressed, "#yes")
-    def _yes(self) -> None:
-        self._answer()
-
-    @on(Button.Pressed, "#kill")
-    def _kill(self) -> None:
-        self._answer(is_kept=False)
+        self._kill_if_seen(self.pad.text)
 
     @on(Button.Pressed, "#write")
     def action_write(self) -> None:
         self.set_focus(self.pad)
 
-    @on(Pad.Ended)
-    def _written(self) -> None:
-        """The message is done: the keys are verdicts again."""
-        self.set_focus(self.query_one("#yes", Button))
-        self._asked_at = self._monotonic()
-
     @on(Button.Pressed, "#no")
     def action_no(self) -> None:
-        if self.focused is self.pad:  # what was typed stays; a second escape leaves
-            self.set_focus(self.query_one("#no", Button))
+        self.dismiss(None)  # what was typed is kept for the next time
+
+    # Answers
+
+    def _is_seen(self) -> bool:
+        return self._monotonic() - self._asked_at >= GRACE_S
+
+    def _give_if_seen(self, message: str) -> None:
+        if self._is_seen() or message != self._before:  # who has written has seen it
+            self._give(message)
+
+    def _kill_if_seen(self, message: str) -> None:
+        if self._is_seen() and self._plea.judgement is Judgement.REJECT:
+            self._give(message, is_kept=False)
+
+    @on(Button.Pressed, "#yes")
+    def _yes(self) -> None:
+        self._give(self.pad.text)
+
+    @on(Button.Pressed, "#kill")
+    def _kill(self) -> None:
+        self._give(self.pad.text, is_kept=False)
+
+    def _give(self, message: str, *, is_kept: bool = True) -> None:
+        if problem := self._plea.check(message):
+            self.query_one("#dialog-problem", Static).update(Content(problem))
+            self.set_focus(self.pad)
         else:
-            self.dismiss(None)
+            self.dismiss(Answer(message.strip(), is_kept))

@@ -53,13 +53,13 @@ def open_review(screen: Terminal, number: int) -> None:
     screen.wait_for(f"review {number} ")
 
 
-def confirm(screen: Terminal, key: str, question: str) -> None:
-    """Give a verdict: the dialog's y is ignored for a moment, so it is pressed until it is gone."""
+def confirm(screen: Terminal, key: str, question: str, answer: str) -> None:
+    """Give a verdict: the answer is ignored for a moment, so it is pressed until it is gone."""
     screen.press(key)
     screen.wait_for(question)
 
     def is_gone() -> bool:
-        screen.press("y")
+        screen.press(answer)
         return question not in screen.screen()
 
     wait_until(is_gone, f"{question} is answered")
@@ -81,7 +81,7 @@ def test_a_person_reviews_sends_back_and_approves(swarm: Swarm, worker: str) -> 
         screen.type("Is this tested?")
         screen.press("C-s")
         screen.wait_for("1 comment")
-        confirm(screen, "s", f"Send back {worker}?")
+        confirm(screen, "s", f"Send back {worker}?", "C-s")
 
         # The agent reads it, changes the code, and asks again.
         screen.wait_for("┃ running", ASK_S)
@@ -92,7 +92,7 @@ def test_a_person_reviews_sends_back_and_approves(swarm: Swarm, worker: str) -> 
         screen.press("i")
         for _ in range(20):
             screen.press("Space")
-        confirm(screen, "a", f"Approve {worker}?")
+        confirm(screen, "a", f"Approve {worker}?", "y")
         landed = f"swarm/{worker}/{number + 1}"
         wait_until(lambda: landed in git(project(swarm), "branch"), "the branch is there", ASK_S)
         screen.wait_for("┃ running", ASK_S)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from stand_in import running, seen, until
-from test_review import SIZE, find, is_open, make_desk, opened, press
+from stand_in import running, seen, type_ahead, until
+from test_review import PARSER, SIZE, find, is_open, make_desk, opened, press
 
 from swarm_tui.command import Approve, Reject, Review, SendBack
 from swarm_tui.errors import ReviewError
+from swarm_tui.handoff import Comment
 from swarm_tui.model import AgentId, Recorded, VmGone
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.review import ReviewScreen
+from swarm_tui.ui.verdict import VerdictDialog
 
 
 async def test_flags_must_be_seen_before_an_approval() -> None:
@@ -37,34 +39,80 @@ async def test_an_approval_names_what_it_does_and_is_given_by_y() -> None:
         assert "not signed" in shown
         await pilot.press("y")  # too soon: it was meant for something else
         assert not desk.swarm.done
-        await press(desk, pilot, "m", *"nice", "ctrl+s", "y")
+        await press(desk, pilot, "m", *"nice", "ctrl+s")
         await until(pilot, lambda: desk.swarm.done, "the verdict")
         assert desk.swarm.done == [Approve(desk.agent.id, 3, review.digest, "nice")]
         await until(pilot, lambda: isinstance(desk.app.screen, FleetScreen), "the fleet")
         assert desk.reading.is_closed
 
 
-async def test_sending_back_needs_something_to_say() -> None:
+WORDS = "yes, n q X y K a space"
+
+
+async def test_a_message_is_typed_without_any_of_it_being_a_key() -> None:
+    for key, kind in (("s", SendBack), ("X", Reject)):
+        for is_commented in (False, True):
+            desk = make_desk()
+            if is_commented:
+                desk.reading.comment(Comment("1", "Why?", PARSER, "new", 21, 22))
+            async with opened(desk, SIZE, key, *WORDS) as pilot:
+                assert isinstance(desk.app.screen, VerdictDialog)
+                assert not desk.swarm.done
+                assert not desk.reading.said.viewed
+                await press(desk, pilot, "ctrl+s")
+                await until(pilot, lambda: desk.swarm.done, "the verdict")  # noqa: B023
+                (command,) = desk.swarm.done
+                assert isinstance(command, kind)
+                assert command.message == WORDS
+
+
+async def test_a_message_typed_ahead_of_its_dialog_is_whole() -> None:
     desk = make_desk()
-    async with opened(desk, SIZE, "s", *"too slow", "ctrl+s", "y") as pilot:
+    async with opened(desk) as pilot:
+        type_ahead(desk.app, "s", *"why?", "ctrl+s")
         await until(pilot, lambda: desk.swarm.done, "the verdict")
         (command,) = desk.swarm.done
         assert isinstance(command, SendBack)
-        assert command.message == "too slow"
+        assert command.message == "why?"
+        assert not desk.reading.said.viewed
 
 
-async def test_an_empty_answer_is_not_sent_back() -> None:
+async def test_only_keys_of_an_approval_do_anything() -> None:
     desk = make_desk()
-    async with opened(desk, SIZE, "s", "escape", "y") as pilot:
-        assert "no comment, and no message yet" in seen(desk.app)
-        await press(desk, pilot, "escape", "escape")
+    desk.view_all()
+    async with opened(desk, SIZE, "a", *"nqsXKcz", "space", "ctrl+t") as pilot:
+        assert isinstance(desk.app.screen, VerdictDialog)
+        assert not desk.swarm.done
+        await press(desk, pilot, "escape")
         assert isinstance(desk.app.screen, ReviewScreen)
 
 
-async def test_a_rejection_keeps_or_kills() -> None:
-    for key, is_kept in (("y", True), ("K", False)):
+async def test_a_message_that_was_left_is_there_again() -> None:
+    desk = make_desk()
+    async with opened(desk, SIZE, "s", *"later", "escape") as pilot:
+        assert isinstance(desk.app.screen, ReviewScreen)
+        await press(desk, pilot, "s", *" on", "ctrl+s")
+        await until(pilot, lambda: desk.swarm.done, "the verdict")
+        (command,) = desk.swarm.done
+        assert isinstance(command, SendBack)
+        assert command.message == "later on"
+
+
+async def test_nothing_is_not_said() -> None:
+    for keys in (("s", "ctrl+s"), ("X", "ctrl+s"), ("X", "ctrl+t"), ("s", "tab", "enter")):
         desk = make_desk()
-        async with opened(desk, SIZE, "X", key) as pilot:
+        async with opened(desk, SIZE, *keys) as pilot:
+            assert "Nothing is said" in seen(desk.app)
+            assert isinstance(desk.app.screen, VerdictDialog)
+            await press(desk, pilot, "escape")
+            assert isinstance(desk.app.screen, ReviewScreen)
+            assert not desk.swarm.done
+
+
+async def test_a_rejection_keeps_or_kills() -> None:
+    for key, is_kept in (("ctrl+s", True), ("ctrl+t", False)):
+        desk = make_desk()
+        async with opened(desk, SIZE, "X", *"no", key) as pilot:
             await until(pilot, lambda: bool(desk.swarm.done), "the verdict")  # noqa: B023
             (command,) = desk.swarm.done
             assert isinstance(command, Reject)
