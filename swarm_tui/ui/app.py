@@ -21,7 +21,7 @@ from textual.screen import Screen
 
 from swarm_tui.command import Command, Review, Say, Spawn, Verdict
 from swarm_tui.errors import ConfigError, SwarmError
-from swarm_tui.model import AgentId, State
+from swarm_tui.model import AgentId, Judgement, State
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.ui.actions import Action, at, key_names, quiet
@@ -105,6 +105,8 @@ class SwarmApp(App[None], inherit_bindings=False):
         """Whose review is about to be opened."""
         self._unsent: tuple[list[AgentId], str] = ([], "")
         """The last message and whom it was for, when it did not reach all of them."""
+        self._ungiven: dict[AgentId, tuple[int, dict[Judgement, str]]] = {}
+        """What was typed with verdicts that were not given, and on which review of the agent."""
         self._last_error: BaseException | None = None
         self._is_away = False
         """The terminal is somebody else's now."""
@@ -375,7 +377,11 @@ class SwarmApp(App[None], inherit_bindings=False):
             sanitize(str(repository), max_cells=60) if repository else EMPTY,
             terms.reviewer if terms.signer else EMPTY,
         )
-        self.push_screen(ReviewScreen(self._swarm, agent, reading, told, self._decide))
+        number = reading.review.number
+        if self._ungiven.get(agent, (0,))[0] != number:
+            self._ungiven[agent] = (number, {})
+        messages = self._ungiven[agent][1]
+        self.push_screen(ReviewScreen(self._swarm, agent, reading, told, messages, self._decide))
 
     def _decide(self, verdict: Verdict) -> None:
         self._start(self._judge(verdict), verdict.verb)
@@ -383,6 +389,7 @@ class SwarmApp(App[None], inherit_bindings=False):
     async def _judge(self, verdict: Verdict) -> None:
         known = self._roster.agents.get(verdict.agent)
         done = await self._supervisor.do(verdict)
+        self._ungiven.pop(verdict.agent, None)
         self._tell(join((known.name if known else EMPTY, literal(verdict.verb)), ": "), done)
 
     # Shell

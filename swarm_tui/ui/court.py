@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,16 +41,19 @@ class Court:
         review: Review,
         terms: Terms,
         find_hindrance: Callable[[], Safe],
+        messages: MutableMapping[Judgement, str],
         on_verdict: Callable[[Verdict], None],
     ) -> None:
-        """`find_hindrance` says why there can be no verdict any more, or nothing."""
+        """`find_hindrance` says why there can be no verdict any more, or nothing.
+
+        What is typed into a question stands in `messages`, for the next time that it is asked.
+        """
         self._screen = screen
         self._review = review
         self._terms = terms
         self._find_hindrance = find_hindrance
         self._on_verdict = on_verdict
-        self._messages: dict[Judgement, str] = {}
-        """What was typed into a question that was left."""
+        self._messages = messages
 
     def why_not(self, judgement: Judgement) -> Safe:
         """Why it is not possible now; empty when it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, MutableMapping, Sequence
 from typing import ClassVar, Final, Literal
 
 from textual import on
@@ -56,14 +56,16 @@ class ReviewScreen(OneAgentScreen):
         agent: AgentId,
         reading: Reading,
         terms: Terms,
+        messages: MutableMapping[Judgement, str],
         on_verdict: Callable[[Verdict], None],
     ) -> None:
+        """`messages` is what was typed with verdicts on it that were not given; it is kept up."""
         super().__init__(context, agent)
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_WIDE_CELLS, "-wide")]
         self._reading = reading
         self._marks = Marks(reading.review, reading.drafts())
         self._standing = Standing(context, agent, reading.review, self._marks)
-        self._court = Court(self, reading.review, terms, self._standing.gone, on_verdict)
+        self._court = Court(self, reading.review, terms, self._standing.gone, messages, on_verdict)
         self._pencil = Pencil(self, reading, self._take_drafts)
         self._tree = FileTree()
         self._title = PaneTitle()

@@ -8,7 +8,7 @@ from stand_in import running, seen, type_ahead, until
 from test_review import PARSER, SIZE, find, is_open, make_desk, opened, press
 
 from swarm_tui.command import Approve, Reject, Review, SendBack
-from swarm_tui.errors import ReviewError
+from swarm_tui.errors import Refused, ReviewError, SignatureError
 from swarm_tui.handoff import Comment
 from swarm_tui.model import AgentId, Recorded, VmGone
 from swarm_tui.ui.fleet import FleetScreen
@@ -107,6 +107,26 @@ async def test_nothing_is_not_said() -> None:
             await press(desk, pilot, "escape")
             assert isinstance(desk.app.screen, ReviewScreen)
             assert not desk.swarm.done
+
+
+async def test_a_message_outlives_a_verdict_that_is_refused() -> None:
+    for failure in (Refused("It has no repository"), SignatureError("The agent has no key")):
+        desk = make_desk()
+        async with opened(desk, SIZE) as pilot:
+            desk.swarm.failure = failure
+            await press(desk, pilot, "s", *"too slow", "ctrl+s")
+            await until(pilot, lambda: failure.title in seen(desk.app), "the refusal")  # noqa: B023
+            desk.swarm.failure = None
+            desk.swarm.done.clear()
+            await until(pilot, lambda: desk.reading.is_closed, "the end of the reading")  # noqa: B023
+            find(desk)
+            await press(desk, pilot, "r")
+            await until(pilot, lambda: is_open(desk.app), "the review again")  # noqa: B023
+            await press(desk, pilot, "s", "ctrl+s")
+            await until(pilot, lambda: desk.swarm.done, "the verdict")  # noqa: B023
+            (command,) = desk.swarm.done
+            assert isinstance(command, SendBack)
+            assert command.message == "too slow"
 
 
 async def test_a_rejection_keeps_or_kills() -> None:
