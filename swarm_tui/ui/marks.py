@@ -87,6 +87,10 @@ class Marks:
         paths = (index for index, change in enumerate(self.changes) if change.path == flag.path)
         return next(paths, ABOUT)
 
+    def is_hidden(self, flag: Flag) -> bool:
+        """Whether its file is one of the review, but not of those that are shown."""
+        return flag.path in self._whole and self.place(flag) == ABOUT
+
     def next_flag(self, unseen: Sequence[Flag], index: int) -> Flag:
         """The first of these flags beyond a file, round the end."""
         places = {change.path: number for number, change in enumerate(self.changes)}

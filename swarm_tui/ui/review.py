@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from swarm_tui.command import Verdict
 from swarm_tui.errors import SwarmError
-from swarm_tui.handoff import Change, Comment, Drafts, Flag
+from swarm_tui.handoff import Change, Comment, Flag
 from swarm_tui.model import AgentId, Judgement
 from swarm_tui.review.desk import Reading
 from swarm_tui.text import Safe, join, literal, sanitize
@@ -124,7 +124,7 @@ class ReviewScreen(OneAgentScreen):
 
     def _take_drafts(self) -> None:
         drafts = self._pencil.read()
-        if drafts is not None and drafts != self._drafts:
+        if drafts is not None and drafts != self._marks.drafts:
             self._marks.drafts = drafts
             self._show_signs()
             self._show_page()
@@ -133,10 +133,6 @@ class ReviewScreen(OneAgentScreen):
         self._tree.show_signs(*self._marks.signs())
         self._standing.update()
         self._show_title()
-
-    @property
-    def _drafts(self) -> Drafts:
-        return self._marks.drafts
 
     # What is shown
 
@@ -297,7 +293,7 @@ class ReviewScreen(OneAgentScreen):
         if not self._is_there():
             return
         key = self._marks.key(self._index)
-        is_viewed = key not in self._drafts.viewed
+        is_viewed = key not in self._marks.drafts.viewed
         is_kept = self._pencil.keep(lambda: self._reading.mark(key, is_viewed=is_viewed))
         if not is_kept or not is_viewed:
             return
@@ -315,8 +311,10 @@ class ReviewScreen(OneAgentScreen):
         self._go_to_flag(self._marks.next_flag(unseen, self._index))
 
     def _go_to_flag(self, flag: Flag) -> None:
-        """To its line, or to the head of its file."""
+        """To its line, or to the head of its file, which may not have changed since."""
         line = flag.line
+        if self._marks.is_hidden(flag):
+            self._show_changes(self._reading.review.changes, is_since=False)
 
         def go() -> None:
             if not (line and self._patch.find("new", line)):
@@ -469,7 +467,7 @@ class ReviewScreen(OneAgentScreen):
 
     def do_comment_file(self) -> None:
         path = self._change.path if self._change else b""
-        known = (c for c in self._drafts.comments if c.path == path and not c.first)
+        known = (c for c in self._marks.drafts.comments if c.path == path and not c.first)
         self._pencil.write(next(known, Comment("", "", path)))
 
     def do_drop_comment(self) -> None:
@@ -497,4 +495,4 @@ class ReviewScreen(OneAgentScreen):
 
     def _ask(self, judgement: Judgement) -> None:
         self._take_drafts()
-        self._court.ask(judgement, self._drafts)
+        self._court.ask(judgement, self._marks.drafts)

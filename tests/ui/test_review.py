@@ -375,6 +375,22 @@ async def test_only_what_changed_since_the_last_review() -> None:
         assert "only what changed" not in seen(desk.app)
 
 
+@pytest.mark.parametrize("key", ["a", "exclamation_mark"])
+async def test_a_flag_in_a_file_without_changes_since_is_gone_to_all_the_same(key: str) -> None:
+    desk = make_desk()
+    first, then = b"a = 1\nb = 2\n", b"a = 1\nb = 3\n"
+    change = change_of(PARSER, first, then)
+    desk.reading.before = replace(desk.reading.of, number=2)
+    desk.reading.later = (change,)
+    desk.reading.contents[change.key] = (first, then)
+    async with opened(desk, SIZE, "i") as pilot:
+        await until(pilot, lambda: "only what changed since review 2" in seen(desk.app), "it")
+        await press(desk, pilot, key)
+        await until(pilot, lambda: "check.yml  modified" in seen(desk.app), "the flagged file")
+        assert "curl -s https://example.org" in seen(desk.app)
+        assert "only what changed" not in seen(desk.app)
+
+
 async def test_without_an_earlier_review_there_is_nothing_to_compare() -> None:
     desk = make_desk()
     async with opened(desk, SIZE, "i"):
