@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -68,8 +68,12 @@ class Footer(Bar):
             super().__init__()
             self.action = action
 
-    def __init__(self, actions: Sequence[Action], *, id: str | None = None) -> None:
+    def __init__(
+        self, actions: Sequence[Action], *, kept: Collection[str], id: str | None = None
+    ) -> None:
+        """Those `kept`, by id, are shown however narrow it is; the others as they fit, in order."""
         super().__init__(id=id)
+        self._kept = kept
         self._actions = [action for action in actions if action.label]
         self._denied: frozenset[str] = frozenset()
         self._keys: dict[str, str] = {action.id: action.keys[0] for action in self._actions}
@@ -111,15 +115,15 @@ class Footer(Bar):
         return line, right
 
     def _fitting(self, room: int) -> list[Action]:
-        """All that fit, in order; help and quit are kept to the last."""
+        """All that fit, in order."""
 
         def cells(action: Action) -> int:
             return len(key_name(self._keys[action.id])) + len(action.label) + 3
 
-        kept = {action.id for action in self._actions[-2:]}
-        left = room - sum(cells(action) for action in self._actions[-2:])
-        for action in self._actions[:-2]:
-            if cells(action) <= left:
+        kept = {action.id for action in self._actions if action.id in self._kept}
+        left = room - sum(cells(action) for action in self._actions if action.id in kept)
+        for action in self._actions:
+            if action.id not in kept and cells(action) <= left:
                 kept.add(action.id)
                 left -= cells(action)
         return [action for action in self._actions if action.id in kept]

@@ -48,6 +48,7 @@ class ReviewScreen(OneAgentScreen):
     """Everything stays as it is when it is left: drafts are on disk, the agent stays saved."""
 
     PLACE = "review"
+    KEPT = ("help",)  # what blocks an approval matters more than how to quit
     BINDINGS: ClassVar[list[BindingType]] = bindings("review")
 
     def __init__(

@@ -56,11 +56,13 @@ class SwarmScreen(Screen[None]):
     """A screen with a footer. An action is done by its method `do_<id>`, else by the app."""
 
     PLACE: ClassVar[Place]
+    KEPT: ClassVar[Collection[str]] = ("help", "quit")
+    """Actions that the footer shows however narrow it is."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
-        self.footer = Footer(at(self.PLACE), id="footer")
+        self.footer = Footer(at(self.PLACE), kept=self.KEPT, id="footer")
 
     def aims(self) -> Collection[AgentId]:
         """The agents that a verb would be done to, in no order."""

@@ -423,6 +423,18 @@ async def test_a_narrow_screen_shows_files_instead_of_the_diff() -> None:
         await until(pilot, lambda: "make check" in seen(desk.app), "the file")
 
 
+async def test_a_narrow_footer_tells_all_that_leads_to_a_verdict() -> None:
+    desk = make_desk()
+    async with running(desk.app, (80, 24)) as pilot:
+        find(desk)
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(desk.app.screen, ReviewScreen), "the review")
+        footer = lines(desk.app)[-1]
+        for key in ("a approve", "s send back", "X reject", "c comment", "space viewed", "! flags"):
+            assert key in footer
+        assert "? help" in footer
+
+
 async def test_a_click_sets_the_cursor_and_opens_a_gap() -> None:
     desk = make_desk()
     async with opened(desk, SIZE, *to_file(desk, PARSER)) as pilot:
