@@ -257,6 +257,9 @@ class Agent:
     since: float | None
     """When it entered `state`, as far as we know."""
     reason: Safe = EMPTY
+    waits_since: float | None = None
+    """Since when it waits for a human, and still while its review or its verdict is at work: until
+    then it keeps its place among those that wait. None: it does not wait."""
     seen: float = field(default=0.0, compare=False)
     """When its host last confirmed these facts; that alone makes no agent a changed one."""
     vm: Vm | None = None

@@ -26,6 +26,7 @@ from swarm_tui.model import (
     Sampled,
     State,
     Usage,
+    Verb,
     Vm,
     VmGone,
     VmSeen,
@@ -49,6 +50,7 @@ FLEET_EVENTS: Final = 200_000
 """Guest events kept in memory of all agents together, at about 250 bytes each."""
 FEWEST_EVENTS: Final = 50
 GONE_KEPT: Final = 10_000
+_REVIEWING: Final = frozenset({Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
 
 
 class Store:
@@ -300,6 +302,10 @@ class Store:
             tokens_out=known.tokens_out,
             model=known.model,
         )
+        held = was.waits_since if was else None
+        if derived.is_waiting or (held is not None and _is_reviewed(derived)):
+            waits_since = (derived.since or 0.0) if held is None else held
+            derived = replace(derived, waits_since=waits_since)
         known.agent = derived
         if was == derived:
             return False
@@ -311,6 +317,11 @@ class Store:
         return max(FEWEST_EVENTS, min(LOG_EVENTS, share))
 
 
+def _is_reviewed(agent: Agent) -> bool:
+    """Whether a review or a verdict is at work on it."""
+    return agent.operation is not None and agent.operation.verb in _REVIEWING
+
+
 def _rate(now: int | None, was: int | None, seconds: float) -> float | None:
     if now is None or was is None or seconds <= 0 or now < was:
         return None
@@ -319,8 +330,8 @@ def _rate(now: int | None, was: int | None, seconds: float) -> float | None:
 
 def sort_key(agent: Agent) -> tuple[int, float, str, str]:
     """Order of the fleet: who waits for a human first, the longest wait on top; then by name."""
-    if agent.is_waiting:
-        return (0, agent.since or 0.0, agent.host, agent.name)
+    if agent.waits_since is not None:
+        return (0, agent.waits_since, agent.host, agent.name)
     return (1, 0.0, agent.host, agent.name)
 
 

@@ -164,7 +164,7 @@ class Roster:
             self._count(was, -1)
             self._count(fresh, 1)
             self._is_stale = True
-        elif was.since != fresh.since or was.name != fresh.name:
+        elif (was.since, was.waits_since, was.name) != (fresh.since, fresh.waits_since, fresh.name):
             self._is_stale = True
 
     def _count(self, agent: Agent, step: int) -> None:

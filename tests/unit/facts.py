@@ -74,10 +74,21 @@ def record(
     frozen: bool = False,
     verb: Verb | None = None,
     since: float | None = None,
+    review: int | None = None,
 ) -> Recorded:
     saved_in = SNAPSHOT if saved else None
     return Recorded(
-        AGENT, Record(AGENT, literal("ember"), HOST, frozen, saved_in, verb=verb, since=since)
+        AGENT,
+        Record(
+            AGENT,
+            literal("ember"),
+            HOST,
+            frozen,
+            saved_in,
+            verb=verb,
+            since=since,
+            review=review,
+        ),
     )
 
 

@@ -269,7 +269,8 @@ def test_only_what_a_screen_shows_is_marked(store: Store, clock: Clock) -> None:
 
 def test_whoever_waits_longest_comes_first(store: Store, clock: Clock) -> None:
     def agent(name: str, state: State, since: float) -> Agent:
-        return Agent(AgentId(name), literal(name), HOST, state, since)
+        waits_since = since if state is State.ASKING else None
+        return Agent(AgentId(name), literal(name), HOST, state, since, waits_since=waits_since)
 
     fleet = [
         agent("b", State.RUNNING, 1),
@@ -279,6 +280,50 @@ def test_whoever_waits_longest_comes_first(store: Store, clock: Clock) -> None:
     ]
     assert [one.name for one in sorted(fleet, key=sort_key)] == ["early", "late", "a", "b"]
     assert count_states(fleet) == {State.RUNNING: 1, State.ASKING: 2, State.SAVED: 1}
+
+
+def test_an_agent_keeps_its_place_while_it_is_reviewed(store: Store, clock: Clock) -> None:
+    def begin(verb: Verb) -> None:
+        store.apply(OperationChanged(AGENT, Operation(verb, literal("at work"))))
+
+    def names() -> list[AgentId]:
+        return [one.id for one in sorted(store.agents(), key=sort_key)]
+
+    third = AgentId("third")
+    store.apply(Listed(HOST, (vm(), vm(agent=OTHER), vm(agent=third)), 1))
+    store.apply(LinkChanged(AGENT, Link.UP))
+    store.apply(heard(EventKind.ASK, "please"))
+    asked = known(store).since
+    clock.at += 10
+    store.apply(GuestHeard(OTHER, EventBatch((GuestEvent(EventKind.ASK, literal("me")),), 10)))
+    assert names() == [AGENT, OTHER, third]
+    clock.at += 10
+    begin(Verb.REVIEW)
+    store.apply(record(frozen=True))
+    assert known(store).state is State.FROZEN
+    assert names() == [AGENT, OTHER, third], "it lost its place while its review was taken"
+    store.apply(record(saved=True, review=1))
+    store.apply(VmSeen(vm(Power.OFF), 2))
+    store.apply(OperationChanged(AGENT, None))
+    assert known(store).state is State.SAVED
+    assert names() == [AGENT, OTHER, third], "it lost its place when its review was open"
+    assert known(store).waits_since == asked
+    begin(Verb.APPROVE)
+    store.apply(record(saved=True, review=1, verb=Verb.APPROVE))
+    assert names() == [AGENT, OTHER, third], "it lost its place while its verdict was at work"
+    store.apply(record())
+    store.apply(VmSeen(vm(), 3))
+    store.apply(OperationChanged(AGENT, None))
+    store.apply(heard(EventKind.STATUS, "goes on", offset=11))
+    assert names()[0] == OTHER, "it waits for nobody any more"
+
+
+def test_a_pause_keeps_no_place(store: Store) -> None:
+    store.apply(Listed(HOST, (vm(), vm(agent=OTHER)), 1))
+    store.apply(heard(EventKind.ASK, "please"))
+    store.apply(OperationChanged(AGENT, Operation(Verb.PAUSE, literal("at work"))))
+    store.apply(VmSeen(vm(Power.PAUSED), 2))
+    assert known(store).waits_since is None
 
 
 def test_a_verb_at_work_is_shown_and_then_not(store: Store) -> None:
