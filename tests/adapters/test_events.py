@@ -41,20 +41,26 @@ async def test_a_file_that_is_not_there_yet_is_waited_for(
 async def test_after_a_cut_nothing_is_lost_or_doubled(
     guest: SshGuest, stand_in: StandInGuest
 ) -> None:
-    half = log_lines(20, 21)
+    async def cut(follower: Follower) -> None:
+        await stand_in.cut()
+        await until(lambda: follower.failure)
+        assert isinstance(follower.failure, GuestUnreachable)
+        follower.follow()
+
+    half = log_lines(12, 13)
     stand_in.events.write_bytes(log_lines(0, 10))
     async with Follower(guest, stand_in.address) as follower:
         await follower.hear(10)
-        append(stand_in.events, log_lines(10, 20) + half[:7])
-        await follower.hear(20)
-        for logins in (2, 3):
-            await stand_in.cut()
-            await until(lambda: follower.failure)
-            assert isinstance(follower.failure, GuestUnreachable)
-            follower.follow()
-            await until(lambda logins=logins: len(stand_in.logins) == logins)  # type: ignore[misc]
-        append(stand_in.events, half[7:] + log_lines(21, 30))
+        for count in (10, 11):
+            await cut(follower)
+            # Only who has heard something is surely there to be cut off again.
+            append(stand_in.events, log_lines(count, count + 1))
+            await follower.hear(count + 1)
+        append(stand_in.events, half[:7])
+        await cut(follower)
+        append(stand_in.events, half[7:] + log_lines(13, 30))
         assert await follower.hear(30) == [f"line {number}" for number in range(30)]
+        assert len(stand_in.logins) == 4
 
 
 async def test_a_truncated_or_replaced_file_is_read_from_its_start(
