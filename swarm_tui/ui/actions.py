@@ -166,7 +166,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         ("a",),
         Section.REVIEW,
         "approve",
-        "Approve: the commit lands as a branch, signed, and the agent goes on",
+        "Approve: the commit lands as a branch, signed if a key is configured; the agent goes on",
         REVIEW,
         verb=Verb.APPROVE,
     ),

@@ -114,7 +114,7 @@ class Court:
         host = sanitize(agent.host) if agent else EMPTY
         counts = (
             count_lines(review.changes),
-            literal(plural(len(review.flags), "flag")),
+            literal(plural(len(review.flags), "flag") if review.flags else "no flags"),
             literal(plural(len(drafts.comments), "comment")),
         )
         facts = (
@@ -133,20 +133,21 @@ class Court:
                 return join((error.title, join((error.detail, error.hint))), ": ")
             return EMPTY
 
-        then = (*self._foretell(judgement), self._tell_signature())
+        then = (*self._foretell(judgement, drafts), self._tell_signature())
         return Plea(judgement, title, facts, then, check)
 
-    def _foretell(self, judgement: Judgement) -> Sequence[Safe]:
+    def _foretell(self, judgement: Judgement, drafts: Drafts) -> Sequence[Safe]:
         review = self._review
         match judgement:
             case Judgement.APPROVE:
                 branch = sanitize(branch_name(review.name, review.number))
                 where = self._terms.lands_in or literal("the owner's repository")
                 parts = (literal("That commit lands as branch"), branch, literal("in"), where)
-                told = "The agent is resumed, and finds the approval and your comments."
-                return (join(parts), literal(told))
+                found = "the approval and your comments" if drafts.comments else "the approval"
+                return (join(parts), literal(f"The agent is resumed, and finds {found}."))
             case Judgement.SEND_BACK:
-                told = "Nothing lands. The agent is resumed, and finds your comments."
+                found = "your comments" if drafts.comments else "your message"
+                told = f"Nothing lands. The agent is resumed, and finds {found}."
             case Judgement.REJECT:
                 told = "Nothing lands. Kept, the agent is resumed and told. Killed, it is gone: "
                 told += "VM, disk and snapshots."
@@ -154,5 +155,5 @@ class Court:
 
     def _tell_signature(self) -> Safe:
         if not self._terms.signs_as:
-            return literal("The verdict is not signed, as configured.")
+            return literal("The verdict is not signed.")
         return join((literal("The verdict is signed as"), self._terms.signs_as))

@@ -85,7 +85,7 @@ class CommentDialog(ModalScreen[str | None]):
         with Vertical(id="dialog", classes="-comment"):
             yield Static(Content(self._heading), id="dialog-title")
             if self._quote.strip():
-                yield Static(Content(self._quote.strip()), classes="item")
+                yield Static(Content(self._quote.strip()), classes="quote")
             yield self._pad
             yield Static(Content(""), id="dialog-problem")
             with Horizontal(id="dialog-keys"):

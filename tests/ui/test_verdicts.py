@@ -36,7 +36,8 @@ async def test_an_approval_names_what_it_does_and_is_given_by_y() -> None:
         assert review.head[:12] in shown
         assert review.digest[7:19] in shown
         assert "swarm/moss/3 in /home/hanne/src/invoices" in shown
-        assert "not signed" in shown
+        assert "finds the approval." in shown
+        assert "The verdict is not signed." in shown
         await pilot.press("y")  # too soon: it was meant for something else
         assert not desk.swarm.done
         await press(desk, pilot, "m", *"nice", "ctrl+s")
