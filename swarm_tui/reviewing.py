@@ -127,7 +127,7 @@ async def verify(loaded: Loaded, branch: str, repository: Path, *, is_json: bool
     if is_json:
         write_json({"ok": True, **facts})
     else:
-        print(f"{verdict.branch} is what {verdict.reviewer} approved")
+        print(f"{verdict.branch} is what “{verdict.reviewer}” approved")
         for name, value in facts.items():
             print(f"  {name + ':':11}{', '.join(value) if isinstance(value, list) else value}")
     return 0

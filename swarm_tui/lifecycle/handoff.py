@@ -362,7 +362,7 @@ class Handoff:
                 progress(sanitize(f"landing as {verdict.branch}"), None)
                 await self._land(verdict)
                 await in_thread(shelf.note_step, agent, number, "landed")
-            done = join((done, sanitize(f"landed as {verdict.branch}")))
+            done = join((done, sanitize(f"landed as {verdict.branch}")), ", ")
         if "delivered" not in steps:
             progress(literal("delivering the verdict"), None)
             message = Message(
@@ -448,5 +448,11 @@ def _address(vm: Vm) -> Address:
 
 
 def _count(review: Review) -> Safe:
-    files, flagged = len(review.changes), len(review.flags)
-    return literal(f"{files} files, {flagged} flags" if flagged else f"{files} files")
+    parts = [_plural(len(review.changes), "file")]
+    if review.flags:
+        parts.append(_plural(len(review.flags), "flag"))
+    return literal(", ".join(parts))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun if count == 1 else noun + 's'}"

@@ -41,7 +41,7 @@ async def prove(target: Path, branch: str, signer: Signer, allowed_signers: Path
     if not signature:
         raise SignatureError(
             f"The verdict on {branch} is not signed",
-            f"{decided.reviewer} is named in it, but nothing proves it.",
+            f"“{decided.reviewer}” is named in it, but nothing proves it.",
             "It was given with review.key = none.",
         )
     fingerprint = await signer.check(payload, signature, decided.reviewer, allowed_signers)

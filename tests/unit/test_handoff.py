@@ -49,7 +49,7 @@ async def test_an_approval_lands_the_exact_commit_and_the_agent_goes_on(hall: Ha
     await hall.review()
     review = hall.taken()
     told = await hall.approve()
-    assert "landed as swarm/ember/1" in told
+    assert "review 1: approve (not signed), landed as swarm/ember/1;" in told
     assert hall.landed() == review.head
     [message] = hall.messages()
     assert (message["kind"], message["verdict"]) == ("verdict", "approve")
@@ -108,7 +108,8 @@ async def test_an_agent_that_is_resumed_without_a_verdict_keeps_its_comments(hal
 async def test_what_could_not_be_taken_is_flagged(hall: Hall) -> None:
     """Root may read all, so what git cannot add is a nested repository without a commit."""
     git(hall.workspace, "init", "-q", "nested")
-    await hall.review()
+    told = await hall.review()
+    assert "review 1 is open: 1 file, 1 flag;" in told
     [flag] = hall.taken().flags
     assert (flag.kind, flag.path) == (FlagKind.LEFT_OUT, b"")
     assert "nested" in flag.detail
