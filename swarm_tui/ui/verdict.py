@@ -109,7 +109,9 @@ class VerdictDialog(ModalScreen[Answer | None]):
             self.set_focus(self.query_one("#no", Button))
 
     def on_descendant_focus(self) -> None:
-        self.query_one("#yes", Button).label = self._label()
+        button = self.query_one("#yes", Button)
+        button.label = self._label()
+        button.refresh(layout=True)  # it does not grow by itself
 
     # Keys
 

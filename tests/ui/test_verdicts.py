@@ -40,7 +40,10 @@ async def test_an_approval_names_what_it_does_and_is_given_by_y() -> None:
         assert "The verdict is not signed." in shown
         await pilot.press("y")  # too soon: it was meant for something else
         assert not desk.swarm.done
-        await press(desk, pilot, "m", *"nice", "ctrl+s")
+        assert "y  approve" in shown
+        await press(desk, pilot, "m", *"nice")
+        await until(pilot, lambda: "ctrl+s  approve" in seen(desk.app), "how to end it")
+        await press(desk, pilot, "ctrl+s")
         await until(pilot, lambda: desk.swarm.done, "the verdict")
         assert desk.swarm.done == [Approve(desk.agent.id, 3, review.digest, "nice")]
         await until(pilot, lambda: isinstance(desk.app.screen, FleetScreen), "the fleet")
