@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
+from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, type_ahead, until
 from textual import events
 from textual.pilot import Pilot
 
@@ -53,6 +53,19 @@ async def test_what_is_typed_in_haste_is_sent_whole() -> None:
         for character in "stop":
             app.post_message(events.Key(character, character))
         app.post_message(events.Key("enter", "\r"))
+        await until(pilot, lambda: bool(swarm.done), "the message")
+        assert swarm.done == [Say(ember, "stop")]
+
+
+async def test_what_is_typed_before_the_dialog_is_there_is_sent_whole() -> None:
+    swarm = make_fleet()
+    app = make_app(swarm, TABLE)
+    async with running(app) as pilot:
+        screen = top(app)
+        assert isinstance(screen, FleetScreen)
+        ember = swarm.named("ember").id
+        screen.grid.cursor = ember
+        type_ahead(app, "m", *"stop", "enter")
         await until(pilot, lambda: bool(swarm.done), "the message")
         assert swarm.done == [Say(ember, "stop")]
 
