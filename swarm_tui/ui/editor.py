@@ -96,13 +96,6 @@ class CommentDialog(ModalScreen[str | None]):
         self.set_focus(self._pad)
         self._pad.move_cursor(self._pad.document.end)
 
-    def _forward_event(self, event: events.Event) -> None:
-        # Keys come here while nothing has the focus yet: they are text already.
-        if isinstance(event, (events.Key, events.Paste)):
-            self._pad._forward_event(event)
-        else:
-            super()._forward_event(event)
-
     @on(TextArea.Changed)
     def _unsure(self) -> None:
         if self._is_sure:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -49,9 +49,8 @@ class Plea:
 class VerdictDialog(ModalScreen[Answer | None]):
     """Most keys do nothing here, so that what was meant as text never decides anything.
 
-    Sending back and rejecting begin in the message, and what is typed before that is on the screen
-    goes there too. A yes that comes sooner than the question can have been seen was meant for
-    something else.
+    Sending back and rejecting begin in the message. A yes that comes sooner than the question can
+    have been seen was meant for something else.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -118,21 +117,13 @@ class VerdictDialog(ModalScreen[Answer | None]):
     def _is_typed_into(self) -> bool:
         return self.focused is self.pad or self._is_written
 
-    def _forward_event(self, event: events.Event) -> None:
-        # Keys come here while nothing has the focus yet: they are text already.
-        if self._is_written and isinstance(event, (events.Key, events.Paste)):
-            self.pad._forward_event(event)
-        else:
-            super()._forward_event(event)
-
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
             case "yes" | "write":
                 return not self._is_written
             case "give" | "kill" | "no":
                 # The message takes these itself, after all that was typed before them.
-                is_waiting = self.focused is None and self._is_written
-                return self.focused is not self.pad and not is_waiting
+                return self.focused is not self.pad
             case _:
                 return True
 
