@@ -48,7 +48,14 @@ def paths(review: dict[str, Any]) -> set[str]:
 def open_review(screen: Terminal, number: int) -> None:
     """Wait until the chosen agent asks, and open its review."""
     screen.wait_for("┃ asking", ASK_S)
-    screen.press("r")
+
+    def is_begun() -> bool:
+        # A key is ignored for a moment after the list moved, as it does when somebody asks.
+        screen.press("r")
+        text = screen.screen()
+        return "review: " in text or "about this review" in text
+
+    wait_until(is_begun, "the review begins")
     screen.wait_for("about this review", ASK_S)
     screen.wait_for(f"review {number} ")
 

@@ -193,6 +193,7 @@ async def test_whatever_the_owner_has_the_work_can_be_taken(tmp_path: Path, kind
             run("init", "-q", str(lender), cwd=tmp_path)
     workshop.write("file0.py", "third\n")
     head = workshop.commit("Third")
+    await workshop.quarantine.close()
     workshop.quarantine = Quarantine(tmp_path / "quarantine", lender)
     await workshop.pull()
     told = await workshop.quarantine.survey(workshop.base, head)

@@ -152,10 +152,10 @@ async def test_the_patch_is_the_same_without_the_owners_repository(workshop: Wor
     workshop.write("logo.png", b"\x89PNG\0" * 100)
     pulled = await workshop.pull()
     told = await patch(workshop, pulled.head)
+    await workshop.quarantine.close()
     workshop.quarantine = Quarantine(workshop.folder / "alone")
     await workshop.pull()
     assert await patch(workshop, pulled.head) == told
-    await workshop.quarantine.close()
 
 
 @pytest.mark.parametrize("size", [1000, MOST_SHOWN_BYTES + 1])
