@@ -128,8 +128,10 @@ class Workshop:
         """Let the guest send a pack of `head` (and `revisions`), whatever its repository is."""
         pack = subprocess.run(
             # Newer versions of git have a limit here that a hostile guest has not.
-            ["git", "-c", "core.maxTreeDepth=100000"]
-            + ["pack-objects", "--revs", "--thin", "--stdout", "-q"],
+            [
+                *("git", "-c", "core.maxTreeDepth=100000"),
+                *("pack-objects", "--revs", "--thin", "--stdout", "-q"),
+            ],
             input="\n".join([head, *(revisions or (f"^{self.base}",)), ""]).encode(),
             cwd=self.workspace,
             env=_ENVIRONMENT,

@@ -47,9 +47,10 @@ def each_cut(
 ) -> int:
     home = memory_path / "hall"
     template = prepared(home, is_reviewed=verb is not Hall.review)
-    at = 0
-    was_cut = True
-    while was_cut:
+    _, all_steps = run_cut(home, verb, -1)
+    # What the dead process wrote stays in the system's cache: to sync it changes nothing.
+    telling = [at for at, step in enumerate(all_steps) if not step.startswith("fsync")]
+    for at in (*telling, len(all_steps)):
         shutil.rmtree(home)
         shutil.copytree(template, home, symlinks=True)
         was_cut, steps = run_cut(home, verb, at)
@@ -57,8 +58,7 @@ def each_cut(
             asyncio.run(take_up(Hall(home), was_cut))
         except (AssertionError, SwarmError) as problem:
             raise AssertionError(f"killed at step {at} of {steps}") from problem
-        at += 1
-    return at
+    return len(telling)
 
 
 async def settle(hall: Hall) -> None:

@@ -86,7 +86,7 @@ def test_every_verb_in_every_state(verb: Verb, state: State) -> None:
         assert f"it is {state}" in decision.reason
 
 
-@pytest.mark.parametrize("verb", set(Verb) - {Verb.SPAWN, Verb.LOGS})
+@pytest.mark.parametrize("verb", sorted(set(Verb) - {Verb.SPAWN, Verb.LOGS}))
 def test_without_an_agent_or_a_host_there_is_nothing_to_do(verb: Verb) -> None:
     assert isinstance(decide(verb, None, ABLE), Deny)
     assert isinstance(decide(verb, agent(State.RUNNING), None), Deny)
