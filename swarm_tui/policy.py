@@ -77,16 +77,16 @@ def decide(
     """
     if verb in _LATER:
         return Deny(literal("not in this version"))
+    if agent is None and verb is not Verb.SPAWN:
+        return Deny(literal("no agent is selected"))
     if capabilities is None and verb is not Verb.LOGS:
         return Deny(literal("the host is not connected"))
     if capabilities and not is_quick:
         for need in _NEEDS.get(verb, ()):
             if need in capabilities.missing:
                 return Deny(sanitize(capabilities.missing[need]))
-    if verb is Verb.SPAWN:
-        return ALLOW
-    if agent is None:
-        return Deny(literal("no agent is selected"))
+    if verb is Verb.SPAWN or agent is None:
+        return ALLOW  # it makes a new one
     if agent.operation and verb is not Verb.LOGS:
         return Deny(literal(f"{agent.operation.verb} is still at work on it"))
     states, otherwise = _LEGAL[verb]

@@ -80,6 +80,8 @@ def test_a_person_reviews_sends_back_and_approves(swarm: Swarm, worker: str) -> 
         screen.press("/")
         screen.type(worker)
         screen.press("Enter")
+        # Closed, the filter stands above and no more below; a key before that is typed into it.
+        screen.wait_for(lambda text: "1 shown" in text and text.count(worker) == 2)
         open_review(screen, number)
         screen.press("J")
         screen.wait_for("change 1/")
