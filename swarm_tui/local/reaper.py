@@ -31,13 +31,13 @@ def main(arguments: Sequence[str]) -> int:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         print(f"no sub-reaper: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
     pid = os.spawnvp(os.P_NOWAIT, command[0], command)
-    Path(pid_file).write_text(f"{pid}\n")
 
     def forward(number: int, _frame: FrameType | None) -> None:
         os.kill(pid, number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
+    Path(pid_file).write_text(f"{pid}\n")  # from now on, signals are passed on
     status = 0
     while True:
         try:

@@ -186,6 +186,7 @@ def test_the_reaper_collects_at_once_what_its_command_left(tmp_path: Path) -> No
         left = int(process.stdout.readline())
         os.kill(left, signal.SIGKILL)
         until(lambda: not Path(f"/proc/{left}").exists())
+        until((tmp_path / "pid").exists)
         process.terminate()
         assert process.wait(WAIT_S) == 128 + signal.SIGTERM
 
@@ -194,6 +195,7 @@ def test_the_reaper_passes_signals_on(tmp_path: Path) -> None:
     with reap(tmp_path, "trap 'exit 5' TERM; echo; while :; do sleep 0.05; done") as process:
         assert process.stdout
         process.stdout.readline()
+        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         assert runs(int((tmp_path / "pid").read_text()))
         process.terminate()
         assert process.wait(WAIT_S) == 5
