@@ -195,7 +195,7 @@ def test_the_reaper_passes_signals_on(tmp_path: Path) -> None:
     with reap(tmp_path, "trap 'exit 5' TERM; echo; while :; do sleep 0.05; done") as process:
         assert process.stdout
         process.stdout.readline()
-        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        until(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()))
         assert runs(int((tmp_path / "pid").read_text()))
         process.terminate()
         assert process.wait(WAIT_S) == 5
