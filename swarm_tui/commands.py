@@ -10,9 +10,9 @@ import contextlib
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from swarm_tui.errors import NotFound, UsageError
+from swarm_tui.errors import UsageError
 
 if TYPE_CHECKING:
     from swarm_tui.command import Command, Verdict
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from swarm_tui.handoff import Review
     from swarm_tui.model import Agent, AgentId
     from swarm_tui.text import Safe
-
-CONNECT_S: Final = 15.0
-
 
 # What the commands share
 
@@ -81,29 +78,16 @@ def _tell(step: Safe, fraction: float | None) -> None:
 
 def _act(arguments: argparse.Namespace, make: Callable[[Agent], Command]) -> int:
     """Do one verb to one agent, and tell how the agent stands afterwards."""
-    from swarm_tui.bootstrap import make_supervisor
-    from swarm_tui.glance import find, is_named_fully
-    from swarm_tui.report import agent_object, write_json
+    from swarm_tui.acting import act, at_agent
 
-    async def act() -> int:
-        supervisor = make_supervisor(
-            _load(arguments), connect=arguments.connect, is_following=False
-        )
-        async with supervisor:
-            agents = supervisor.store.agents
-            await supervisor.connected(CONNECT_S, lambda: is_named_fully(agents(), arguments.agent))
-            agent = find(agents(), arguments.agent)
-            if agent is None:
-                raise NotFound("No such agent", arguments.agent, "`swarm-tui ls` shows all.")
-            done = await supervisor.do(make(agent), None if arguments.json else _tell)
-            now = supervisor.store.agent(agent.id)
-            if arguments.json:
-                write_json({"done": done, "agent": agent_object(now) if now else None})
-            else:
-                print(f"{agent.name}: {done}")
+    async def run() -> int:
+        loaded, is_json = _load(arguments), arguments.json
+        async with at_agent(loaded, arguments.connect, arguments.agent) as (supervisor, agent):
+            progress = None if is_json else _tell
+            await act(supervisor, agent, make(agent), is_json=is_json, on_progress=progress)
         return 0
 
-    return _run(act())
+    return _run(run())
 
 
 def wait_for_enter() -> None:
@@ -285,6 +269,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def spawn(arguments: argparse.Namespace) -> int:
+    from swarm_tui.acting import CONNECT_S
     from swarm_tui.bootstrap import make_supervisor
     from swarm_tui.command import Spawn
     from swarm_tui.model import HostName

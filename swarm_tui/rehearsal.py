@@ -10,8 +10,8 @@ import asyncio
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,6 @@ from swarm_tui.handoff import Review as Taken
 from swarm_tui.model import Address, Agent, AgentId, State
 from swarm_tui.ports import Guest, Progress
 from swarm_tui.report import write_json
-from swarm_tui.review.desk import Reading
 from swarm_tui.review.landing import branch_name
 from swarm_tui.review.proof import prove
 from swarm_tui.review.signers import NAMESPACE
@@ -128,7 +127,7 @@ async def _check_review(
     with clock.step("the agent asks"):
         await _until(supervisor.store, agent.id, State.ASKING, ASK_S)
     first = await _review(supervisor, agent, clock, facts, "first")
-    async with _reading(supervisor, agent) as reading:
+    async with await supervisor.reading(agent.id) as reading:
         change = first.changes[0]
         note = Comment("check", "Please list it in the README.", change.path, "new", 1, 1)
         reading.comment(note)
@@ -139,7 +138,7 @@ async def _check_review(
         await _heard(supervisor.store, agent.id, note.text)
         await _until(supervisor.store, agent.id, State.ASKING, ASK_S)
     second = await _review(supervisor, agent, clock, facts, "second")
-    async with _reading(supervisor, agent) as reading:
+    async with await supervisor.reading(agent.id) as reading:
         with clock.step("what changed since"):
             since = await reading.since()
         facts["changed since"] = [change.name for change in since]
@@ -165,7 +164,7 @@ async def _review(
     with clock.step(f"{name} review"):
         facts[f"{name} review"] = await supervisor.do(Review(agent.id), clock.lap(f"{name} review"))
     await _until(supervisor.store, agent.id, State.SAVED)
-    async with _reading(supervisor, agent) as reading:
+    async with await supervisor.reading(agent.id) as reading:
         if not reading.review.changes:
             raise SwarmError(f"The {name} review shows no change")
         return reading.review
@@ -200,15 +199,6 @@ def _ssh_keygen_verifies(verdict: Verdict, allowed_signers: Path) -> str:
     if done.returncode:
         raise SwarmError("ssh-keygen does not accept the signature", told)
     return told
-
-
-@asynccontextmanager
-async def _reading(supervisor: Supervisor, agent: Agent) -> AsyncIterator[Reading]:
-    reading = await supervisor.reading(agent.id)
-    try:
-        yield reading
-    finally:
-        await reading.close()
 
 
 class _Clock:

@@ -3,53 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from swarm_tui.acting import act, at_agent
 from swarm_tui.amount import render_bytes
-from swarm_tui.bootstrap import make_signer, make_supervisor
+from swarm_tui.bootstrap import make_signer
 from swarm_tui.command import Review, Verdict
 from swarm_tui.config import Loaded
-from swarm_tui.errors import NotFound, UsageError
-from swarm_tui.glance import find, is_named_fully
+from swarm_tui.errors import UsageError
 from swarm_tui.handoff import Change, Flag
 from swarm_tui.handoff import Review as Taken
 from swarm_tui.model import Agent
 from swarm_tui.ports import Progress
-from swarm_tui.report import agent_object, write_json
+from swarm_tui.report import write_json
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.diff import FileDiff, unified
 from swarm_tui.review.proof import prove
 from swarm_tui.review.verdict import quoted, read_comments
-from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import sanitize
 
-CONNECT_S: Final = 15.0
 _SIGNS: Final = {"context": " ", "removed": "-", "added": "+"}
-
-
-@asynccontextmanager
-async def _at_agent(
-    loaded: Loaded, connect: str | None, wanted: str
-) -> AsyncIterator[tuple[Supervisor, Agent]]:
-    async with make_supervisor(loaded, connect=connect, is_following=False) as supervisor:
-        agents = supervisor.store.agents
-        await supervisor.connected(CONNECT_S, lambda: is_named_fully(agents(), wanted))
-        agent = find(agents(), wanted)
-        if agent is None:
-            raise NotFound("No such agent", wanted, "`swarm-tui ls` shows all.")
-        yield supervisor, agent
-
-
-@asynccontextmanager
-async def _open(supervisor: Supervisor, agent: Agent) -> AsyncIterator[Reading]:
-    reading = await supervisor.reading(agent.id)
-    try:
-        yield reading
-    finally:
-        await reading.close()
 
 
 async def review(
@@ -62,9 +37,9 @@ async def review(
     on_progress: Progress | None,
 ) -> int:
     """Open a review, or take up the open one, and print it: for people, as JSON, or as a patch."""
-    async with _at_agent(loaded, connect, wanted) as (supervisor, agent):
+    async with at_agent(loaded, connect, wanted) as (supervisor, agent):
         done = await supervisor.do(Review(agent.id), on_progress)
-        async with _open(supervisor, agent) as reading:
+        async with await supervisor.reading(agent.id) as reading:
             if is_patch:
                 await _write_patch(reading)
             elif is_json:
@@ -87,19 +62,15 @@ async def judge(
     on_progress: Progress | None,
 ) -> int:
     """Give a verdict on the open review. `comments` is a file as `read_comments` takes it."""
-    async with _at_agent(loaded, connect, wanted) as (supervisor, agent):
-        async with _open(supervisor, agent) as reading:
+    async with at_agent(loaded, connect, wanted) as (supervisor, agent):
+        async with await supervisor.reading(agent.id) as reading:
             taken = reading.review
             if comments:
                 await add_comments(reading, comments)
             if is_all_seen:
                 _mark_flagged(reading)
-        done = await supervisor.do(make(agent, taken), on_progress)
-        now = supervisor.store.agent(agent.id)
-        if is_json:
-            write_json({"done": done, "agent": agent_object(now) if now else None})
-        else:
-            print(f"{agent.name}: {done}")
+        verdict = make(agent, taken)
+        await act(supervisor, agent, verdict, is_json=is_json, on_progress=on_progress)
     return 0
 
 

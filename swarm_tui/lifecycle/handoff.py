@@ -139,8 +139,7 @@ class Handoff:
         if self.repository:
             with suppress(ReviewError):  # told when it is to land
                 number = max(number, await last_landed(self.repository, vm.name) + 1)
-        quarantine = self.quarantine(vm.id)
-        try:
+        async with self.quarantine(vm.id) as quarantine:
             pulled = await pull(
                 self.lifecycle.guest,
                 _address(vm),
@@ -171,8 +170,6 @@ class Handoff:
                 why=why,
             )
             await self._keep(quarantine, review)
-        finally:
-            await quarantine.close()
         return review
 
     async def _keep(self, quarantine: Quarantine, review: Review) -> None:
@@ -381,13 +378,10 @@ class Handoff:
         attachments = {"verdict.json": verdict.payload}
         if verdict.signature:
             attachments["verdict.json.sig"] = verdict.signature.encode()
-        quarantine = self.quarantine(AgentId(verdict.agent))
-        try:
+        async with self.quarantine(AgentId(verdict.agent)) as quarantine:
             await quarantine.land(
                 self.repository, verdict.base, verdict.head, verdict.branch, attachments
             )
-        finally:
-            await quarantine.close()
 
     async def _end_void(
         self, vm: Vm, record: Record, verdict: Verdict, detail: str, progress: Progress

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Self
 
 from swarm_tui.handoff import SUBMODULE, Change, Comment, Drafts, Flag, FlagKind, Review
 from swarm_tui.model import AgentId
@@ -19,7 +20,10 @@ from swarm_tui.text import sanitize
 
 
 class Reading:
-    """One review being read. Several may read the same one; drafts are merged on disk."""
+    """One review being read. Several may read the same one; drafts are merged on disk.
+
+    `close` it, or use it as an async context manager.
+    """
 
     def __init__(
         self, shelf: Shelf, quarantine: Quarantine, review: Review, previous: Review | None
@@ -29,6 +33,12 @@ class Reading:
         self._review = review
         self._previous = previous
         self._since: Sequence[Change] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     @property
     def review(self) -> Review:
@@ -74,10 +84,6 @@ class Reading:
         """Set or clear a viewed mark: of a change by `Change.key`, or `Review.about`."""
         self._shelf.mark(self._agent, key, is_viewed=is_viewed)
 
-    def unseen(self) -> Sequence[Flag]:
-        """Flags whose change (or, without path, the review itself) is not marked as viewed."""
-        return unseen(self._review, self.drafts())
-
     async def close(self) -> None:
         await self._quarantine.close()
 
@@ -93,9 +99,14 @@ async def open_reading(shelf: Shelf, agent: AgentId, number: int, lender: Path |
     return Reading(shelf, Quarantine(shelf.quarantine(agent), lender), review, previous)
 
 
-def unseen(review: Review, drafts: Drafts) -> Sequence[Flag]:
-    """The flags of what is not marked as viewed."""
-    keys = {change.path: change.key for change in review.changes}
+def unseen(
+    review: Review, drafts: Drafts, keys: Mapping[bytes, str] | None = None
+) -> Sequence[Flag]:
+    """The flags whose change (or, without one, the review itself) is not marked as viewed.
+
+    `keys` are the keys of the changes by path, for who has them: each is a digest.
+    """
+    keys = keys or {change.path: change.key for change in review.changes}
     return [flag for flag in review.flags if keys.get(flag.path, review.about) not in drafts.viewed]
 
 

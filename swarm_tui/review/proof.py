@@ -46,11 +46,8 @@ async def prove(target: Path, branch: str, signer: Signer, allowed_signers: Path
         )
     fingerprint = await signer.check(payload, signature, decided.reviewer, allowed_signers)
     with tempfile.TemporaryDirectory(prefix="swarm-tui-verify-") as folder:
-        quarantine = Quarantine(Path(folder) / "objects.git", target)
-        try:
+        async with Quarantine(Path(folder) / "objects.git", target) as quarantine:
             await quarantine.prepare(decided.base)
             digest = await quarantine.digest(decided.base, landed.head)
-        finally:
-            await quarantine.close()
     verdict.prove(decided, head=landed.head, tree=landed.tree, branch=branch, digest=digest)
     return Proof(decided, fingerprint)

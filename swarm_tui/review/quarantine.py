@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import IO, Final, Literal, Self
 
 from swarm_tui import durable
 from swarm_tui.errors import Busy, ReviewError
@@ -100,7 +100,10 @@ class Header:
 
 
 class Quarantine:
-    """One agent's objects. Several processes may use one folder at the same time."""
+    """One agent's objects. Several processes may use one folder at the same time.
+
+    `close` it, or use it as an async context manager.
+    """
 
     def __init__(self, folder: Path, lender: Path | None = None) -> None:
         """`folder` is made when it is first needed; `lender` is the owner's repository."""
@@ -110,6 +113,12 @@ class Quarantine:
         self._plain = Git(self._repository)
         self._blobs: Blobs | None = None
         self._needs: dict[str, bool] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def prepare(self, base: str) -> bool:
         """Make ready for objects on top of `base`; whether the guest must send the base, too.

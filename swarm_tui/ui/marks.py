@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from swarm_tui.handoff import Change, Comment, Drafts, Flag, Review
+from swarm_tui.review.desk import unseen
 from swarm_tui.ui.tree import Signs
 
 ABOUT: Final = -1
@@ -42,13 +43,7 @@ class Marks:
 
     def unseen(self) -> Sequence[Flag]:
         """The flags of what is not viewed, as an approval counts them."""
-        viewed, whole = self.drafts.viewed, self._whole
-        return [
-            flag
-            for path, flags in self._flags.items()
-            if whole.get(path, self._review.about) not in viewed
-            for flag in flags
-        ]
+        return unseen(self._review, self.drafts, self._whole)
 
     def key(self, index: int) -> str:
         """By which a file is marked: what is seen of it since the last review counts for it."""

@@ -14,7 +14,7 @@ from swarm_tui.errors import ReviewError
 from swarm_tui.handoff import ABSENT, Change, Comment, Commit, Drafts, Flag, Review
 from swarm_tui.model import AgentId
 from swarm_tui.review import flags
-from swarm_tui.review.desk import Reading, unseen
+from swarm_tui.review.desk import Reading
 from swarm_tui.review.diff import FileDiff, Span, is_binary, make, split_lines
 from swarm_tui.text import Safe, sanitize
 
@@ -114,9 +114,6 @@ class StandInReading(Reading):
     def mark(self, key: str, *, is_viewed: bool) -> None:
         viewed = self.said.viewed | {key} if is_viewed else self.said.viewed - {key}
         self.said = replace(self.said, viewed=viewed)
-
-    def unseen(self) -> Sequence[Flag]:
-        return unseen(self.of, self.said)
 
     async def close(self) -> None:
         self.is_closed = True
