@@ -99,6 +99,8 @@ class Address:
     user: str = "agent"
     """Login for a person's shell; supervision logs in as root."""
     workspace: str = "/workspace"
+    via: HostName | None = None
+    """The host through whose own connection the guest is reached; None: from here directly."""
 
 
 @dataclass(frozen=True, slots=True)

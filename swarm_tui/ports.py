@@ -160,6 +160,88 @@ class Hypervisor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process on a host, told apart from a later one that has its number."""
+
+    pid: int
+    started: int
+    """Clock ticks from the host's boot to its start (proc(5), stat, field 22)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a host's kernel knows of one VMM's process. Totals only grow; `None` is unknown."""
+
+    process: Process
+    cpu_ns: int | None = None
+    """Of the whole process, vCPUs and the VMM's own threads."""
+    memory_host: int | None = None
+    """Resident bytes."""
+    disk_read: int | None = None
+    disk_written: int | None = None
+    net_received: int | None = None
+    """By the guest; the host's tap has sent it."""
+    net_sent: int | None = None
+
+
+class Outpost(Protocol):
+    """Our eyes and hands on a host where libvirt has none: its kernel and a folder of our own.
+
+    In this process where the host is this machine, over SSH otherwise. Calls raise
+    HostUnreachable when the way there is cut, and HostDenied where the login may not do it.
+    """
+
+    async def open(self) -> None:
+        """Make ready; again after HostUnreachable."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the host. Safe to call at any time, also twice."""
+        ...
+
+    async def measure(self, asked: Mapping[int, Sequence[str]]) -> Mapping[int, Footprint]:
+        """The footprints of processes, by number; of each its taps' names are given.
+
+        A process that has ended (or is a zombie) is not in the answer.
+        """
+        ...
+
+    async def holders(self, files: Sequence[Path]) -> Mapping[Path, Process]:
+        """Which process has a file open for writing; files that none has are not in the answer."""
+        ...
+
+    async def end(self, process: Process) -> None:
+        """Kill a process and wait until it is gone. Gone already, or another by now, is fine."""
+        ...
+
+    async def tell_vmm(self, socket: Path, command: str, body: str, timeout_s: float) -> str:
+        """PUT a command such as "vm.pause" to a Cloud Hypervisor's API socket; its answer's body.
+
+        For VMMs that no libvirt daemon speaks to any more. Raises HostError with the VMM's words.
+        """
+        ...
+
+    async def keep(self, agent: AgentId, name: str, content: str) -> None:
+        """Keep a small text of an agent on the host, durably; replaces the one of that name."""
+        ...
+
+    async def kept(self, name: str) -> Mapping[AgentId, str]:
+        """All agents' texts of that name."""
+        ...
+
+    async def drop(self, agent: AgentId, name: str | None = None) -> None:
+        """Forget one text of an agent, or all of them."""
+        ...
+
+    async def check_saved(self, folder: Path) -> str:
+        """The definition in a folder that Cloud Hypervisor was saved to by libvirt.
+
+        Raises SnapshotError when a part of it is missing or shorter than it must be.
+        """
+        ...
+
+
 class Guest(Protocol):
     """SSH into guests. One connection per guest is kept and made anew when it breaks.
 
