@@ -130,6 +130,8 @@ class Vm:
     disks: tuple[Path, ...] | None = ()
     """Writable file-backed disks, in the definition's order. None: its host cannot tell now."""
     tag: Tag = Tag()
+    is_orphan: bool = False
+    """It runs, but its host's libvirt daemon knows nothing of it, as after a restart of that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,10 +216,20 @@ class Outpost(Protocol):
         ...
 
     async def tell_vmm(self, socket: Path, command: str, body: str, timeout_s: float) -> str:
-        """PUT a command such as "vm.pause" to a Cloud Hypervisor's API socket; its answer's body.
+        """Give a command such as "vm.pause" to a Cloud Hypervisor's API socket; its answer's body.
 
-        For VMMs that no libvirt daemon speaks to any more. Raises HostError with the VMM's words.
+        For VMMs that no libvirt daemon speaks to any more. Commands that only ask ("vm.info",
+        "vm.counters", "vmm.ping") are GETs. Raises HostError with the VMM's words, and
+        DeadlineExceeded.
         """
+        ...
+
+    async def begin_save(self, folder: Path, definition: str) -> None:
+        """Make a folder as libvirt does before Cloud Hypervisor saves to it."""
+        ...
+
+    async def room(self, folder: Path) -> int:
+        """Free bytes where `folder` lies, or will lie."""
         ...
 
     async def keep(self, agent: AgentId, name: str, content: str) -> None:

@@ -91,8 +91,13 @@ class Connection:
         uri: str,
         deadlines: Deadlines,
         on_hint: Callable[[Hint], None],
+        *,
+        is_busy: bool = False,
     ) -> None:
-        """`on_hint` is called on the running event loop. Raises ConfigError for an unsafe URI."""
+        """`on_hint` is called on the running event loop. Raises ConfigError for an unsafe URI.
+
+        `is_busy`: one VM at work blocks this driver's list of all, so that no probe may need it.
+        """
         self.changed: Callable[[str], None] = lambda _uuid: None
         """Told the UUID of a domain whose definition may have changed, on libvirt's thread."""
         self.statistics = 0
@@ -105,6 +110,7 @@ class Connection:
         self._uri = without_prompts(uri)
         self._deadlines = deadlines
         self._on_hint = on_hint
+        self._is_busy = is_busy
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(host)
         self._handle: Any = None
@@ -283,7 +289,7 @@ class Connection:
             self.restore_running = running
 
         # The rest can only be asked of a domain; any will do.
-        for domain in handle.listAllDomains()[:1]:
+        for domain in [] if self._is_busy else handle.listAllDomains()[:1]:
             if not _answers(domain.snapshotNum):
                 missing |= dict.fromkeys(("checkpoint", "fork"), lacks)
             stream = handle.newStream(libvirt.VIR_STREAM_NONBLOCK)
