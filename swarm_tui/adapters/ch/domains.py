@@ -1,0 +1,145 @@
+"""The calls on libvirt's Cloud Hypervisor driver, which block and raise libvirtError."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from swarm_tui.adapters.ch.sight import Told
+from swarm_tui.adapters.connection import Connection
+from swarm_tui.adapters.console import StreamConsole
+from swarm_tui.adapters.domain import power_of
+from swarm_tui.adapters.fault import Code
+from swarm_tui.errors import Refused
+from swarm_tui.model import AgentId, Power
+from swarm_tui.ports import HostFacts
+
+
+class Domains:
+    """Those of one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._taps: dict[AgentId, tuple[int, tuple[str, ...]]] = {}
+
+    def _domain(self, agent: AgentId) -> Any:
+        return self._connection.handle.lookupByUUIDString(agent)
+
+    def _find(self, agent: AgentId) -> Any | None:
+        try:
+            return self._domain(agent)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != Code.NO_DOMAIN:
+                raise
+            return None
+
+    def uuids(self) -> Sequence[str]:
+        return [domain.UUIDString() for domain in self._connection.handle.listAllDomains()]
+
+    def tell(self, agent: AgentId) -> Told | None:
+        domain = self._find(agent)
+        if domain is None:
+            return None
+        state, reason = domain.state()
+        pid = domain.ID()
+        if pid <= 0:
+            return Told(state, reason, -1)
+        return Told(state, reason, pid, self._cpu_ns(domain), self._taps_of(agent, pid, domain))
+
+    def _cpu_ns(self, domain: Any) -> int | None:
+        try:
+            vcpus, _ = domain.vcpus()
+        except libvirt.libvirtError:  # it stopped meanwhile, or its VMM names no vCPU threads
+            return None
+        return sum(int(cpu_ns) for _, _, cpu_ns, _ in vcpus)
+
+    def _taps_of(self, agent: AgentId, pid: int, domain: Any) -> tuple[str, ...]:
+        """They stay the same for as long as the VMM lives."""
+        known, taps = self._taps.get(agent, (0, ()))
+        if known != pid:
+            taps = _taps(domain.XMLDesc(0))
+            self._taps[agent] = pid, taps
+        return taps
+
+    def definition(self, agent: AgentId) -> str:
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        return str(self._domain(agent).XMLDesc(flags))
+
+    def facts(self) -> HostFacts:
+        _, memory_mib, cpus, *_ = self._connection.handle.getInfo()
+        told = self._connection.handle.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+        free = sum(told.get(part, 0) for part in ("free", "buffers", "cached"))
+        total = told.get("total", memory_mib << 10)
+        return HostFacts(cpus=cpus, memory_total=total << 10, memory_free=free << 10)
+
+    def define(self, definition: str) -> None:
+        self._connection.handle.defineXML(definition)
+
+    def ensure(self, agent: AgentId, definition: str) -> None:
+        if self._find(agent) is None:
+            self._connection.handle.defineXML(definition)
+
+    def undefine(self, agent: AgentId) -> None:
+        domain = self._find(agent)
+        if domain is None:
+            return
+        if domain.isActive():
+            raise Refused("Cannot forget the VM", "it is running; stop it first")
+        domain.undefine()
+
+    def start(self, agent: AgentId) -> None:
+        self._domain(agent).create()
+
+    def suspend(self, agent: AgentId) -> None:
+        domain = self._domain(agent)
+        if _power(domain) is not Power.PAUSED:
+            _check_active(domain)
+            domain.suspend()
+
+    def resume(self, agent: AgentId) -> None:
+        domain = self._domain(agent)
+        if _power(domain) is not Power.RUNNING:
+            _check_active(domain)
+            domain.resume()
+
+    def destroy(self, agent: AgentId) -> None:
+        domain = self._find(agent)
+        if domain is not None and domain.isActive():
+            try:
+                domain.destroy()
+            except libvirt.libvirtError:
+                if domain.isActive():  # else it stopped by itself meanwhile
+                    raise
+
+    def save(self, agent: AgentId, target: Path) -> None:
+        self._domain(agent).save(str(target))
+
+    def restore(self, target: Path) -> None:
+        self._connection.handle.restore(str(target))
+
+    def new_console(self) -> StreamConsole:
+        """Does not block."""
+        return StreamConsole(libvirt.libvirtError)
+
+    def open_console(self, agent: AgentId) -> Any:
+        stream = self._connection.handle.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        self._domain(agent).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+        return stream
+
+
+def _power(domain: Any) -> Power:
+    return power_of(*domain.state())[0]
+
+
+def _check_active(domain: Any) -> None:
+    if not domain.isActive():
+        raise Refused("The VM is not running", "only a VM with live vCPUs can be stopped and go on")
+
+
+def _taps(xml: str) -> tuple[str, ...]:
+    targets = ET.fromstring(xml).iterfind("devices/interface/target")
+    return tuple(name for target in targets if (name := target.get("dev")))

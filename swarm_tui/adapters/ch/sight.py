@@ -1,0 +1,223 @@
+"""How Cloud Hypervisor's VMs stand, as libvirt and the host's kernel tell it together.
+
+libvirt's driver alone does not do: it forgets every VM when its daemon restarts, does not notice
+that a VMM has died, and holds a VM's lock while it waits for the VMM, without a time-out, so that
+one VMM that hangs blocks every look at that VM and the list of all (ch_driver.c and ch_monitor.c
+of libvirt 11.3). So each VM is asked for by itself, one that blocks is not asked again until it
+has answered, and the kernel is asked which VMMs live and who has a VM's disk open.
+
+libvirt itself is not imported here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from swarm_tui.adapters.domain import Definition, power_of
+from swarm_tui.errors import DeadlineExceeded, HostError
+from swarm_tui.model import AgentId, Counters, HostName, Power, Vm
+from swarm_tui.ports import Footprint, Outpost, Process
+from swarm_tui.text import EMPTY, Safe, literal
+
+BATCH: Final = 64
+"""VMs that share one deadline."""
+ASK_VMM_S: Final = 1.0
+ORPHAN: Final = literal("no libvirt daemon knows it any more; resume adopts it")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What libvirt says of one VM now."""
+
+    state: int
+    reason: int
+    pid: int
+    """Of its VMM: the driver gives it as the domain's id. -1: it is off."""
+    cpu_ns: int | None = None
+    taps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How one VM stands."""
+
+    power: Power
+    reason: Safe = EMPTY
+    footprint: Footprint | None = None
+    """Of its VMM, while it lives."""
+    cpu_ns: int | None = None
+    is_orphan: bool = False
+
+    @property
+    def process(self) -> Process | None:
+        return self.footprint.process if self.footprint else None
+
+    def to_vm(self, definition: Definition, host: HostName) -> Vm:
+        vm = definition.to_vm(host, 0, 0)
+        return replace(vm, power=self.power, reason=self.reason, is_orphan=self.is_orphan)
+
+    def to_counters(self, monotonic: float, memory_given: int | None) -> Counters:
+        footprint = self.footprint
+        if footprint is None:
+            return Counters(monotonic)
+        return Counters(
+            monotonic=monotonic,
+            cpu_ns=self.cpu_ns,
+            memory_given=memory_given,
+            memory_host=footprint.memory_host,
+            disk_read=footprint.disk_read,
+            disk_written=footprint.disk_written,
+            net_received=footprint.net_received,
+            net_sent=footprint.net_sent,
+        )
+
+
+SOURCES: Final[Mapping[str, str]] = {
+    "cpu_ns": "libvirt virDomainGetVcpus cpuTime: the vCPUs without the VMM's own threads",
+    "memory_given": "its definition",
+    "memory_host": "resident memory of its VMM, from the host's /proc",
+    "disk_read": "storage reads of its VMM, from the host's /proc/PID/io",
+    "disk_written": "storage writes of its VMM, from the host's /proc/PID/io",
+    "net_received": "the host's tap, tx_bytes",
+    "net_sent": "the host's tap, rx_bytes",
+}
+"""Where a counter of Cloud Hypervisor's comes from."""
+
+
+@dataclass(slots=True)
+class Look:
+    """Asks one connection of libvirt and the host's outpost how VMs stand."""
+
+    outpost: Outpost
+    tell: Callable[[AgentId], Told | None]
+    """Ask libvirt of one VM; blocks, perhaps for ever. None: it knows no such VM."""
+    study: Callable[[str, Callable[[], None]], Awaitable[None]]
+    """Run blocking work with a deadline; raises DeadlineExceeded."""
+    definitions: Mapping[AgentId, Definition]
+    moving: Mapping[AgentId, Safe]
+    """VMs that we save or restore just now, and what to say of them: libvirt blocks on these."""
+    seen: dict[AgentId, Sight] = field(default_factory=dict)
+    stuck: set[AgentId] = field(default_factory=set)
+    """VMs that libvirt was asked for and has not answered yet."""
+
+    async def at(self, agents: Collection[AgentId]) -> Mapping[AgentId, Sight]:
+        """How these VMs stand now. Raises HostUnreachable, HostDenied."""
+        told = await self._ask(agents)
+        footprints = await self._measure(told)
+        died = [agent for agent, now in told.items() if _has_died(now, footprints)]
+        if died:  # unless it was stopped in between
+            told |= await self._ask(died)
+            footprints = await self._measure(told)
+        off = [agent for agent, now in told.items() if now is None or now.pid <= 0]
+        parentless = await self._find_orphans(off)
+        sights = {}
+        for agent in agents:
+            if agent in parentless:
+                sights[agent] = parentless[agent]
+            elif agent in told:
+                sights[agent] = _judge(told[agent], footprints)
+            else:
+                sights[agent] = await self._unanswered(agent)
+        self.seen |= sights
+        return sights
+
+    async def _ask(self, agents: Collection[AgentId]) -> dict[AgentId, Told | None]:
+        """What libvirt tells; of those who do not answer in time there is nothing."""
+        queue = deque(
+            agent for agent in agents if agent not in self.moving and agent not in self.stuck
+        )
+        found: dict[AgentId, Told | None] = {}
+        while left := len(queue):
+            try:
+                await self.study("look at the VMs", partial(self._ask_some, queue, found))
+            except DeadlineExceeded:
+                if len(queue) == left:
+                    break  # so many hang that there is no way left to ask
+        return found
+
+    def _ask_some(self, queue: deque[AgentId], found: dict[AgentId, Told | None]) -> None:
+        """Each is taken from the queue before it is asked: when one blocks, others go on."""
+        with suppress(IndexError):
+            for _ in range(BATCH):
+                agent = queue.popleft()
+                self.stuck.add(agent)
+                try:
+                    found[agent] = self.tell(agent)
+                finally:
+                    self.stuck.discard(agent)
+
+    async def _measure(self, told: Mapping[AgentId, Told | None]) -> Mapping[int, Footprint]:
+        taps = {now.pid: now.taps for now in told.values() if now and now.pid > 0}
+        return await self.outpost.measure(taps) if taps else {}
+
+    async def _find_orphans(self, agents: Sequence[AgentId]) -> Mapping[AgentId, Sight]:
+        """Of VMs that are off for libvirt those whose disk a process has open all the same."""
+        disks = {
+            disk: agent for agent in agents for disk in self.definitions[agent].disks or () if disk
+        }
+        if not disks:
+            return {}
+        found = {}
+        for disk, process in (await self.outpost.holders(list(disks))).items():
+            agent = disks[disk]
+            footprints = await self.outpost.measure({process.pid: ()})
+            footprint = footprints.get(process.pid)
+            if footprint and footprint.process == process:
+                found[agent] = await self._look_at_orphan(agent, footprint)
+        return found
+
+    async def _look_at_orphan(self, agent: AgentId, footprint: Footprint) -> Sight:
+        told = await self.vmm_info(agent, footprint.process)
+        powers = {"Running": Power.RUNNING, "Paused": Power.PAUSED}
+        if told is None or told.get("state") not in powers:
+            why = literal(f"process {footprint.process.pid} has its disk open")
+            return Sight(Power.UNKNOWN, why, footprint)
+        power = powers[told["state"]]
+        return Sight(power, ORPHAN, footprint, footprint.cpu_ns, is_orphan=True)
+
+    async def vmm_info(self, agent: AgentId, process: Process) -> dict[str, Any] | None:
+        """What a VMM says of its VM; None when that process answers to no API."""
+        socket = api_socket(process, self.definitions[agent].name)
+        try:
+            told = json.loads(await self.outpost.tell_vmm(socket, "vm.info", "", ASK_VMM_S))
+        except (HostError, DeadlineExceeded, ValueError):
+            return None
+        return told if isinstance(told, dict) else None
+
+    async def _unanswered(self, agent: AgentId) -> Sight:
+        """Of one that libvirt has not answered for: what is known without it."""
+        before = self.seen.get(agent, Sight(Power.UNKNOWN))
+        if agent in self.moving:
+            return replace(before, reason=self.moving[agent])
+        why = literal("libvirt does not answer for it: its VMM hangs, or is saving")
+        if before.process:
+            footprints = await self.outpost.measure({before.process.pid: ()})
+            footprint = footprints.get(before.process.pid)
+            if footprint is None or footprint.process != before.process:
+                return Sight(Power.CRASHED, literal("its VMM has ended"))
+        return replace(before, power=Power.UNKNOWN, reason=why)
+
+
+def api_socket(process: Process, name: str) -> Path:
+    """Where libvirt put the API socket of a VMM, seen as that VMM sees its files."""
+    return Path(f"/proc/{process.pid}/root/run/libvirt/ch/{name}-socket")
+
+
+def _has_died(told: Told | None, footprints: Mapping[int, Footprint]) -> bool:
+    return told is not None and told.pid > 0 and told.pid not in footprints
+
+
+def _judge(told: Told | None, footprints: Mapping[int, Footprint]) -> Sight:
+    if told is None:
+        return Sight(Power.OFF)
+    if _has_died(told, footprints):
+        return Sight(Power.CRASHED, literal("its VMM has died"))
+    power, reason = power_of(told.state, told.reason)
+    return Sight(power, reason, footprints.get(told.pid), told.cpu_ns)
