@@ -93,6 +93,8 @@ def decide(
     is_cut = agent.record is not None and agent.record.verb not in (None, Verb.KILL)
     if is_cut and verb is Verb.RESUME:
         states |= {State.UNKNOWN}
+    if verb is Verb.RESUME and agent.vm and agent.vm.is_orphan:
+        states |= _ALIVE  # it is adopted
     if is_cut and verb is Verb.PAUSE and agent.state is State.PAUSED:
         return Deny(literal("an earlier verb was cut off with its vCPUs stopped; resume it first"))
     if agent.state not in states:

@@ -178,7 +178,12 @@ class Lifecycle(Ground):
     # Resume
 
     async def resume(self, vm: Vm | None, record: Record, progress: Progress) -> Safe:
-        """Bring the agent back from whatever stopped it: disk, stopped vCPUs, frozen processes."""
+        """Bring the agent back from whatever stopped it: disk, stopped vCPUs, frozen processes.
+
+        An orphan that runs is adopted.
+        """
+        if vm and vm.is_orphan and vm.power is Power.RUNNING:
+            return await self._adopt(vm, record, progress)
         is_off = vm is None or vm.power is Power.OFF
         if is_off and record.saved_in is None:
             raise SnapshotError("There is nothing to resume from", "The VM is off and not saved.")
@@ -229,6 +234,15 @@ class Lifecycle(Ground):
             raise problems[0]
         goes_on = literal("goes on where it stood")
         return join((goes_on, remark, await self.prune(vm.id, None)), "; ")
+
+    async def _adopt(self, vm: Vm, record: Record, progress: Progress) -> Safe:
+        """Save a VM that its libvirt daemon has forgotten, and restore it through that daemon."""
+        progress(literal("saving it, to adopt it"), None)
+        await self.pause(vm, record, progress)
+        saved = await in_thread(self.catalogue.record, vm.id)
+        assert saved is not None  # just written by the pause
+        done = await self.resume(None, saved, progress)
+        return join((literal("adopted"), done), "; ")
 
     # Message
 

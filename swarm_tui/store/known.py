@@ -156,7 +156,7 @@ def derive_state(known: Known, host: Host | None, now: float) -> tuple[State, Sa
         case Power.PAUSED:
             return State.PAUSED, cut or vm.reason
         case Power.CRASHED:
-            return State.FAILED, literal("the guest crashed")
+            return State.FAILED, vm.reason or literal("the guest crashed")
         case Power.UNKNOWN:
             return State.UNKNOWN, vm.reason
     if record and record.is_frozen:
@@ -167,6 +167,8 @@ def derive_state(known: Known, host: Host | None, now: float) -> tuple[State, Sa
         return State.DONE, known.status
     if not known.is_ready and known.link is not Link.NONE:
         return State.STARTING, known.link_reason
+    if vm.is_orphan:
+        return State.RUNNING, cut or vm.reason
     return State.RUNNING, cut or (known.link_reason if known.link is Link.DOWN else EMPTY)
 
 

@@ -128,6 +128,7 @@ class World:
             host=self.host,
             power=Power(raw["power"]),
             reason=sanitize(raw["reason"]),
+            is_orphan=raw.get("is_orphan", False),
             disks=None
             if self.is_tongue_tied and raw["power"] != "off"
             else tuple(Path(disk) for disk in raw["disks"]),
@@ -189,7 +190,7 @@ class World:
         saved = {"agent": agent, "memory": raw["memory"], "disks": disks}
         with durable.storage("save the memory"):
             target.write_text(json.dumps(saved))
-        self.change(agent, power="off", reason="saved", memory=None)
+        self.change(agent, power="off", reason="saved", memory=None, is_orphan=False)
 
     def restore(self, agent: AgentId, target: Path) -> None:
         raw = self.state(agent)

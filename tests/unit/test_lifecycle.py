@@ -60,6 +60,33 @@ async def test_an_agent_can_be_paused_again_and_again(site: Site) -> None:
     site.assert_working()
 
 
+async def test_an_orphan_is_adopted_where_it_stands(site: Site) -> None:
+    site.world.change(AGENT, is_orphan=True)
+    assert await site.resume() == "adopted; goes on where it stood"
+    assert not site.world.vm(AGENT).is_orphan
+    site.assert_working()
+
+
+async def test_an_orphan_that_cannot_be_saved_runs_on(site: Site) -> None:
+    site.world.change(AGENT, is_orphan=True)
+    site.world.plans["save"] = Call(before=StorageFull("No room to save the VM"))
+    with pytest.raises(StorageFull):
+        await site.resume()
+    assert site.world.vm(AGENT).is_orphan
+    site.assert_working()
+
+
+async def test_an_orphan_that_cannot_be_restored_stays_saved(site: Site) -> None:
+    site.world.change(AGENT, is_orphan=True)
+    site.world.plans["restore"] = Call(before=HostError("The VMM does not start"))
+    with pytest.raises(HostError) as caught:
+        await site.resume()
+    assert "still saved" in caught.value.hint
+    site.assert_truthful()
+    await site.bring_back()
+    site.assert_working()
+
+
 async def test_a_quickly_paused_agent_goes_on(site: Site) -> None:
     await site.lifecycle.hold(site.world.vm(AGENT), quiet)
     assert site.world.power() is Power.PAUSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,14 @@ def test_a_second_verb_waits_for_the_first() -> None:
     for verb in (Verb.PAUSE, Verb.RESUME, Verb.KILL, Verb.SHELL):
         assert decide(verb, busy, ABLE) == Deny(literal("pause is still at work on it"))
     assert decide(Verb.LOGS, busy, ABLE) == Allow()
+
+
+def test_an_orphan_that_runs_can_be_adopted() -> None:
+    known = agent(State.ASKING)
+    assert known.vm
+    orphan = replace(known, vm=replace(known.vm, is_orphan=True))
+    assert decide(Verb.RESUME, orphan, ABLE) == Allow()
+    assert isinstance(decide(Verb.RESUME, known, ABLE), Deny)
 
 
 @pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.RESUME])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -76,6 +77,18 @@ def states() -> Iterator[object]:
         ("went on", [heard(EventKind.DONE), heard(EventKind.STATUS)], State.RUNNING, ""),
         ("paused", [VmSeen(vm(Power.PAUSED, reason="by a user"), 2)], State.PAUSED, "by a user"),
         ("crashed", [VmSeen(vm(Power.CRASHED), 2)], State.FAILED, "the guest crashed"),
+        (
+            "crashed, and why",
+            [VmSeen(vm(Power.CRASHED, reason="its VMM has died"), 2)],
+            State.FAILED,
+            "its VMM has died",
+        ),
+        (
+            "orphan",
+            [VmSeen(replace(vm(reason="nobody knows it"), is_orphan=True), 2)],
+            State.RUNNING,
+            "nobody knows it",
+        ),
         ("off", [VmSeen(vm(Power.OFF, reason="destroyed"), 2)], State.FAILED, "destroyed"),
         ("off, nobody knows why", [VmSeen(vm(Power.OFF), 2)], State.FAILED, "the VM is off"),
         ("unclear", [VmSeen(vm(Power.UNKNOWN), 2)], State.UNKNOWN, ""),

@@ -47,7 +47,6 @@ DEADLINES: Final = Deadlines(study_s=1.0)
 DEFINITION: Final = "definition"
 
 _LACKS: Final[Mapping[str, str]] = {
-    "memory_used": "Cloud Hypervisor tells libvirt nothing of the guest's own use",
     "checkpoint": "libvirt's Cloud Hypervisor driver has no snapshots inside a disk",
     "fork": "libvirt's Cloud Hypervisor driver has no snapshots inside a disk",
 }

@@ -70,6 +70,7 @@ class Sight:
         return Counters(
             monotonic=monotonic,
             cpu_ns=self.cpu_ns,
+            memory_used=footprint.memory_host,
             memory_given=memory_given,
             memory_host=footprint.memory_host,
             disk_read=footprint.disk_read,
@@ -81,6 +82,7 @@ class Sight:
 
 SOURCES: Final[Mapping[str, str]] = {
     "cpu_ns": "libvirt virDomainGetVcpus cpuTime: the vCPUs without the VMM's own threads",
+    "memory_used": "resident memory of its VMM, from the host's /proc; the guest's own is not told",
     "memory_given": "its definition",
     "memory_host": "resident memory of its VMM, from the host's /proc",
     "disk_read": "storage reads of its VMM, from the host's /proc/PID/io",
