@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.errors import SetupError
+from swarm_tui.local.disk import make_disk
 from swarm_tui.local.kernel import pack, pack_initramfs, unpack_kernel
 from swarm_tui.local.packages import Package, download, resolve, unpack
 from swarm_tui.local.programs import (
@@ -41,7 +42,7 @@ COMMAND_LINE: Final = (
     " no_timer_check random.trust_cpu=on audit=0 apparmor=0 i8042.noaux i8042.nokbd"
     " 8250.nr_uarts=1 rcupdate.rcu_expedited=1"
 )
-"""The kernel's command line; ` swarm.name=NAME` may be added."""
+"""The kernel's command line; what `guest.render_arguments` gives may be added."""
 
 PROBE_MARK: Final = b"SWARM-PROBE-OK"
 """What the image prints on its serial port when booted with `rdinit=/probe`."""
@@ -49,7 +50,7 @@ PROBE_MARK: Final = b"SWARM-PROBE-OK"
 _GUEST: Final = Path(__file__).with_name("guest")
 _SOURCES: Final = (
     Path(__file__),
-    *(Path(__file__).with_name(f"{n}.py") for n in ("kernel", "packages", "programs")),
+    *(Path(__file__).with_name(f"{n}.py") for n in ("disk", "kernel", "packages", "programs")),
 )
 _DISK_MIB: Final = 1024
 _AGENT_UID: Final = 1000
@@ -86,8 +87,8 @@ class Image:
 
     @property
     def base(self) -> Path:
-        """Root disk (qcow2), to be used as the backing file of a guest's own."""
-        return self.folder / "base.qcow2"
+        """Root disk (raw, sparse, partitioned), to be copied or used as the backing file."""
+        return self.folder / "base.raw"
 
 
 def build_image(cache: Path, on_progress: Say) -> Image:
@@ -188,7 +189,8 @@ def _build(cache: Path, packages: Sequence[Package], say: Say) -> Image:
         for path in (parts / "later").iterdir():
             _install(path.read_bytes(), root / "usr/lib/modules" / path.name, 0o644)
         say("making the disk")
-        _make_disk(root, work / "base.qcow2")
+        owners = f'chown -R {_AGENT_UID}:{_AGENT_UID} "$1/home/agent" "$1/workspace"'
+        make_disk(root, work / "base.raw", _DISK_MIB, owners)
         initramfs = pack_initramfs(root / "bin/busybox", parts / "boot", _GUEST / "initramfs")
         (work / "initrd.img").write_bytes(initramfs)
         for name in ("vmlinuz", "vmlinux"):
@@ -272,18 +274,3 @@ def _seed(workspace: Path, bundle: Path) -> str:
     git("commit", "-q", "-m", "Convert lengths, masses and temperatures")
     git("bundle", "create", "-q", str(bundle), "HEAD", "main")
     return git("rev-parse", "HEAD")
-
-
-def _make_disk(root: Path, target: Path) -> None:
-    raw = target.with_suffix(".ext4")
-    with open(raw, "wb") as file:
-        file.truncate(_DISK_MIB << 20)
-    script = (
-        f'chown -R {_AGENT_UID}:{_AGENT_UID} "$1/home/agent" "$1/workspace" && '
-        "exec mke2fs -q -F -t ext4 -O ^metadata_csum,^64bit -J size=8 -m 0 -N 65536 -L swarm"
-        ' -E lazy_itable_init=1,root_owner=0:0 -d "$1" "$2"'
-    )
-    command = ["sh", "-c", script, "sh", str(root), str(raw)]
-    run(command if os.getuid() == 0 else ["fakeroot", "--", *command])
-    run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(target)])
-    raw.unlink()

@@ -21,12 +21,12 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "tar": "tar",
     "git": "git",
     "mke2fs": "e2fsprogs",
-    "qemu-img": "qemu-utils",
     "lz4": "lz4",
     "zstd": "zstd",
     "fakeroot": "fakeroot",
 }
 """Program that an image build runs → the Debian package that holds it."""
+_PACKAGES: Final[Mapping[str, str]] = {**PROGRAMS, "qemu-img": "qemu-utils"}
 
 Say = Callable[[str], None]
 """Told what is going on, in a few words."""
@@ -104,7 +104,7 @@ def failure(program: str, stderr: bytes) -> Failed | StorageFull:
 
 
 def _missing(names: Sequence[str]) -> SetupError:
-    packages = sorted({PROGRAMS.get(name, name) for name in names})
+    packages = sorted({_PACKAGES.get(name, name) for name in names})
     return SetupError(
         "Not installed, and needed for a local swarm: " + ", ".join(names),
         hint="apt-get install --no-install-recommends " + " ".join(packages),

@@ -311,7 +311,7 @@ class LocalSwarm:
     def _furnish_template(self, machine: Machine, initrd: Path, authorized: str) -> HostKey:
         shutil.rmtree(machine.folder, ignore_errors=True)
         make_folder(machine.folder, 0o711)
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"]
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
         run([*command, "-b", str(self._image.base), str(machine.disk)])
         host_key = _make_host_key(self._identity.parent)
         write_initrd(self._image, initrd, authorized, host_key.private)

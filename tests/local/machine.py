@@ -29,7 +29,7 @@ def make_key(path: Path) -> str:
 
 
 def make_disk(image: Image, path: Path) -> Path:
-    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image.base)]
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.base)]
     subprocess.run([*command, str(path)], check=True)
     return path
 
@@ -140,8 +140,16 @@ def boot(
     identity: Path,
     host_key: Path,
     options: Sequence[str] = (),
+    *,
+    arguments: str = "",
+    network: str = "",
+    guest: str = "",
 ) -> Machine:
-    """Start a guest and wait until its SSH server answers."""
+    """Start a guest and wait until its SSH server answers.
+
+    `disk` is of the format that its name ends in. `arguments` are added to the kernel's,
+    `network` to QEMU's user-mode network, in which `guest` is the guest's address.
+    """
     folder.mkdir(exist_ok=True)
     initrd = folder / "initrd.img"
     authorized = identity.with_suffix(".pub").read_text()
@@ -156,9 +164,10 @@ def boot(
     command += ["-chardev", f"socket,id=tty,path={console},server=on,wait=off"]
     command += ["-serial", "chardev:tty"]
     command += ["-monitor", f"unix:{monitor},server=on,wait=off"]
-    command += ["-kernel", str(image.kernel_elf), "-initrd", str(initrd), "-append", COMMAND_LINE]
-    command += ["-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe"]
-    command += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22"]
+    command += ["-kernel", str(image.kernel_elf), "-initrd", str(initrd), "-append"]
+    command += [f"{COMMAND_LINE} {arguments}"]
+    command += ["-drive", f"file={disk},if=virtio,format={disk.suffix[1:]},cache=unsafe"]
+    command += ["-netdev", f"user,id=net{network},hostfwd=tcp:127.0.0.1:{port}-{guest}:22"]
     command += ["-device", "virtio-net-pci,netdev=net,romfile="]
     process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL)
     public = host_key.with_suffix(".pub").read_text()

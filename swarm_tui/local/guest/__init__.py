@@ -1,4 +1,4 @@
-"""What the host says to a guest of our image: its host key, its identity, its fresh randomness.
+"""What the host says to a guest of our image: address, host key, identity, fresh randomness.
 
 The files beside this one go into the image: `root/` as it lies here (what begins with #! becomes
 executable), `initramfs/`, and `reseed.hex`.
@@ -10,6 +10,7 @@ import base64
 import binascii
 import secrets
 import struct
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
 IDENTIFY: Final = "/usr/lib/swarm/identify"
@@ -19,6 +20,16 @@ REFRESH: Final = "/usr/lib/swarm/refresh"
 
 _MAGIC: Final = b"openssh-key-v1\0"
 _TYPE: Final = b"ssh-ed25519"
+
+
+def render_arguments(
+    address: IPv4Interface, gateway: IPv4Address, nameserver: IPv4Address | None
+) -> str:
+    """For the kernel's command line of a guest that is not behind QEMU's user-mode network."""
+    words = [f"swarm.address={address}", f"swarm.gateway={gateway}"]
+    if nameserver:
+        words.append(f"swarm.nameserver={nameserver}")
+    return " ".join(words)
 
 
 def render_identity(name: str, host_key: bytes, now: float, task: str = "") -> bytes:
