@@ -88,7 +88,8 @@ def test_a_guest_lives_on_it_without_its_first_sector(image: Image, tmp_path: Pa
     disk = tmp_path / "disk.raw"
     subprocess.run(["cp", "--sparse=always", image.base, disk], check=True)
     rules = tmp_path / "rules"
-    rules.write_text('[inject-error]\nevent="none"\niotype="write"\nsector="0"\nerrno="5"\n')
+    lines = ("[inject-error]", 'event = "none"', 'iotype = "write"', 'sector = "0"', 'errno = "5"')
+    rules.write_text("\n".join(lines) + "\n")
     said = render_arguments(
         IPv4Interface("10.98.7.6/20"), IPv4Address("10.98.0.1"), IPv4Address("10.98.0.3")
     )
