@@ -91,6 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_review_commands(add)
     kill = add("kill", commands.kill, "end an agent; its disk and snapshots go too", agent=True)
     kill.add_argument("--yes", action="store_true", help="do not ask")
+    kill.add_argument(
+        "--graceful", action="store_true", help="let its guest shut down first, for up to 15 s"
+    )
     shell = add("shell", commands.shell, "a shell in an agent's VM, or one command", agent=True)
     shell.add_argument("--user", help="log in as USER instead of the agent's own user")
     shell.add_argument(

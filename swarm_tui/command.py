@@ -34,9 +34,13 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End the VM and remove its disk, its snapshots and its record."""
+    """End the VM and remove its disk, its snapshots and its record.
+
+    `is_graceful`: its guest is asked to shut down first, and given some seconds for that.
+    """
 
     agent: AgentId
+    is_graceful: bool = False
     verb: Verb = field(default=Verb.KILL, init=False)
 
 

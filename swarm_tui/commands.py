@@ -183,7 +183,7 @@ def kill(arguments: argparse.Namespace) -> int:
             raise UsageError("Nothing was done: the name was not typed")
         # Held by its id: another agent may bear the name by now.
         arguments.agent = agent.id
-    return _act(arguments, lambda agent: Kill(agent.id))
+    return _act(arguments, lambda agent: Kill(agent.id, is_graceful=arguments.graceful))
 
 
 def review(arguments: argparse.Namespace) -> int:

@@ -23,6 +23,8 @@ def detail(command: Steered) -> str:
     match command:
         case Pause(is_quick=True):
             return "quick"
+        case Kill(is_graceful=True):
+            return "graceful"
         case Say():
             return shortened(command.text)
         case Approve() | SendBack() | Reject():
@@ -48,7 +50,7 @@ async def steer(
         case Say() if agent.vm:
             return await lifecycle.say(agent.vm, command.text, progress)
         case Kill():
-            done = await lifecycle.kill(agent.vm, record, progress)
+            done = await lifecycle.kill(agent.vm, record, progress, is_graceful=command.is_graceful)
             await in_thread(shelf.remove, record.id)
             return done
         case Review() if record.review is not None and record.saved_in is not None:

@@ -9,6 +9,7 @@ once the VM itself tells how it ended.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typing import Final
 from swarm_tui.errors import (
     AgentGone,
     Busy,
+    GuestError,
     GuestUnreachable,
     Refused,
     SnapshotError,
@@ -33,6 +35,9 @@ from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
 SAY_S: Final = 10.0
 TOLD_CELLS: Final = 120
+GRACE_S: Final = 15.0
+GRACE_POLL_S: Final = 0.2
+SHUT_DOWN: Final = "systemctl poweroff 2>/dev/null || poweroff"
 
 
 class Lifecycle(Ground):
@@ -257,9 +262,14 @@ class Lifecycle(Ground):
 
     # Kill
 
-    async def kill(self, vm: Vm | None, record: Record, progress: Progress) -> Safe:
+    async def kill(
+        self, vm: Vm | None, record: Record, progress: Progress, *, is_graceful: bool = False
+    ) -> Safe:
         """End the VM; remove its snapshots, its definition, its disk and its record."""
         await self.write(replace(record, verb=Verb.KILL))
+        if vm and is_graceful:
+            progress(literal("asking the guest to shut down"), None)
+            await self._shut_down(vm)
         if vm:
             if vm.tag.address:
                 with suppress(SwarmError):  # it goes with the VM
@@ -285,6 +295,20 @@ class Lifecycle(Ground):
         if vm and self.spawner:
             return literal("ended; its disk and snapshots are removed")
         return sanitize(f"ended; its snapshots are removed, its disk is left: {disks or 'unknown'}")
+
+    async def _shut_down(self, vm: Vm) -> None:
+        """Let the guest end what it has at work, as long as it takes no longer than `GRACE_S`.
+
+        Over SSH: some drivers' own shutdown pulls the plug (libvirt's for Cloud Hypervisor).
+        """
+        if vm.power is not Power.RUNNING or vm.tag.address is None:
+            return
+        with suppress(SwarmError, TimeoutError):  # then it is ended all the same
+            async with asyncio.timeout(GRACE_S):
+                with suppress(GuestError):  # it goes in the middle of the answer
+                    await self.guest.run(vm.tag.address, SHUT_DOWN, timeout_s=SAY_S)
+                while await self.power(vm.id) is Power.RUNNING:
+                    await asyncio.sleep(GRACE_POLL_S)
 
     # Recovery
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swarm_tui.errors import GuestFailed, GuestUnreachable
+from swarm_tui.lifecycle.verbs import SHUT_DOWN
 from swarm_tui.model import Address, AgentId, Completed, EventBatch, Message
 
 from .standin import World
@@ -74,7 +75,10 @@ class StandInGuest:
         """By this machine's own shell: the guest's workspace is a folder here."""
         world = self._world(address)
         plan = await world.begin("run")
-        world.find(address)
+        agent = world.find(address)
+        if script == SHUT_DOWN:  # of the guest, not of this machine
+            world.change(agent, power="off", reason="shut down")
+            raise GuestUnreachable("The guest does not answer any more")
         done = await asyncio.to_thread(
             subprocess.run, ["sh", "-c", script, "swarm"], input=stdin, capture_output=True
         )

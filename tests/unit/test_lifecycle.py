@@ -322,6 +322,25 @@ async def test_a_vm_whose_disks_are_not_known_is_not_paused_and_can_be_killed(si
     assert not list(site.world.root.iterdir())
 
 
+async def test_a_graceful_kill_lets_the_guest_shut_down_first(site: Site) -> None:
+    vm = site.world.vm()
+    offs: list[Power] = []
+    site.world.on_step = lambda step: (
+        offs.append(site.world.power()) if step == "before destroy" else None
+    )
+    await site.lifecycle.kill(vm, site.record, quiet, is_graceful=True)
+    assert offs == [Power.OFF]
+    assert site.vm() is None
+
+
+async def test_a_guest_that_is_out_of_reach_is_killed_without_grace(site: Site) -> None:
+    site.world.plans["run"] = Call(before=GuestUnreachable("The guest does not answer"))
+    vm = site.world.vm()
+    site.world.plans["describe"] = Call(before=HostError("Its host is busy"))
+    await site.lifecycle.kill(vm, site.record, quiet, is_graceful=True)
+    assert site.vm() is None
+
+
 async def test_a_kill_that_the_host_refuses_changes_nothing(site: Site) -> None:
     await site.pause()
     await site.resume()
