@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -300,22 +300,36 @@ _TABLE: Final = re.compile(rf"\s*\[\[?\s*({_PATH})\s*\]")
 _ENTRY: Final = re.compile(rf"\s*({_PATH})\s*=")
 
 
-def _find_lines(text: str) -> Mapping[Key, int]:
-    """The lines of tables and of keys that begin a line; tomllib tells none."""
+class Place(NamedTuple):
+    line: int
+    """From 1."""
+    key: Key
+    is_table: bool
+    """It is a table's header; what follows belongs to it until the next one."""
+
+
+def find_places(text: str) -> Iterator[Place]:
+    """Where tables and keys that begin a line stand; tomllib tells none."""
 
     def split(path: str) -> Key:
         return tuple(part.strip("\"'") for part in re.findall(_PART, path))
 
-    lines: dict[Key, int] = {}
     table: Key = ()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         header = _TABLE.match(line)
         entry = _ENTRY.match(line)
         if header:
             table = split(header[1])
-            lines.setdefault(table, number)
+            yield Place(number, table, is_table=True)
         elif entry:
-            lines.setdefault((*table, *split(entry[1])), number)
+            yield Place(number, (*table, *split(entry[1])), is_table=False)
+
+
+def _find_lines(text: str) -> Mapping[Key, int]:
+    """The first line of each."""
+    lines: dict[Key, int] = {}
+    for place in find_places(text):
+        lines.setdefault(place.key, place.line)
     return lines
 
 

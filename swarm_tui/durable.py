@@ -39,12 +39,17 @@ def storage(what: str, failure: type[SwarmError] = SnapshotError) -> Iterator[No
         raise failure(f"Could not {what}", str(error)) from error
 
 
-def write(path: Path, content: bytes) -> None:
-    """Replace a file: readers see the old or the new content, never a part."""
+def write(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Replace a file: readers see the old or the new content, never a part.
+
+    Without a `mode`, it has the one that any new file gets.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
