@@ -116,11 +116,33 @@ def _read_key(raw: object) -> str | Path:
     return raw if raw in ("auto", "agent", "none") else _read_path(raw)
 
 
+def _read_network(raw: object) -> str:
+    if raw == "auto":
+        return "auto"
+    if not isinstance(raw, str):
+        raise ValueError
+    from ipaddress import IPv4Network  # takes milliseconds, and is seldom needed
+
+    try:
+        network = IPv4Network(raw)
+    except ValueError as error:
+        raise ValueError(str(error)) from error
+    if not (network.is_private and 16 <= network.prefixlen <= 29):
+        raise ValueError("for private use, and of 8 to 65536 addresses")
+    return raw
+
+
+def _read_socket(raw: object) -> str | Path:
+    return "auto" if raw == "auto" else _read_path(raw)
+
+
 PRINCIPAL: Final = Kind("letters, digits, and @ . _ + -, at most 100", _read_principal)
 KEY: Final = Kind("auto, agent, none, or an absolute path of a private key", _read_key)
 NAME: Final = Kind("letters, digits, '_' and '-', at most 32, first a letter or digit", _read_name)
 URI: Final = Kind("a libvirt URI such as qemu:///system or ch+ssh://me@lab/system", _read_uri)
 PATH: Final = _folder()
+NETWORK: Final = Kind("auto, or a network such as 10.90.0.0/24", _read_network)
+SOCKET: Final = Kind("auto, or an absolute path of a socket", _read_socket)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +195,12 @@ class Local:
     """Agents that `demo` begins with."""
     accel: Annotated[Literal["auto", "kvm", "tcg"], _choice("auto", "kvm", "tcg")] = "auto"
     """auto: KVM where a Linux guest really boots with it, else software emulation."""
+    driver: Annotated[Literal["auto", "qemu", "ch"], _choice("auto", "qemu", "ch")] = "auto"
+    """What runs the VMs. auto: Cloud Hypervisor where it can, else QEMU."""
+    network: Annotated[str, NETWORK] = "auto"
+    """Addresses for agents under Cloud Hypervisor; auto: a /24 that no route of the host has."""
+    virtchd: Annotated[Literal["auto"] | Path, SOCKET] = "auto"
+    """Socket of the libvirt daemon for Cloud Hypervisor; auto: the system's, started if need be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,17 @@ class Failed(Exception):
         super().__init__(f"{program}: {stderr}")
 
 
+def find(program: str) -> str | None:
+    """Its path, also where an ordinary user's PATH does not lead."""
+    return shutil.which(program, path=_path())
+
+
 def missing_programs() -> Sequence[str]:
     """Programs of `PROGRAMS` that are not installed; root needs no fakeroot."""
     return [
         name
         for name in PROGRAMS
-        if not shutil.which(name, path=_path()) and not (name == "fakeroot" and os.getuid() == 0)
+        if not find(name) and not (name == "fakeroot" and os.getuid() == 0)
     ]
 
 

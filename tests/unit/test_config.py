@@ -89,6 +89,16 @@ def test_the_command_line_overrules_the_environment_and_that_the_file(tmp_path: 
     ]
 
 
+def test_the_network_of_the_local_swarm_is_a_private_one(tmp_path: Path) -> None:
+    local = read(tmp_path, "[local]\nnetwork = '10.9.8.0/24'\nvirtchd = '/run/x'").config.local
+    assert (local.network, local.virtchd) == ("10.9.8.0/24", Path("/run/x"))
+    local = read(tmp_path, "[local]\nnetwork = 'auto'\nvirtchd = 'auto'").config.local
+    assert (local.network, local.virtchd) == ("auto", "auto")
+    for wrong in ("10.9.8.7/24", "8.8.8.0/24", "10.9.8.0/30", "10.0.0.0/8", "here"):
+        (told,) = problems(tmp_path, f"[local]\nnetwork = '{wrong}'")
+        assert told.startswith(f"config.toml:2: local.network: found '{wrong}'")
+
+
 def test_a_host_may_come_from_the_environment(tmp_path: Path) -> None:
     loaded = read(tmp_path, "", SWARM_TUI_HOSTS_MY_LAB_URI="qemu:///session")
     assert [host.name for host in loaded.config.hosts.values()] == ["my-lab"]
@@ -131,7 +141,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "config.toml:14: local.accel: found 'kmv'; allowed: auto, kvm or tcg; did you mean 'kvm'?",
         "config.toml:16: supervisor.poll_s: found 0.1; allowed: seconds from 0.2 to 60",
         "SWARM_TUI_LOCAL_AGNETS: local.agnets: unknown key; did you mean 'agents'?; there are: "
-        "accel, agents, memory_mib",
+        "accel, agents, driver, memory_mib, network, virtchd",
     ]
 
 
