@@ -85,6 +85,7 @@ class ChHypervisor:
         self._on_hint: Callable[[Hint], None] = lambda hint: None
         self._looking = asyncio.Lock()
         self._looked = 0.0
+        self._hinted: dict[AgentId, tuple[Power, Safe, bool]] = {}
         self._listing: asyncio.Future[Sequence[str]] | None = None
         self._watching: asyncio.Task[None] | None = None
         without_prompts(uri)
@@ -351,6 +352,7 @@ class ChHypervisor:
 
     def _forget(self, agent: AgentId) -> None:
         self._known.pop(agent, None)
+        self._hinted.pop(agent, None)
         if self._look:
             self._look.seen.pop(agent, None)
 
@@ -372,17 +374,12 @@ class ChHypervisor:
 
     async def _look_at_all(self) -> Mapping[AgentId, Sight]:
         async with self._looking:
-            look = self._look_opened()
-            before = dict(look.seen)
-            sights = await look.at([*self._known])
+            sights = await self._look_opened().at([*self._known])
             self._looked = time.monotonic()
         for agent, sight in sights.items():
-            was = before.get(agent)
-            if was and (was.power, was.reason, was.is_orphan) != (
-                sight.power,
-                sight.reason,
-                sight.is_orphan,
-            ):
+            now = (sight.power, sight.reason, sight.is_orphan)
+            if self._hinted.setdefault(agent, now) != now:
+                self._hinted[agent] = now
                 self._on_hint(Hint(agent, "seen to have changed"))
         return {agent: sight for agent, sight in sights.items() if agent in self._known}
 
