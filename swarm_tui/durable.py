@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Final
 from swarm_tui.errors import SnapshotError, StorageFull, SwarmError
 
 _CHUNK: Final = 1 << 20
+_BLOCK: Final = 1 << 16
+_SECTOR: Final = 512
+_SPARSE: Final = "sparse-sha256"
 _NO_ROOM: Final = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
@@ -85,13 +89,55 @@ def sync_folder(folder: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """ "sha256:…" of a file whose content is on the disk when this returns."""
+    """A digest of a file whose content is on the disk when this returns.
+
+    "sha256:…" as everybody computes it. Of a file with holes "sparse-sha256:…": that of its size
+    and, each after its position, of those blocks of 64 KiB that are not all zeros; where the holes
+    are makes no difference to it. Both numbers are of 8 bytes, big endian.
+    """
+    status = path.stat()
+    is_sparse = status.st_blocks * _SECTOR < status.st_size
+    return _digest_data(path) if is_sparse else _digest_all(path)
+
+
+def is_unchanged(path: Path, recorded: str) -> bool:
+    """Whether a file has the content that `digest` was made of, wherever its holes are now."""
+    is_sparse = recorded.startswith(f"{_SPARSE}:")
+    return (_digest_data(path) if is_sparse else _digest_all(path)) == recorded
+
+
+def _digest_all(path: Path) -> str:
     sha256 = hashlib.sha256()
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         while chunk := file.read(_CHUNK):
             sha256.update(chunk)
     return f"sha256:{sha256.hexdigest()}"
+
+
+def _digest_data(path: Path) -> str:
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        size = os.fstat(file.fileno()).st_size
+        sha256.update(size.to_bytes(8))
+        position = 0
+        while (position := _next_data(file.fileno(), position)) < size:
+            block = os.pread(file.fileno(), _BLOCK, position)
+            if block.count(0) != len(block):
+                sha256.update(position.to_bytes(8) + block)
+            position += _BLOCK
+    return f"{_SPARSE}:{sha256.hexdigest()}"
+
+
+def _next_data(handle: int, position: int) -> int:
+    """Where the first block at or behind `position` begins that may hold more than a hole."""
+    try:
+        return max(position, os.lseek(handle, position, os.SEEK_DATA) // _BLOCK * _BLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return sys.maxsize  # a hole up to the end
 
 
 def move(source: Path, target: Path) -> None:

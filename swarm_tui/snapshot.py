@@ -101,6 +101,11 @@ class Snapshots:
             if name.endswith(suffix)
         ]
 
+    def has_memory(self, draft: Draft) -> bool:
+        """Whether anything was written where the memory belongs."""
+        with durable.storage("look at the unfinished snapshot"):
+            return draft.memory.exists()
+
     def plan(
         self, draft: Draft, record: Record, definition: str, hypervisor: str, disks: Sequence[Path]
     ) -> None:
@@ -213,8 +218,12 @@ class Snapshots:
                     raise _damaged(
                         folder, f"{name} has {path.stat().st_size} bytes instead of {entry['size']}"
                     )
-            for name, digest in zip(files, _digests(folder, list(files)), strict=True):
-                if digest != files[name]["digest"]:
+            with ThreadPoolExecutor(2) as pool:
+                paths = (folder / name for name in files)
+                digests = (str(entry["digest"]) for entry in files.values())
+                same = list(pool.map(durable.is_unchanged, paths, digests))
+            for name, is_same in zip(files, same, strict=True):
+                if not is_same:
                     raise _damaged(folder, f"the content of {name} was altered")
 
     def stage(self, agent: AgentId, snapshot: SnapshotId) -> Path:
@@ -242,7 +251,7 @@ class Snapshots:
         with durable.storage("remove the snapshot's copied disk"):
             for name, live in manifest["disks"].items():
                 path = Path(live)
-                if path.exists() and durable.digest(path) == manifest["files"][name]["digest"]:
+                if path.exists() and durable.is_unchanged(path, manifest["files"][name]["digest"]):
                     path.unlink()
 
     def definition(self, agent: AgentId, snapshot: SnapshotId) -> str:
@@ -331,7 +340,7 @@ def _check_parts(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_untouched(disk: Path, digest: str) -> None:
-    if durable.digest(disk) != digest:
+    if not durable.is_unchanged(disk, digest):
         raise SnapshotError(
             "A disk stands where the snapshot's disk must go",
             f"{disk} was written after the agent was paused.",
