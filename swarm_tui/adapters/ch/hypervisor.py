@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.adapters.ch.domains import Domains
+from swarm_tui.adapters.ch.essence import check_same
 from swarm_tui.adapters.ch.sight import SOURCES, Look, Sight, api_socket
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
 from swarm_tui.adapters.domain import Definition, parse_definition
@@ -28,7 +28,6 @@ from swarm_tui.errors import (
     HostError,
     HostUnreachable,
     Refused,
-    SnapshotError,
     StorageFull,
     SwarmError,
     Unsupported,
@@ -150,7 +149,7 @@ class ChHypervisor:
         self._opened()
         if agent not in self._known:
             await self._meet(agent)
-        return self._known[agent][0]
+        return self._text(agent)
 
     async def counters(self) -> Mapping[AgentId, Counters]:
         sights = await self._look_at_all()
@@ -167,11 +166,12 @@ class ChHypervisor:
 
     async def define(self, definition: str) -> AgentId:
         connection, domains = self._opened()
-        agent = parse_definition(definition).id
-        await self._outpost.keep(agent, DEFINITION, definition)
-        self._remember(definition)
+        parsed = parse_definition(definition)
+        if parsed.tag:
+            await self._outpost.keep(parsed.id, DEFINITION, definition)
+            self._remember(definition)
         await connection.act("define the VM", partial(domains.define, definition))
-        return agent
+        return parsed.id
 
     async def undefine(self, agent: AgentId) -> None:
         connection, domains = self._opened()
@@ -188,7 +188,8 @@ class ChHypervisor:
             raise Refused("Cannot start the VM", "it is running already")
         await self._check_free(agent)
         await connection.act("define the VM", partial(domains.ensure, agent, definition))
-        await connection.act("start the VM", partial(domains.start, agent))
+        with self._moved(agent, literal("it is being started")):
+            await connection.act("start the VM", partial(domains.start, agent))
 
     async def suspend(self, agent: AgentId) -> None:
         connection, domains = self._opened()
@@ -196,7 +197,8 @@ class ChHypervisor:
             if sight.power is not Power.PAUSED:
                 await self._tell_vmm(agent, sight, "vm.pause")
             return
-        await connection.act("suspend the VM", partial(domains.suspend, agent))
+        with self._moved(agent, literal("it is being suspended")):
+            await connection.act("suspend the VM", partial(domains.suspend, agent))
 
     async def resume(self, agent: AgentId) -> None:
         connection, domains = self._opened()
@@ -204,27 +206,29 @@ class ChHypervisor:
             if sight.power is not Power.RUNNING:
                 await self._tell_vmm(agent, sight, "vm.resume")
             return
-        await connection.act("resume the VM", partial(domains.resume, agent))
+        with self._moved(agent, literal("it is being resumed")):
+            await connection.act("resume the VM", partial(domains.resume, agent))
 
     async def destroy(self, agent: AgentId) -> None:
         connection, domains = self._opened()
         sight = await self._look_at(agent)
-        end = partial(connection.destroy, "destroy the VM", partial(domains.destroy, agent))
         if sight.is_orphan and sight.process:
             await self._outpost.end(sight.process)
             return
-        try:
-            async with asyncio.timeout(DESTROY_S):
+        end = partial(connection.destroy, "destroy the VM", partial(domains.destroy, agent))
+        with self._moved(agent, literal("it is being ended")):
+            try:
+                async with asyncio.timeout(DESTROY_S):
+                    await end()
+            except (TimeoutError, DeadlineExceeded):
+                if sight.process is None:
+                    raise DeadlineExceeded(
+                        f"Host {self._host} does not answer",
+                        f"asked to destroy the VM, no answer in {DESTROY_S:g} s",
+                    ) from None
+                # While its VMM hangs, libvirt waits for that; once it is gone, libvirt goes on.
+                await self._outpost.end(sight.process)
                 await end()
-        except (TimeoutError, DeadlineExceeded):
-            if sight.process is None:
-                raise DeadlineExceeded(
-                    f"Host {self._host} does not answer",
-                    f"asked to destroy the VM, no answer in {DESTROY_S:g} s",
-                ) from None
-            # While its VMM hangs, libvirt waits for that; once it is gone, libvirt goes on.
-            await self._outpost.end(sight.process)
-            await end()
 
     async def save(self, agent: AgentId, target: Path, on_progress: Progress) -> None:
         connection, domains = self._opened()
@@ -252,7 +256,7 @@ class ChHypervisor:
         connection, domains = self._opened()
         definition = await self.definition(agent)
         saved = await self._outpost.check_saved(target)
-        _check_same(definition, saved)
+        check_same(definition, saved)
         await self._check_free(agent)
         await connection.act("define the VM", partial(domains.ensure, agent, definition))
         with self._moved(agent, literal("its memory is being restored")):
@@ -389,7 +393,19 @@ class ChHypervisor:
         return (await self._look_opened().at([agent]))[agent]
 
     def _to_vm(self, agent: AgentId, sight: Sight) -> Vm:
-        return sight.to_vm(self._known[agent][1], self._host)
+        return sight.to_vm(self._parsed(agent), self._host)
+
+    def _text(self, agent: AgentId) -> str:
+        return self._entry(agent)[0]
+
+    def _parsed(self, agent: AgentId) -> Definition:
+        return self._entry(agent)[1]
+
+    def _entry(self, agent: AgentId) -> tuple[str, Definition]:
+        try:
+            return self._known[agent]
+        except KeyError:  # somebody else killed it while we looked
+            raise AgentGone("The VM is not there any more", agent) from None
 
     # Orphans
 
@@ -404,14 +420,14 @@ class ChHypervisor:
 
     async def _tell_vmm(self, agent: AgentId, sight: Sight, command: str, body: str = "") -> None:
         assert sight.process is not None  # an orphan has one
-        socket = api_socket(sight.process, self._known[agent][1].name)
+        socket = api_socket(sight.process, self._parsed(agent).name)
         await self._outpost.tell_vmm(socket, command, body, VMM_S)
 
     # Before and after
 
     async def _check_free(self, agent: AgentId) -> None:
         """Raise Refused while any process has a disk of the VM open: two would destroy it."""
-        disks = self._known[agent][1].disks or ()
+        disks = self._parsed(agent).disks or ()
         for disk, process in (await self._outpost.holders(disks)).items():
             raise Refused(
                 "Its disk is in use",
@@ -421,7 +437,7 @@ class ChHypervisor:
 
     async def _explain_save(self, agent: AgentId, target: Path, error: HostError) -> SwarmError:
         """libvirt does not pass on why a VMM could not write its memory."""
-        memory = self._known[agent][1].memory_bytes or 0
+        memory = self._parsed(agent).memory_bytes or 0
         with suppress(SwarmError):
             if (room := await self._outpost.room(target)) < memory:
                 free = f"{room >> 20} MiB are free, its memory has {memory >> 20}"
@@ -436,7 +452,7 @@ class ChHypervisor:
         try:
             yield
         finally:
-            del self._moving[agent]
+            self._moving.pop(agent, None)
 
     def _opened(self) -> tuple[Connection, Domains]:
         if self._connection is None or self._domains is None:
@@ -463,34 +479,3 @@ class _Definitions(Mapping[AgentId, Definition]):
 
     def __len__(self) -> int:
         return len(self._known)
-
-
-def _check_same(defined: str, saved: str) -> None:
-    """Raise SnapshotError unless a saved VM is the one that is defined, with the same devices."""
-    wanted, found = _essence(defined), _essence(saved)
-    differing = [name for name, value in wanted.items() if found[name] != value]
-    if differing:
-        name = differing[0]
-        raise SnapshotError(
-            "The saved memory is of another VM"
-            if name == "uuid"
-            else "The saved memory does not fit to the VM's definition",
-            f"{name}: saved {found[name]!r}, defined {wanted[name]!r}",
-        )
-
-
-def _essence(xml: str) -> Mapping[str, object]:
-    """What must not differ between a VM and its saved memory."""
-    definition = parse_definition(xml)
-    root = ET.fromstring(xml)
-    boot = [root.findtext(f"os/{part}", "").strip() for part in ("kernel", "initrd", "cmdline")]
-    nics = [element.get("address") for element in root.iterfind("devices/interface/mac")]
-    return {
-        "uuid": definition.id,
-        "name": definition.name,
-        "memory": definition.memory_bytes,
-        "vCPUs": definition.vcpus,
-        "disks": definition.disks,
-        "boot": boot,
-        "MAC addresses": nics,
-    }

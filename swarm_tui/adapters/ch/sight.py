@@ -11,6 +11,7 @@ libvirt itself is not imported here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -104,10 +105,11 @@ class Look:
     """Run blocking work with a deadline; raises DeadlineExceeded."""
     definitions: Mapping[AgentId, Definition]
     moving: Mapping[AgentId, Safe]
-    """VMs that we save or restore just now, and what to say of them: libvirt blocks on these."""
+    """VMs that we act on just now, and what to say of them: libvirt blocks on these."""
     seen: dict[AgentId, Sight] = field(default_factory=dict)
     stuck: set[AgentId] = field(default_factory=set)
     """VMs that libvirt was asked for and has not answered yet."""
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def at(self, agents: Collection[AgentId]) -> Mapping[AgentId, Sight]:
         """How these VMs stand now. Raises HostUnreachable, HostDenied."""
@@ -132,16 +134,17 @@ class Look:
 
     async def _ask(self, agents: Collection[AgentId]) -> dict[AgentId, Told | None]:
         """What libvirt tells; of those who do not answer in time there is nothing."""
-        queue = deque(
-            agent for agent in agents if agent not in self.moving and agent not in self.stuck
-        )
         found: dict[AgentId, Told | None] = {}
-        while left := len(queue):
-            try:
-                await self.study("look at the VMs", partial(self._ask_some, queue, found))
-            except DeadlineExceeded:
-                if len(queue) == left:
-                    break  # so many hang that there is no way left to ask
+        async with self.asking:  # else another's question would be taken for one that hangs
+            queue = deque(
+                agent for agent in agents if agent not in self.moving and agent not in self.stuck
+            )
+            while left := len(queue):
+                try:
+                    await self.study("look at the VMs", partial(self._ask_some, queue, found))
+                except DeadlineExceeded:
+                    if len(queue) == left:
+                        break  # so many hang that there is no way left to ask
         return found
 
     def _ask_some(self, queue: deque[AgentId], found: dict[AgentId, Told | None]) -> None:
@@ -162,7 +165,10 @@ class Look:
     async def _find_orphans(self, agents: Sequence[AgentId]) -> Mapping[AgentId, Sight]:
         """Of VMs that are off for libvirt those whose disk a process has open all the same."""
         disks = {
-            disk: agent for agent in agents for disk in self.definitions[agent].disks or () if disk
+            disk: agent
+            for agent in agents
+            if (definition := self.definitions.get(agent))
+            for disk in definition.disks or ()
         }
         if not disks:
             return {}
@@ -186,7 +192,10 @@ class Look:
 
     async def vmm_info(self, agent: AgentId, process: Process) -> dict[str, Any] | None:
         """What a VMM says of its VM; None when that process answers to no API."""
-        socket = api_socket(process, self.definitions[agent].name)
+        definition = self.definitions.get(agent)
+        if definition is None:
+            return None
+        socket = api_socket(process, definition.name)
         try:
             told = json.loads(await self.outpost.tell_vmm(socket, "vm.info", "", ASK_VMM_S))
         except (HostError, DeadlineExceeded, ValueError):
