@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from swarm_tui.review.landing import branch_name, read_landed
 from .corpus import Workshop, commit, run
 
 VERDICT = {"verdict.json": b'{"judgement": "approve"}\n', "verdict.json.sig": b"-----BEGIN"}
-
-
-@pytest.fixture
-async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
-    made = Workshop(tmp_path)
-    yield made
-    await made.quarantine.close()
-    assert not made.canary.exists()
 
 
 async def pulled(workshop: Workshop) -> str:

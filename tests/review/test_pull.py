@@ -22,14 +22,6 @@ from .corpus import Workshop, run
 _SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 
 
-@pytest.fixture
-async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
-    made = Workshop(tmp_path)
-    yield made
-    await made.quarantine.close()
-    assert not made.canary.exists()
-
-
 def state(workshop: Workshop) -> dict[str, object]:
     """All of the agent's repository but objects and refs of ours."""
     found: dict[str, object] = {}

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,14 +21,6 @@ from swarm_tui.review.git import Git
 from swarm_tui.review.quarantine import Quarantine
 
 from .corpus import Workshop, commit, run
-
-
-@pytest.fixture
-async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
-    made = Workshop(tmp_path)
-    yield made
-    await made.quarantine.close()
-    assert not made.canary.exists()
 
 
 async def changes(workshop: Workshop) -> dict[bytes, Change]:

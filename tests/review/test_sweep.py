@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from swarm_tui.handoff import Flag, FlagKind
@@ -16,13 +13,6 @@ from .corpus import Workshop, commit
 
 LINES = [f"line {number}\n" for number in range(200)]
 SIGNS = "@@ -1,2 +3,4 @@\nindex 1234567..89abcde\ndiff --git a/x b/x\n--- a\n+++ b\n"
-
-
-@pytest.fixture
-async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
-    made = Workshop(tmp_path)
-    yield made
-    await made.quarantine.close()
 
 
 def begin(workshop: Workshop, name: str, content: str | bytes) -> None:
