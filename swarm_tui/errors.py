@@ -7,7 +7,8 @@
     │   └── Busy            4   another verb is at work on this agent
     ├── HostError           5   the libvirt host
     │   ├── HostUnreachable     no daemon, no route, connection lost
-    │   ├── HostDenied          no permission on the socket
+    │   ├── HostDenied          no permission on the socket, or no login
+    │   │   └── HostKeyUnknown      nobody has vouched for its SSH key
     │   ├── Unsupported         the driver cannot do this
     │   └── AgentGone           the VM is not there any more
     ├── GuestError          6   the guest, over SSH
@@ -85,6 +86,15 @@ class HostUnreachable(HostError):
 
 class HostDenied(HostError):
     pass
+
+
+class HostKeyUnknown(HostDenied):
+    """A host whose key nobody has vouched for. It was told nothing."""
+
+    def __init__(self, title: str, detail: str, hint: str, entry: str) -> None:
+        super().__init__(title, detail, hint)
+        self.entry = entry
+        """The line for a known_hosts file by which it would be trusted."""
 
 
 class Unsupported(HostError):

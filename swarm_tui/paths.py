@@ -51,6 +51,11 @@ class Paths:
         return self.config / "reviewer_key"
 
     @property
+    def known_hosts(self) -> Path:
+        """Hosts that were trusted here, besides those of ~/.ssh/known_hosts."""
+        return self.config / "known_hosts"
+
+    @property
     def reviews(self) -> Path:
         return self.state / "reviews"
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from swarm_tui import durable
 from swarm_tui.errors import SnapshotError
@@ -53,8 +53,54 @@ class Draft:
         return self.folder / _MEMORY
 
 
+class Archive(Protocol):
+    """Where agents' snapshots are: in a folder of this machine (`Snapshots`), or of their host.
+
+    Each call is as in `Snapshots`. One that goes to another machine raises HostUnreachable and
+    DeadlineExceeded, too; then nobody knows whether it was done, or still is being done.
+    """
+
+    def ids(self, agent: AgentId) -> Sequence[SnapshotId]: ...
+
+    def read(self, agent: AgentId, snapshot: SnapshotId) -> Snapshot: ...
+
+    def draft(self, agent: AgentId) -> Draft: ...
+
+    def drafts(self, agent: AgentId) -> Sequence[Draft]: ...
+
+    def has_memory(self, draft: Draft) -> bool: ...
+
+    def plan(
+        self, draft: Draft, record: Record, definition: str, hypervisor: str, disks: Sequence[Path]
+    ) -> None: ...
+
+    def seal(self, agent: AgentId, draft: Draft) -> Snapshot: ...
+
+    def is_torn(self, draft: Draft) -> bool: ...
+
+    def put_back(self, draft: Draft) -> None: ...
+
+    def set_aside(self, draft: Draft) -> Draft: ...
+
+    def discard(self, draft: Draft) -> None: ...
+
+    def verify(self, agent: AgentId, snapshot: SnapshotId, hypervisor: str) -> None: ...
+
+    def stage(self, agent: AgentId, snapshot: SnapshotId) -> Path: ...
+
+    def unstage(self, agent: AgentId, snapshot: SnapshotId) -> None: ...
+
+    def definition(self, agent: AgentId, snapshot: SnapshotId) -> str: ...
+
+    def prune(
+        self, agent: AgentId, keep: int, in_use: SnapshotId | None
+    ) -> Sequence[SnapshotId]: ...
+
+    def remove(self, agent: AgentId) -> None: ...
+
+
 class Snapshots:
-    """All snapshots below one root."""
+    """All snapshots below one root of this machine; an `Archive`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -45,7 +45,7 @@ from swarm_tui.model import (
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Hypervisor, Progress, Spawner
 from swarm_tui.review.desk import Reading, open_reading
-from swarm_tui.snapshot import Snapshots
+from swarm_tui.snapshot import Archive
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
 from swarm_tui.watch import GuestWatch, HostWatch, OnFailure, RecordWatch
@@ -69,6 +69,8 @@ class Site:
     """The owner's repository, in which its agents' approved work lands."""
     guest: Guest | None = None
     """How to reach this host's guests, where it is not the supervisor's common way."""
+    snapshots: Archive | None = None
+    """Where this host's snapshots are kept, where it is not the supervisor's common place."""
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class Supervisor:
         sites: Sequence[Site],
         guest: Guest,
         catalogue: Catalogue,
-        snapshots: Snapshots,
+        snapshots: Archive,
         audit: Audit,
         terms: Terms,
         *,
@@ -433,7 +435,7 @@ class Supervisor:
             capabilities=place.watch.capabilities,
             guest=place.guest,
             catalogue=self._catalogue,
-            snapshots=self.snapshots,
+            snapshots=place.site.snapshots or self.snapshots,
             spawner=place.site.spawner,
             keep=self._keep,
             on_record=self._note_record,

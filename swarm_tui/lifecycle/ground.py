@@ -21,7 +21,7 @@ from swarm_tui.errors import (
 )
 from swarm_tui.model import Address, AgentId, Capabilities, Power, Record, SnapshotId, Vm
 from swarm_tui.ports import Guest, Hypervisor, Progress, Spawner
-from swarm_tui.snapshot import Snapshots
+from swarm_tui.snapshot import Archive
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
 P = ParamSpec("P")
@@ -42,7 +42,7 @@ class Ground:
     capabilities: Capabilities
     guest: Guest
     catalogue: Catalogue
-    snapshots: Snapshots
+    snapshots: Archive
     spawner: Spawner | None
     keep: int
     """How many past snapshots to keep for each agent."""

@@ -345,7 +345,7 @@ class Lifecycle(Ground):
             except SnapshotError as error:
                 problem = error
                 await in_thread(self.snapshots.put_back, draft)
-                if not draft.memory.exists():
+                if not await in_thread(self.snapshots.has_memory, draft):
                     await in_thread(self.snapshots.discard, draft)
             else:
                 saved_in = (await in_thread(self.snapshots.seal, agent, draft)).id
@@ -368,7 +368,7 @@ class Lifecycle(Ground):
 
     async def _check_whole(self, draft: Draft) -> None:
         """Raise SnapshotError unless the draft's memory is whole and fits to the disks."""
-        if not draft.memory.exists():
+        if not await in_thread(self.snapshots.has_memory, draft):
             raise SnapshotError("Its memory was not written")
         await self.hypervisor.check_saved(draft.memory)
         if await in_thread(self.snapshots.is_torn, draft):
