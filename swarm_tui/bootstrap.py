@@ -23,7 +23,7 @@ from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.errors import SetupError
 from swarm_tui.model import AgentId, HostName, Vm
-from swarm_tui.paths import Paths
+from swarm_tui.paths import Paths, locate
 from swarm_tui.ports import Guest, Hypervisor, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL
 from swarm_tui.snapshot import Snapshots
@@ -115,6 +115,12 @@ def _login() -> str:
 
 
 def make_hypervisor(host: HostName, uri: str) -> Hypervisor:
+    if uri.startswith("ch:"):
+        from swarm_tui.adapters.ch import ChHypervisor
+        from swarm_tui.outpost.local import LocalOutpost
+
+        # One for all that speak to this machine's daemon, whatever their other folders.
+        return ChHypervisor(host, uri, LocalOutpost(locate().data / "ledger"))
     from swarm_tui.adapters.libvirt import LibvirtHypervisor
 
     return LibvirtHypervisor(host, uri)
@@ -265,31 +271,51 @@ def local_host(loaded: Loaded) -> HostName:
     hosts = loaded.config.hosts
     uri = local_uri(loaded.paths)
     for host in hosts.values():
-        if host.connection == uri:
+        if uri and _is_same_daemon(host.connection, uri):
             return host.name
     return next(name for name in LOCAL if name not in hosts)
 
 
-def ensure_local(paths: Paths) -> str:
+def _is_same_daemon(uri: str, other: str) -> bool:
+    """How a socket is looked for makes no difference to what is found."""
+    return uri.replace("?mode=direct", "") == other.replace("?mode=direct", "")
+
+
+def ensure_local(loaded: Loaded, say: Callable[[str], None] = lambda step: None) -> str:
     """See that a libvirt daemon runs for the local swarm, and remember how to reach it.
 
     Blocks. Raises SetupError.
     """
     from swarm_tui import durable
     from swarm_tui.local.daemon import ensure_daemon
+    from swarm_tui.local.driver import Driver, choose_driver, driver_of
+    from swarm_tui.local.virtchd import ensure_virtchd
     from swarm_tui.paths import make_traversable
 
+    paths, local = loaded.paths, loaded.config.local
     paths.make()
     folder = make_traversable(local_folder(paths))
-    uri = ensure_daemon(folder)
-    if uri != local_uri(paths):
+    known = local_uri(paths)
+    named = local.virtchd if isinstance(local.virtchd, Path) else None
+    choice = choose_driver(
+        local.driver,
+        driver_of(known) if known and any((folder / "agents").glob("*")) else None,
+        virtchd=named,
+        accel=local.accel,
+        cache=paths.cache,
+        say=say,
+    )
+    say(choice.reason)
+    is_ch = choice.driver is Driver.CH
+    uri = ensure_virtchd(folder, named) if is_ch else ensure_daemon(folder)
+    if uri != known:
         with durable.storage("remember the local swarm"):
             durable.write(folder / "uri", f"{uri}\n".encode())
     return uri
 
 
 class LocalSpawner:
-    """Makes agents on the local host; image, accelerator and template are seen to at the first."""
+    """Makes agents on the local host; what they all need is seen to at the first."""
 
     def __init__(self, loaded: Loaded, hypervisor: Hypervisor, guest: Guest) -> None:
         self._loaded = loaded
@@ -309,7 +335,7 @@ class LocalSpawner:
         await discard_files(self._folder, vm)
 
     async def prepare(self, on_progress: Progress) -> LocalSwarm:
-        """The swarm with its image built, its accelerator chosen and its template warm."""
+        """The swarm with its image built, and all ready to make agents."""
         async with self._preparing:
             if self._swarm is None:
                 self._swarm = await self._make_swarm(on_progress)
@@ -324,6 +350,10 @@ class LocalSpawner:
 
     async def _make_swarm(self, on_progress: Progress) -> LocalSwarm:
         from swarm_tui.local.accel import choose_accel
+        from swarm_tui.local.cold import ColdBoots
+        from swarm_tui.local.driver import Driver, driver_of
+        from swarm_tui.local.forks import Forks
+        from swarm_tui.local.home import Home
         from swarm_tui.local.image import build_image
         from swarm_tui.local.swarm import LocalSwarm
 
@@ -334,16 +364,12 @@ class LocalSpawner:
 
         cache, local = self._loaded.paths.cache, self._loaded.config.local
         image = await asyncio.to_thread(build_image, cache, tell)
+        home = Home(self._folder, image, self._hypervisor, self._guest, local.memory_mib)
+        if driver_of(self._hypervisor.uri) is Driver.CH:
+            return LocalSwarm(home, ColdBoots(home, local.network))
         accel = await asyncio.to_thread(choose_accel, image, cache, local.accel)
         tell(f"{accel.mode}: {accel.reason}")
-        return LocalSwarm(
-            self._folder,
-            image,
-            accel.mode,
-            self._hypervisor,
-            self._guest,
-            memory_mib=local.memory_mib,
-        )
+        return LocalSwarm(home, Forks(home, accel.mode))
 
 
 @asynccontextmanager

@@ -70,7 +70,7 @@ def _no_shell(_agent: AgentId) -> list[str]:
 async def up(loaded: Loaded, *, is_json: bool) -> int:
     """Bring the swarm up to the configured number of agents, and leave it so."""
     begun = time.monotonic()
-    await asyncio.to_thread(ensure_local, loaded.paths)
+    await asyncio.to_thread(ensure_local, loaded, say)
     async with make_supervisor(loaded, is_following=False) as supervisor:
         await supervisor.connected(CONNECT_S)
         agents = await spawn_missing(supervisor, loaded)

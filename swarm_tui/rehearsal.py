@@ -74,16 +74,16 @@ async def _check_all(
     loaded: Loaded, clock: _Clock, facts: dict[str, object], *, is_review: bool
 ) -> None:
     with clock.step("daemon"):
-        facts["uri"] = await asyncio.to_thread(ensure_local, loaded.paths)
+        facts["uri"] = await asyncio.to_thread(ensure_local, loaded, say)
     supervisor = make_supervisor(loaded)
     guest = make_guest()
     try:
         async with supervisor:
             await supervisor.connected(CONNECT_S)
             async with open_local(loaded) as spawner:
-                with clock.step("image and template"):
-                    swarm = await spawner.prepare(tell)
-                    facts["accel"] = swarm.accel
+                with clock.step("what all agents need"):
+                    facts.update((await spawner.prepare(tell)).traits)
+            facts["vmm"] = _vmm(supervisor.store)
             with clock.step("agents up"):
                 agents = await spawn_missing(supervisor, loaded)
             facts["agents"] = len(agents)
@@ -300,6 +300,12 @@ async def _until(store: Store, agent: AgentId, state: State, timeout_s: float = 
         await asyncio.sleep(0.05)
     shown = now.state if now else "gone"
     raise SwarmError(f"The agent is {shown}, not {state}", f"After {timeout_s:.0f} s.")
+
+
+def _vmm(store: Store) -> str:
+    """What runs the VMs, as libvirt tells it."""
+    known = [host.capabilities for host in store.hosts() if host.capabilities]
+    return ", ".join(f"{capabilities.driver} {capabilities.version}" for capabilities in known)
 
 
 def _address(agent: Agent) -> Address:

@@ -87,7 +87,7 @@ def _figures(watch: Stopwatch, mode: Mode) -> Iterator[Figure]:
 
 
 async def _measure(loaded: Loaded, watch: Stopwatch, rounds: int) -> Mode:
-    uri = await asyncio.to_thread(ensure_local, loaded.paths)
+    uri = await asyncio.to_thread(ensure_local, loaded)
     bare = await asyncio.to_thread(libvirt.open, uri)
     guest = make_guest()
     async with open_local(loaded) as spawner:

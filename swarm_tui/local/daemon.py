@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGTERM
@@ -59,10 +59,12 @@ def ensure_daemon(folder: Path) -> str:
     """
     uri, run = place()
     if not _is_up(run):
-        with _lock(folder):
+        with lock(folder):
             if not _is_up(run):
                 _check_installed()
-                _start(folder, run)
+                _prepare(folder, run)
+                idle = [] if os.geteuid() == 0 else ["--timeout", str(IDLE_S)]
+                start(folder, "libvirtd", ["libvirtd", *idle], lambda: _is_up(run))
     return uri
 
 
@@ -71,19 +73,30 @@ def stop_daemon(folder: Path) -> None:
 
     Raises SetupError when it does not end.
     """
-    with _lock(folder):
-        keeper = _process(folder / "reaper.pid", marker=str(folder))
-        daemon = _process(folder / "libvirtd.pid", marker="libvirtd")
-        if keeper is None or daemon is None or _parent(daemon) != keeper:
+    with lock(folder):
+        keeper = stop(folder, "libvirtd")
+        if keeper is None:
             return
-        os.kill(keeper, SIGTERM)
-        _wait(lambda: not _runs(daemon), STOP_S, "libvirtd does not end")
         # While QEMU processes are left, they write their consoles through the log daemon, and
         # the reaper waits for them.
         logger = _process(folder / "virtlogd.pid", marker=str(folder))
         if logger and not _children(keeper):
             os.kill(logger, SIGTERM)
             _wait(lambda: not _runs(logger), STOP_S, "virtlogd does not end")
+
+
+def stop(folder: Path, name: str) -> int | None:
+    """Stop what `start` started with this folder and name, if it runs; returns its reaper.
+
+    Raises SetupError when it does not end.
+    """
+    keeper = _process(folder / f"{name}-reaper.pid", marker=str(folder))
+    daemon = _process(folder / f"{name}.pid", marker=name)
+    if keeper is None or daemon is None or _parent(daemon) != keeper:
+        return None
+    os.kill(keeper, SIGTERM)
+    _wait(lambda: not _runs(daemon), STOP_S, f"{name} does not end")
+    return keeper
 
 
 def place() -> tuple[str, Path]:
@@ -96,10 +109,10 @@ def place() -> tuple[str, Path]:
 
 
 def _is_up(run: Path) -> bool:
-    return any(_answers(run / name) for name in _SOCKETS)
+    return any(answers(run / name) for name in _SOCKETS)
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
     """Whether somebody listens; a socket that was left behind refuses."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(2)
@@ -139,21 +152,27 @@ def _lacks_qemu_user(driver: Path) -> bool:
     return False
 
 
-def _start(folder: Path, run: Path) -> None:
-    is_root = os.geteuid() == 0
-    if is_root and not _answers(run / "virtlogd-sock"):
+def _prepare(folder: Path, run: Path) -> None:
+    if os.geteuid() != 0:
+        return
+    if not answers(run / "virtlogd-sock"):
         # A user's daemon starts this one by itself.
         _run(["virtlogd", "--daemon", "--pid-file", str(folder / "virtlogd.pid")])
-    if is_root:
-        with suppress(OSError, KeyError):  # without it all works, slowly
-            _share_kvm()
-    idle = [] if is_root else ["--timeout", str(IDLE_S)]
-    pid_file, log = folder / "libvirtd.pid", folder / "libvirtd.log"
+    with suppress(OSError, KeyError):  # without it all works, slowly
+        _share_kvm()
+
+
+def start(folder: Path, name: str, command: Sequence[str], is_up: Callable[[], bool]) -> None:
+    """Start a daemon and wait until `is_up` says so; its last words make a SetupError else.
+
+    It stays when we go. `name` is part of its program's, and names its files in `folder`.
+    """
+    pid_file, log = folder / f"{name}.pid", folder / f"{name}.log"
     pid_file.unlink(missing_ok=True)
     with open(log, "wb") as output:
         process = subprocess.Popen(
             # Isolated, and by its path: the daemon's folder is not ours.
-            [sys.executable, "-I", reaper.__file__, str(pid_file), "libvirtd", *idle],
+            [sys.executable, "-I", reaper.__file__, str(pid_file), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -161,17 +180,17 @@ def _start(folder: Path, run: Path) -> None:
             env=_environment(),
             start_new_session=True,
         )
-    (folder / "reaper.pid").write_text(f"{process.pid}\n")
+    (folder / f"{name}-reaper.pid").write_text(f"{process.pid}\n")
     try:
-        _wait(lambda: _is_up(run) or process.poll() is not None, START_S, "libvirtd does not start")
+        _wait(lambda: is_up() or process.poll() is not None, START_S, f"{name} does not start")
     except SetupError:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
         raise
-    if not _is_up(run):  # or another one was quicker
+    if not is_up():  # or another one was quicker
         raise SetupError(
-            "libvirtd does not start", "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            f"{name} does not start", "\n".join(log.read_text(errors="replace").splitlines()[-5:])
         )
     # It outlives us on purpose, and must not be called a leak for that.
     process.returncode = 0
@@ -216,7 +235,7 @@ def _environment() -> Mapping[str, str]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """One at a time starts or stops; the kernel lets go of it when we die."""
     with open(folder / "daemon.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

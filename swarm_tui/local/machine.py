@@ -1,4 +1,4 @@
-"""A local agent's VM as libvirt's XML: made once for the template, then rewritten for each fork.
+"""A local agent's VM under QEMU as libvirt's XML: made once for the template, rewritten for forks.
 
 A fork must have the very devices of its template at the very same addresses, or QEMU refuses the
 memory that belongs to them. So its definition is the template's own, as libvirt completed it, with
@@ -33,7 +33,9 @@ class Machine:
     name: str
     folder: Path
     port: int
-    """On the loopback of the host, where the guest's SSH server answers."""
+    """Where the guest's SSH server answers, at `host`."""
+    host: str = LOOPBACK
+    """Behind QEMU's user-mode network it is the host itself."""
 
     @property
     def disk(self) -> Path:

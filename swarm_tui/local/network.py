@@ -58,6 +58,11 @@ class Network:
         return IPv4Interface((address, self.addresses.prefixlen))
 
 
+def mac_of(address: IPv4Address) -> str:
+    """The same for each that ever has the address, so that nobody remembers a wrong one."""
+    return f"02:00:{address.packed.hex(':')}"
+
+
 def ensure_network(folder: Path, wanted: str, say: Say) -> Network:
     """The network of the swarm in `folder`, made where it is not there. Blocks for milliseconds.
 
@@ -158,7 +163,7 @@ def _make_bridge(network: Network, alias: str) -> None:
     bridge = network.bridge
     if bridge not in _links():
         # An address of its own: else it would have the lowest of its ports', and change with them.
-        own = f"02:00:{network.gateway.packed.hex(':')}"
+        own = mac_of(network.gateway)
         run(["ip", "link", "add", bridge, "address", own, "type", "bridge", "forward_delay", "0"])
     run(["ip", "link", "set", bridge, "alias", alias[:255]])
     with suppress(OSError):  # a host without IPv6

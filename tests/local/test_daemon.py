@@ -112,7 +112,7 @@ def test_leaves_what_others_started(folder: Path) -> None:
 
 def test_never_stops_a_process_that_only_has_the_same_id(folder: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as innocent:
-        for name in ("reaper.pid", "libvirtd.pid", "virtlogd.pid"):
+        for name in ("libvirtd-reaper.pid", "libvirtd.pid", "virtlogd.pid"):
             (folder / name).write_text(f"{innocent.pid}\n")
         stop_daemon(folder)
         assert innocent.poll() is None
@@ -122,7 +122,7 @@ def test_never_stops_a_process_that_only_has_the_same_id(folder: Path) -> None:
 def test_vms_outlive_the_daemon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_VM_S", "600")
     ensure_daemon(folder)
-    keeper = int((folder / "reaper.pid").read_text())
+    keeper = int((folder / "libvirtd-reaper.pid").read_text())
     pid = int(starts(folder)[0].split()[0])
     (vm,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     stop_daemon(folder)

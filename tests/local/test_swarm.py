@@ -21,9 +21,11 @@ from swarm_tui.errors import (
     SwarmError,
     UsageError,
 )
-from swarm_tui.local import swarm
+from swarm_tui.local import forks
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.daemon import ensure_daemon, stop_daemon
+from swarm_tui.local.forks import Forks
+from swarm_tui.local.home import Home
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine, render, rewrite
 from swarm_tui.local.swarm import LocalSwarm, bring_down, discard_files
@@ -81,6 +83,10 @@ class Bed:
         return found
 
 
+def make_swarm(home: Home) -> LocalSwarm:
+    return LocalSwarm(home, Forks(home, Mode.TCG))
+
+
 @pytest.fixture(scope="module")
 def home(shared_home: Path) -> Iterator[tuple[Path, str]]:
     """A folder with a daemon to it; the template in it is made once for all tests here."""
@@ -97,7 +103,7 @@ async def bed(home: tuple[Path, str], image: Image) -> AsyncIterator[Bed]:
     hypervisor = LibvirtHypervisor(HOST, uri)
     await hypervisor.open(lambda _: None)
     guest = SshGuest()
-    local = LocalSwarm(folder, image, Mode.TCG, hypervisor, guest)
+    local = make_swarm(Home(folder, image, hypervisor, guest))
     try:
         yield Bed(folder, image, hypervisor, guest, local)
     finally:
@@ -258,8 +264,8 @@ async def test_a_port_that_was_taken_meanwhile_is_given_up(
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
         ports = iter([taken])
-        find = swarm._free_port
-        monkeypatch.setattr(swarm, "_free_port", lambda used: next(ports, None) or find(used))
+        find = forks._free_port
+        monkeypatch.setattr(forks, "_free_port", lambda used: next(ports, None) or find(used))
         vm = await bed.spawn()
     assert vm.tag.address
     assert vm.tag.address.port != taken
@@ -277,7 +283,7 @@ class DeafGuest(SshGuest):
 
 async def test_a_spawn_that_fails_leaves_nothing(bed: Bed) -> None:
     await bed.swarm.prepare(ignore_progress)
-    deaf = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, DeafGuest())
+    deaf = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, DeafGuest()))
     with pytest.raises(GuestUnreachable):
         await deaf.spawn("", "", ignore_progress)
     assert await bed.own() == []
@@ -303,15 +309,15 @@ async def test_a_spawn_that_is_cancelled_leaves_nothing(bed: Bed) -> None:
 
 
 async def test_a_template_that_fails_leaves_no_vm_and_is_made_anew(bed: Bed) -> None:
-    deaf = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, DeafGuest(), memory_mib=192)
+    deaf = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, DeafGuest(), 192))
     with pytest.raises(GuestUnreachable):
         await deaf.prepare(ignore_progress)
     assert bed.processes() == []
-    able = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, bed.guest, memory_mib=192)
+    able = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest, 192))
     steps: list[Safe] = []
     await able.prepare(lambda step, _: steps.append(step))
     assert "booting the template" in steps
-    again = LocalSwarm(bed.folder, bed.image, Mode.TCG, bed.hypervisor, bed.guest, memory_mib=192)
+    again = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest, 192))
     await again.prepare(lambda step, _: pytest.fail(step))
 
 

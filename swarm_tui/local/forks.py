@@ -1,0 +1,258 @@
+"""Agents under QEMU: one warm template, and forks of it.
+
+    <folder>/templates/KEY/   disk with a checkpoint of a booted guest, and how to fork it
+
+A template is booted once for each image, QEMU, accelerator and size, up to the moment when its SSH
+server answers. A fork takes a copy of its disk and goes on from the checkpoint within. Until it is
+somebody of its own, it has the template's host key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import random
+import shutil
+import socket
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from swarm_tui.errors import Busy, DeadlineExceeded, SetupError
+from swarm_tui.local.accel import QEMU, Mode
+from swarm_tui.local.home import Home, HostKey, end, template_id
+from swarm_tui.local.image import write_initrd
+from swarm_tui.local.machine import LOOPBACK, Machine, render, rewrite
+from swarm_tui.local.programs import make_folder, replace, run, telling
+from swarm_tui.model import Address, AgentId, Vm
+from swarm_tui.ports import Progress
+from swarm_tui.text import literal
+
+BOOT_S: Final = 90.0
+"""For a cold boot under software emulation on a busy machine."""
+CONTACT_S: Final = 30.0
+CLOSE_S: Final = 0.2
+PORTS: Final = range(22100, 32000)
+"""Below those that the kernel gives out by itself (net.ipv4.ip_local_port_range)."""
+WARM_UP: Final = "git -C /workspace status >/dev/null && sync"
+"""What every agent does first; a fork finds it in its memory then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A guest stopped at the moment when it is ready, in the disk of `machine`."""
+
+    machine: Machine
+    definition: str
+    checkpoint: str
+    host_key: str
+    """Public, as all its forks present it until they have one of their own."""
+
+
+class Forks:
+    """How the VMs of a swarm come up under QEMU; a `swarm.Kind`."""
+
+    answer_s = CONTACT_S
+
+    def __init__(self, home: Home, accel: Mode) -> None:
+        self.accel = accel
+        self.traits: Mapping[str, str] = {"driver": "qemu", "accel": accel}
+        self._home = home
+        self._template: Template | None = None
+
+    async def prepare(self, on_progress: Progress) -> None:
+        """Have the template ready: some milliseconds when it is kept, else one boot."""
+        if self._template is None:
+            self._template = await self._load_template(on_progress)
+
+    def seat(
+        self, agent: AgentId, name: str, vms: Sequence[Vm], pending: Sequence[Machine]
+    ) -> Machine:
+        # Ports of saved agents are free now, and will be needed when they come back.
+        ports = {vm.tag.address.port for vm in vms if vm.tag.address}
+        ports |= {machine.port for machine in pending}
+        return Machine(agent, name, self._home.agents / agent, _free_port(ports))
+
+    def is_displaced(self, machine: Machine) -> bool:
+        return not _is_free(machine.port)
+
+    def furnish(self, machine: Machine) -> HostKey:
+        make_folder(machine.folder, 0o711)
+        # A copy that shares its blocks with the template, where the file system can.
+        command = ["cp", "--reflink=auto", "--sparse=always"]
+        run([*command, str(self._ready.machine.disk), str(machine.disk)])
+        return self._home.make_host_key()
+
+    async def start(
+        self, machine: Machine, address: Address, tag: str, on_progress: Progress
+    ) -> Address:
+        template = self._ready
+        on_progress(literal("starting from the template's memory"), None)
+        await self._home.hypervisor.fork(
+            rewrite(template.definition, template.machine, machine, tag),
+            rewrite(template.checkpoint, template.machine, machine, tag),
+        )
+        return self._home.address(address.host, address.port, template.host_key)
+
+    @property
+    def _ready(self) -> Template:
+        assert self._template is not None  # prepared
+        return self._template
+
+    async def _load_template(self, on_progress: Progress) -> Template:
+        templates = self._home.folder / "templates"
+        with telling("prepare the template"):
+            make_folder(templates, 0o711)
+            async with _locked(templates / "lock"):
+                authorized = await asyncio.to_thread(self._home.login_key)
+                folder = templates / self._key(authorized)
+                if not (folder / "template.json").exists():
+                    loop = asyncio.get_running_loop()
+                    began = loop.time()
+                    await self._make_template(folder, authorized, on_progress)
+                    await self._prune_templates(folder)
+                    made = f"the template is ready after {loop.time() - began:.1f} s"
+                    on_progress(literal(made), None)
+                return _read_template(folder)
+
+    def _key(self, authorized: str) -> str:
+        """A name that changes whenever a template could not be used any more."""
+        qemu = shutil.which(QEMU)
+        if qemu is None:
+            raise SetupError(
+                "QEMU is not installed",
+                hint="apt-get install --no-install-recommends qemu-system-x86",
+            )
+        program = os.stat(qemu)
+        home = self._home
+        nobody = Machine(AgentId(str(uuid.UUID(int=0))), "", Path("/"), 0)
+        parts = [
+            home.image.digest,
+            render(nobody, home.image, Path("/"), self.accel, home.memory_mib),
+            f"{program.st_size} {program.st_mtime_ns}",
+            # The guest sees the host's own processor under KVM.
+            _processor() if self.accel is Mode.KVM else "",
+            authorized,
+        ]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    async def _make_template(self, folder: Path, authorized: str, on_progress: Progress) -> None:
+        home, hypervisor = self._home, self._home.hypervisor
+        agent = template_id(folder)
+        await end(hypervisor, agent)  # of an attempt that was killed
+        machine = Machine(agent, f"swarm-template-{agent[:8]}", folder, _free_port(set()))
+        initrd = folder / "initrd.img"
+        on_progress(literal("making the template's disk"), None)
+        host_key = await asyncio.to_thread(self._furnish_template, machine, initrd, authorized)
+        address = home.address(LOOPBACK, machine.port, host_key.public)
+        try:
+            await hypervisor.define(
+                render(machine, home.image, initrd, self.accel, home.memory_mib)
+            )
+            on_progress(literal("booting the template"), None)
+            await hypervisor.start(agent)
+            await home.execute(address, WARM_UP, b"", BOOT_S)
+            await home.guest.forget(address)
+            # Else every fork would inherit the end of our connection.
+            await asyncio.sleep(CLOSE_S)
+            on_progress(literal("keeping the template's memory"), None)
+            await hypervisor.suspend(agent)
+            definition = await hypervisor.definition(agent)
+            checkpoint = await hypervisor.checkpoint(agent)
+        finally:
+            await home.guest.forget(address)
+            await asyncio.shield(end(hypervisor, agent))
+        await asyncio.to_thread(_write_template, machine, definition, checkpoint, host_key.public)
+
+    def _furnish_template(self, machine: Machine, initrd: Path, authorized: str) -> HostKey:
+        shutil.rmtree(machine.folder, ignore_errors=True)
+        make_folder(machine.folder, 0o711)
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
+        run([*command, "-b", str(self._home.image.base), str(machine.disk)])
+        host_key = self._home.make_host_key()
+        write_initrd(self._home.image, initrd, authorized, host_key.private)
+        return host_key
+
+    async def _prune_templates(self, kept: Path) -> None:
+        """Remove templates of older images, but for those from which an agent still boots."""
+        hypervisor = self._home.hypervisor
+        vms = await hypervisor.list()
+        try:
+            definitions = [await hypervisor.definition(vm.id) for vm in vms]
+        except (Busy, DeadlineExceeded):
+            return  # one of them may need any template; there will be another time
+        for folder in kept.parent.iterdir():
+            is_used = folder == kept or any(f"{folder}/" in text for text in definitions)
+            if folder.is_dir() and not is_used:
+                await asyncio.to_thread(shutil.rmtree, folder)
+
+
+def _write_template(machine: Machine, definition: str, checkpoint: str, host_key: str) -> None:
+    replace(machine.folder / "definition.xml", definition.encode(), 0o600)
+    replace(machine.folder / "checkpoint.xml", checkpoint.encode(), 0o600)
+    facts = {
+        "id": machine.id,
+        "name": machine.name,
+        "port": machine.port,
+        "host_key": host_key,
+    }
+    # The last one: whatever is in the folder is complete when this is.
+    replace(machine.folder / "template.json", json.dumps(facts).encode(), 0o600)
+
+
+def _read_template(folder: Path) -> Template:
+    try:
+        facts = json.loads((folder / "template.json").read_text())
+        machine = Machine(AgentId(facts["id"]), facts["name"], folder, facts["port"])
+        return Template(
+            machine,
+            (folder / "definition.xml").read_text(),
+            (folder / "checkpoint.xml").read_text(),
+            facts["host_key"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SetupError(
+            "The template of the local swarm cannot be read",
+            f"{folder}: {error}",
+            f"Remove {folder}; it is made anew at the next spawn.",
+        ) from error
+
+
+def _free_port(taken: set[int]) -> int:
+    """Random: another swarm on this machine looks for one, too."""
+    for port in random.sample(PORTS, 1000):
+        if port not in taken and _is_free(port):
+            return port
+    raise SetupError("No port is free for a new agent", f"tried a thousand of {PORTS}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return "".join(line for line in lines[:30] if line.startswith(("model name", "flags")))
+
+
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    """Hold a lock between processes that the kernel lets go of when we die."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        await asyncio.to_thread(fcntl.flock, handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
