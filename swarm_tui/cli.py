@@ -111,6 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("doctor", commands.doctor, "find what is missing or broken before it hurts")
     demo = add("demo", commands.demo, "bring up a local swarm of real VMs and watch it")
     demo.add_argument("--agents", type=int, metavar="N", help="how many (default 3)")
+    demo.add_argument(
+        "--driver", choices=("auto", "ch", "qemu"), help="what runs the VMs (local.driver)"
+    )
     demo.add_argument("--up", action="store_true", help="no screen: bring it up and leave it so")
     demo.add_argument("--keep", action="store_true", help="leave the swarm running afterwards")
     demo.add_argument("--down", action="store_true", help="end a swarm that was kept")

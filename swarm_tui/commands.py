@@ -361,8 +361,8 @@ def demo(arguments: argparse.Namespace) -> int:
 
     if arguments.simulated is not None:
         return demo.simulate(arguments.simulated, _load(arguments))
-    overrides = {} if arguments.agents is None else {"local.agents": arguments.agents}
-    loaded = _load(arguments, **overrides)
+    given = {"local.agents": arguments.agents, "local.driver": arguments.driver}
+    loaded = _load(arguments, **{key: value for key, value in given.items() if value is not None})
     if arguments.down:
         return _run(demo.down(loaded, is_json=arguments.json))
     if arguments.up:
