@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -185,6 +186,53 @@ class Footprint:
     net_sent: int | None = None
 
 
+class Format(StrEnum):
+    """What a disk's file is, by its first bytes."""
+
+    PARTITIONED = "partitioned"
+    BARE = "bare"  # raw, without a partition table: a file system begins where the disk begins
+    QCOW2 = "qcow2"
+    HIDDEN = "hidden"  # not there, or closed to our login
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A libvirt daemon that runs on a host and may hold the Cloud Hypervisor driver."""
+
+    name: Safe
+    """"virtchd", or "libvirtd" for the one that holds all drivers."""
+    pid: int
+    idle_s: int | None = None
+    """After how long without a client it ends; None: never."""
+    is_mended: bool = False
+    """It was built by scripts/build-libvirt-ch, and so can restore."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is on a host for running VMs under Cloud Hypervisor, as our login sees it."""
+
+    system: Safe
+    """What calls itself so: "debian", "fedora"; with those that it is like."""
+    python: Safe
+    machine: Safe
+    """The processor's kind: "x86_64"."""
+    user: Safe
+    kvm: Safe
+    """Why KVM does not serve; empty: it makes VMs, or only the daemon may try."""
+    daemon: Daemon | None
+    """The one that answers, or would."""
+    driver: Path | None
+    """The driver or its daemon, where it is installed."""
+    unit_idle_s: int | None
+    """As `Daemon.idle_s`, by what systemd is told; None: never, or there is no such unit."""
+    vmm: Path | None
+    """The program `cloud-hypervisor` that the daemon finds."""
+    vmm_version: Safe
+    """As that says now; a daemon remembers what it said when the daemon was started."""
+    disks: Mapping[Path, Format]
+
+
 class Outpost(Protocol):
     """Our eyes and hands on a host where libvirt has none: its kernel and a folder of our own.
 
@@ -230,6 +278,10 @@ class Outpost(Protocol):
 
     async def room(self, folder: Path) -> int:
         """Free bytes where `folder` lies, or will lie."""
+        ...
+
+    async def survey(self, is_session: bool, named: Path | None, disks: Sequence[Path]) -> Survey:
+        """What there is on the host. `named` is the socket of the daemon, where one is named."""
         ...
 
     async def keep(self, agent: AgentId, name: str, content: str) -> None:

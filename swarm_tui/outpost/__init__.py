@@ -5,6 +5,7 @@
     saved       what Cloud Hypervisor was saved to by libvirt
     ledger      small texts of agents, kept on the host
     daemon      where libvirt listens
+    survey      what there is for Cloud Hypervisor
     local       all of it in threads of this process, for the machine that we are on
     desk        the calls that are taken from afar, and who answers them
     wire        calls and answers as bytes

@@ -15,7 +15,7 @@ from typing import Any, Final
 from swarm_tui import durable
 from swarm_tui.errors import HostError
 from swarm_tui.model import AgentId
-from swarm_tui.outpost import daemon, process, saved, vmm
+from swarm_tui.outpost import daemon, process, saved, survey, vmm
 from swarm_tui.outpost.ledger import Ledger
 from swarm_tui.outpost.wire import decode_arguments, encode
 from swarm_tui.paths import make_private
@@ -30,6 +30,7 @@ _CALLS: Final[Sequence[Callable[..., Any]]] = (
     saved.room,
     saved.check_saved,
     daemon.find_socket,
+    survey.survey,
     Ledger.keep,
     Ledger.kept,
     Ledger.drop,

@@ -13,8 +13,9 @@ from swarm_tui.model import AgentId
 from swarm_tui.outpost.ledger import Ledger
 from swarm_tui.outpost.process import end, holders, measure
 from swarm_tui.outpost.saved import begin_save, check_saved, room
+from swarm_tui.outpost.survey import survey
 from swarm_tui.outpost.vmm import tell_vmm
-from swarm_tui.ports import Footprint, Process
+from swarm_tui.ports import Footprint, Process, Survey
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +56,9 @@ class LocalOutpost:
 
     async def room(self, folder: Path) -> int:
         return await self._call(room, folder)
+
+    async def survey(self, is_session: bool, named: Path | None, disks: Sequence[Path]) -> Survey:
+        return await self._call(survey, is_session, named, disks)
 
     async def keep(self, agent: AgentId, name: str, content: str) -> None:
         await self._call(self._ledger.keep, agent, name, content)

@@ -20,6 +20,7 @@ MODULES: Final = (
     "outpost/process.py",
     "outpost/saved.py",
     "outpost/serve.py",
+    "outpost/survey.py",
     "outpost/vmm.py",
     "outpost/wire.py",
     "paths.py",

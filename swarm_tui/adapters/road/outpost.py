@@ -10,8 +10,9 @@ from swarm_tui.adapters.road.road import QUICK_S, Road
 from swarm_tui.model import AgentId, Record, Snapshot, SnapshotId
 from swarm_tui.outpost import process as kernel
 from swarm_tui.outpost import saved, vmm
+from swarm_tui.outpost import survey as sight
 from swarm_tui.outpost.ledger import Ledger
-from swarm_tui.ports import Footprint, Process
+from swarm_tui.ports import Footprint, Process, Survey
 from swarm_tui.snapshot import Draft, Snapshots
 
 P = ParamSpec("P")
@@ -52,6 +53,9 @@ class RemoteOutpost:
 
     async def room(self, folder: Path) -> int:
         return await self._ask(QUICK_S, saved.room, folder)
+
+    async def survey(self, is_session: bool, named: Path | None, disks: Sequence[Path]) -> Survey:
+        return await self._ask(READ_S, sight.survey, is_session, named, disks)
 
     async def keep(self, agent: AgentId, name: str, content: str) -> None:
         await self._road.ask(Ledger.keep, (agent, name, content))
