@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""A stand-in for libvirtd: listens where a user's own would, until it is told to end.
+"""A stand-in for libvirtd, or by that name for virtchd: listens where a user's own would.
+
+It ends when it is told to.
 
 It serves the tests of starting and stopping only; all that speak to a daemon use a real one.
 """
@@ -16,7 +18,7 @@ if os.environ.get("STAND_IN_FAILS"):
     sys.exit(3)
 run = Path(os.environ["XDG_RUNTIME_DIR"]) / "libvirt"
 run.mkdir(exist_ok=True)
-path = run / "libvirt-sock"
+path = run / ("virtchd-sock" if "virtchd" in sys.argv[0] else "libvirt-sock")
 path.unlink(missing_ok=True)
 with open(run / "starts", "a") as starts:
     starts.write(f"{os.getpid()} {' '.join(sys.argv[1:])}\n")
