@@ -10,14 +10,15 @@ import pytest
 from swarm_tui.adapters.ssh import SshGuest
 
 from .backends import BACKENDS, Backend
+from .ch_backend import ch
 from .simulated_backend import simulated
 from .sshd import StandInGuest
 from .watched import Watched
 
-_ALL = {**BACKENDS, "simulated": simulated}
+_ALL = {**BACKENDS, "ch": ch, "simulated": simulated}
+_REAL = ("qemu", "ch")
 
-
-_MARKED = [pytest.param(name, marks=pytest.mark.vm if name == "qemu" else ()) for name in _ALL]
+_MARKED = [pytest.param(name, marks=pytest.mark.vm if name in _REAL else ()) for name in _ALL]
 
 
 @pytest.fixture(params=_MARKED)

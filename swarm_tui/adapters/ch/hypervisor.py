@@ -229,6 +229,7 @@ class ChHypervisor:
                 # While its VMM hangs, libvirt waits for that; once it is gone, libvirt goes on.
                 await self._outpost.end(sight.process)
                 await end()
+            await self._see_off(sight)
 
     async def save(self, agent: AgentId, target: Path, on_progress: Progress) -> None:
         connection, domains = self._opened()
@@ -244,6 +245,7 @@ class ChHypervisor:
                     await self._save_orphan(agent, sight, target)
                 else:
                     await connection.move("save the VM", partial(domains.save, agent, target))
+                await self._see_off(sight)
             except HostUnreachable:
                 raise
             except HostError as error:
@@ -382,8 +384,8 @@ class ChHypervisor:
             self._looked = time.monotonic()
         for agent, sight in sights.items():
             now = (sight.power, sight.reason, sight.is_orphan)
-            if self._hinted.setdefault(agent, now) != now:
-                self._hinted[agent] = now
+            before, self._hinted[agent] = self._hinted.get(agent), now
+            if before != now and self._watching:  # who has just opened lists all
                 self._on_hint(Hint(agent, "seen to have changed"))
         return {agent: sight for agent, sight in sights.items() if agent in self._known}
 
@@ -415,8 +417,6 @@ class ChHypervisor:
         where = json.dumps({"destination_url": f"file://{target}"})
         await self._tell_vmm(agent, sight, "vm.snapshot", where)
         await self._outpost.check_saved(target)
-        assert sight.process is not None
-        await self._outpost.end(sight.process)
 
     async def _tell_vmm(self, agent: AgentId, sight: Sight, command: str, body: str = "") -> None:
         assert sight.process is not None  # an orphan has one
@@ -424,6 +424,11 @@ class ChHypervisor:
         await self._outpost.tell_vmm(socket, command, body, VMM_S)
 
     # Before and after
+
+    async def _see_off(self, sight: Sight) -> None:
+        """Wait for the end of a VMM: libvirt says that a VM is off when its VMM is yet to go."""
+        if sight.process:
+            await self._outpost.end(sight.process)
 
     async def _check_free(self, agent: AgentId) -> None:
         """Raise Refused while any process has a disk of the VM open: two would destroy it."""
