@@ -24,10 +24,10 @@ from swarm_tui.config import Loaded
 from swarm_tui.errors import SetupError
 from swarm_tui.model import AgentId, HostName, Vm
 from swarm_tui.paths import Paths, locate
-from swarm_tui.ports import Guest, Hypervisor, Progress, Signer, Spawned
-from swarm_tui.settings import PRINCIPAL
-from swarm_tui.snapshot import Snapshots
-from swarm_tui.text import literal, sanitize
+from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
+from swarm_tui.settings import PRINCIPAL, HostEntry
+from swarm_tui.snapshot import Archive, Snapshots
+from swarm_tui.text import Safe, literal, sanitize
 
 if TYPE_CHECKING:
     from swarm_tui.adapters.simulated import SimulatedSwarm
@@ -124,6 +124,27 @@ def make_hypervisor(host: HostName, uri: str) -> Hypervisor:
     from swarm_tui.adapters.libvirt import LibvirtHypervisor
 
     return LibvirtHypervisor(host, uri)
+
+
+async def greet(loaded: Loaded, host: HostEntry) -> Safe:
+    """The fingerprint of the SSH key that a host shows; raises as `road.greeting.greet`."""
+    from swarm_tui.adapters.road import greeting
+
+    return await greeting.greet(host.name, host.connection, loaded.paths.known_hosts)
+
+
+def make_outpost(loaded: Loaded, host: HostName) -> tuple[Outpost, Archive]:
+    """What we have on a host beside libvirt, by a connection of its own."""
+    entry = loaded.config.hosts.get(host)
+    if entry is None or not entry.place:
+        from swarm_tui.outpost.local import LocalOutpost
+
+        return LocalOutpost(locate().data / "ledger"), open_snapshots(loaded)
+    from swarm_tui.adapters.road.outpost import RemoteOutpost, RemoteSnapshots
+    from swarm_tui.adapters.road.road import Road
+
+    road = Road(host, entry.connection, loaded.paths.known_hosts)
+    return RemoteOutpost(road), RemoteSnapshots(road)
 
 
 def make_hypervisors(loaded: Loaded, connect: str | None = None) -> Sequence[Hypervisor]:

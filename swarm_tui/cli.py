@@ -108,7 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
     spawn.add_argument("--name", default="", help="default: the next free name")
     spawn.add_argument("--task", default="", help="what it shall do")
     add("config", commands.config, "every setting, its value, and where the value came from")
-    add("doctor", commands.doctor, "find what is missing or broken before it hurts")
+    doctor = add("doctor", commands.doctor, "find what is missing or broken before it hurts")
+    doctor.add_argument(
+        "--probe",
+        action="store_true",
+        help="also start, save, restore and remove a small VM on each Cloud Hypervisor host",
+    )
+    _add_host_commands(subparsers)
     demo = add("demo", commands.demo, "bring up a local swarm of real VMs and watch it")
     demo.add_argument("--agents", type=int, metavar="N", help="how many (default 3)")
     demo.add_argument(
@@ -123,6 +129,46 @@ def build_parser() -> argparse.ArgumentParser:
         "--simulated", type=int, metavar="N", help="N pretended agents in memory; nothing is real"
     )
     return parser
+
+
+def _add_host_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "add, list, check and remove libvirt hosts"
+    host = subparsers.add_parser("host", help=summary, description=summary)
+    verbs = host.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], summary: str, *, host: bool = True
+    ) -> argparse.ArgumentParser:
+        command = verbs.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run=run)
+        if host:
+            command.add_argument("name", metavar="NAME", help="what the host is called here")
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        return command
+
+    ls = add("ls", commands.host_ls, "every host, and where it is configured", host=False)
+    ls.add_argument("--check", action="store_true", help="also whether it answers")
+    new = add("add", commands.host_add, "trust a host's SSH key, configure the host, and check it")
+    new.add_argument("uri", metavar="URI", help="e.g. ch+ssh://me@lab/system or qemu:///system")
+    new.add_argument("--identity", metavar="FILE", help="private key to log in to the host")
+    new.add_argument("--guest-identity", metavar="FILE", help="private key for its agents")
+    new.add_argument("--repository", metavar="DIR", help="where its agents' work lands")
+    new.add_argument(
+        "--fingerprint",
+        default="",
+        metavar="SHA256:…",
+        help="of the SSH key that the host must show; nobody is asked",
+    )
+    new.add_argument("--yes", action="store_true", help="trust whatever key it shows")
+    new.add_argument("--no-check", action="store_true", help="do not look whether it works")
+    check = add("check", commands.host_check, "what works on a host, and what does not")
+    check.add_argument(
+        "--probe", action="store_true", help="also start, save, restore and remove a small VM"
+    )
+    remove = add(
+        "remove", commands.host_remove, "forget a host; its VMs and what is kept of them stay"
+    )
+    remove.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _add_review_commands(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -340,19 +340,51 @@ def config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def host_ls(arguments: argparse.Namespace) -> int:
+    from swarm_tui import hosts
+
+    return hosts.ls(_load(arguments), is_checked=arguments.check, is_json=arguments.json)
+
+
+def host_add(arguments: argparse.Namespace) -> int:
+    from swarm_tui import hosts
+
+    given = {"uri": arguments.uri}
+    for setting in ("identity", "guest_identity", "repository"):
+        if path := getattr(arguments, setting):
+            given[setting] = path if path.startswith("~") else str(Path(path).absolute())
+    new = hosts.New(arguments.name, given, arguments.fingerprint, is_trusted=arguments.yes)
+    trial = _load(arguments, **new.overrides)
+    return hosts.add(
+        _load(arguments), trial, new, is_checked=not arguments.no_check, is_json=arguments.json
+    )
+
+
+def host_check(arguments: argparse.Namespace) -> int:
+    from swarm_tui import hosts
+
+    return hosts.check(
+        _load(arguments), arguments.name, is_probing=arguments.probe, is_json=arguments.json
+    )
+
+
+def host_remove(arguments: argparse.Namespace) -> int:
+    from swarm_tui import hosts
+
+    return hosts.remove(
+        _load(arguments), arguments.name, is_sure=arguments.yes, is_json=arguments.json
+    )
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     from swarm_tui.doctor import examine
-    from swarm_tui.report import write_json
+    from swarm_tui.report import write_findings, write_json
 
-    findings = examine(arguments.config)
+    findings = examine(arguments.config, is_probing=arguments.probe)
     if arguments.json:
         write_json(findings)
     else:
-        for finding in findings:
-            print(f"{finding.level:4}  {finding.name}: {finding.what}")
-            for line in (finding.why, finding.remedy):
-                if line and finding.level != "ok":
-                    print(f"      {line}")
+        write_findings(findings)
     return 12 if any(finding.level == "fail" for finding in findings) else 0
 
 

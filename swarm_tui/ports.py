@@ -218,6 +218,8 @@ class Survey:
     machine: Safe
     """The processor's kind: "x86_64"."""
     user: Safe
+    folder: Path
+    """Where our data lies there, or will lie."""
     kvm: Safe
     """Why KVM does not serve; empty: it makes VMs, or only the daemon may try."""
     daemon: Daemon | None

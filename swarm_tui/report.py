@@ -9,13 +9,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.audit import Entry
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import Agent, GuestEvent, Snapshot
 from swarm_tui.text import sanitize
+
+if TYPE_CHECKING:
+    from swarm_tui.doctor import Finding
 
 
 def agent_object(agent: Agent) -> dict[str, Any]:
@@ -122,6 +125,15 @@ def clock(at: float) -> str:
         return time.strftime("%H:%M:%S", time.localtime(at))
     except (OverflowError, ValueError, OSError):
         return "--:--:--"
+
+
+def write_findings(findings: Sequence[Finding]) -> None:
+    """One line each; under those that are not well why, and what to do."""
+    for finding in findings:
+        print(f"{finding.level:4}  {finding.name}: {finding.what}")
+        for part in (finding.why, finding.remedy):
+            for line in part.splitlines() if finding.level != "ok" else ():
+                print(f"      {line}")
 
 
 def write_error(error: SwarmError, *, is_json: bool) -> None:

@@ -228,6 +228,12 @@ class HostEntry:
     """Where its agents' approved work lands; None: `review.repository`."""
 
     @property
+    def place(self) -> str:
+        """HOST or HOST:PORT of a URI that leads through SSH; empty for others."""
+        scheme, _, rest = self.uri.partition("://")
+        return rest.partition("/")[0].rpartition("@")[2] if scheme.endswith("+ssh") else ""
+
+    @property
     def connection(self) -> str:
         """The URI with the key as its parameter (https://libvirt.org/uri.html, SSH transport)."""
         if self.identity is None or "ssh" not in self.uri.partition(":")[0]:

@@ -1,6 +1,7 @@
 """Name what is missing or broken before it hurts: what, why, and what to do.
 
-Every check looks at one thing, changes nothing, and cannot keep the others from looking.
+Every check looks at one thing and cannot keep the others from looking. Nothing is changed, but for
+the VM that `is_probing` allows, which is removed again.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from swarm_tui.config import Loaded, load
 from swarm_tui.doctor import desk, hosts, machine
 from swarm_tui.doctor.finding import Check, Finding, Ground, Level, fail, failed
 from swarm_tui.errors import ConfigError, SwarmError
+from swarm_tui.model import HostName
 
-__all__ = ["Finding", "Level", "examine"]
+__all__ = ["Finding", "Level", "examine", "examine_host"]
 
 CHECKS: Final[tuple[Check, ...]] = (
     desk.libraries,
@@ -31,12 +33,18 @@ CHECKS: Final[tuple[Check, ...]] = (
     machine.limits,
     hosts.daemon,
     hosts.hosts,
+    hosts.cloud_hypervisor,
     hosts.passage,
 )
 
 
-def examine(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Sequence[Finding]:
-    """Look at everything; `file` is another configuration file. Blocks for some seconds at most."""
+def examine(
+    file: Path | None = None, environ: Mapping[str, str] = os.environ, *, is_probing: bool = False
+) -> Sequence[Finding]:
+    """Look at everything; `file` is another configuration file. Blocks for some seconds at most.
+
+    `is_probing`: prove by small VMs, too, that Cloud Hypervisor works, which takes longer.
+    """
     findings: list[Finding] = []
     checks = CHECKS
     try:
@@ -48,10 +56,16 @@ def examine(file: Path | None = None, environ: Mapping[str, str] = os.environ) -
         ]
         checks = tuple(check for check in CHECKS if check is not desk.settings)
         loaded = _defaults(environ)
-    ground = Ground(loaded, environ, os.getuid())
+    ground = Ground(loaded, environ, os.getuid(), is_probing)
     for check in checks:
         findings += _collect(check, ground)
     return findings
+
+
+def examine_host(loaded: Loaded, name: HostName, *, is_probing: bool = False) -> Sequence[Finding]:
+    """Look at one host, which is configured or the local one. Blocks as `examine`."""
+    ground = Ground(loaded, os.environ, os.getuid(), is_probing)
+    return _collect(hosts.host(name), ground)
 
 
 def _defaults(environ: Mapping[str, str]) -> Loaded:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.config import Loaded
-from swarm_tui.errors import SwarmError
+from swarm_tui.errors import SetupError, SwarmError
 from swarm_tui.text import EMPTY, Safe, sanitize
 
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -33,6 +33,8 @@ class Finding:
     why: Safe = EMPTY
     """Why it matters, or what the system said."""
     remedy: Safe = EMPTY
+    exit_code: int = 0
+    """What a command returns for which this was the first failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Ground:
     loaded: Loaded
     environ: Mapping[str, str]
     uid: int
+    is_probing: bool = False
+    """Small VMs may be made and removed again, as a proof."""
 
     def find(self, program: str) -> Path | None:
         found = shutil.which(program, path=f"{self.environ.get('PATH', os.defpath)}:{SBIN}")
@@ -66,12 +70,20 @@ def ok(name: str, what: str) -> Finding:
 
 
 def warn(name: str, what: str, why: str, remedy: str = "") -> Finding:
-    return Finding(sanitize(name), Level.WARN, sanitize(what), sanitize(why), sanitize(remedy))
+    return Finding(sanitize(name), Level.WARN, sanitize(what), _lines(why), _lines(remedy))
 
 
-def fail(name: str, what: str, why: str, remedy: str = "") -> Finding:
-    return Finding(sanitize(name), Level.FAIL, sanitize(what), sanitize(why), sanitize(remedy))
+def fail(
+    name: str, what: str, why: str, remedy: str = "", *, exit_code: int = SetupError.exit_code
+) -> Finding:
+    return Finding(
+        sanitize(name), Level.FAIL, sanitize(what), _lines(why), _lines(remedy), exit_code
+    )
 
 
 def failed(name: str, error: SwarmError) -> Finding:
-    return fail(name, error.title, error.detail, error.hint)
+    return fail(name, error.title, error.detail, error.hint, exit_code=error.exit_code)
+
+
+def _lines(text: str) -> Safe:
+    return sanitize(text, lines="many")

@@ -6,15 +6,15 @@ import asyncio
 import os
 import pwd
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.doctor.finding import Finding, Ground, fail, failed, ok, warn
-from swarm_tui.errors import SwarmError
-from swarm_tui.model import Hint
+from swarm_tui.doctor.finding import Check, Finding, Ground, fail, ok, warn
+from swarm_tui.doctor.visit import visit
+from swarm_tui.model import HostName
 from swarm_tui.ports import Hypervisor
+from swarm_tui.settings import HostEntry
 
 _SOCKETS: Final = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
 _DAEMONS: Final = ("libvirtd", "virtqemud")
@@ -85,50 +85,65 @@ def _lacks_qemu_user(driver: Path) -> bool:
 def hosts(ground: Ground) -> Iterator[Finding]:
     from swarm_tui.bootstrap import make_hypervisors
 
-    for host in ground.loaded.config.hosts.values():
-        if host.identity and (obstacle := _key_obstacle(host.identity)):
-            yield fail(
-                f"host {host.name}",
-                f"its key {host.identity} cannot be used",
-                obstacle,
-                f"chmod 600 {host.identity}, or name another one in hosts.{host.name}.identity",
-            )
+    for entry in ground.loaded.config.hosts.values():
+        yield from _key(entry)
     hypervisors = make_hypervisors(ground.loaded)
-    yield from asyncio.run(_visit_all(hypervisors))
+    yield from asyncio.run(_visit_all(ground, hypervisors))
     if not hypervisors:
         yield ok("hosts", "none is configured, and no local swarm was brought up yet")
 
 
-async def _visit_all(hypervisors: Sequence[Hypervisor]) -> list[Finding]:
-    found = await asyncio.gather(*map(_visit, hypervisors))
+def host(name: HostName) -> Check:
+    """The check of one of them alone."""
+
+    def host(ground: Ground) -> Iterator[Finding]:
+        from swarm_tui.bootstrap import make_hypervisors
+
+        if entry := ground.loaded.config.hosts.get(name):
+            yield from _key(entry)
+        hypervisors = [one for one in make_hypervisors(ground.loaded) if one.host == name]
+        yield from asyncio.run(_visit_all(ground, hypervisors))
+
+    return host
+
+
+async def _visit_all(ground: Ground, hypervisors: Sequence[Hypervisor]) -> list[Finding]:
+    # Two probes at once would slow each other down.
+    if ground.is_probing:
+        return [found for one in hypervisors for found in await visit(ground, one)]
+    found = await asyncio.gather(*(visit(ground, hypervisor) for hypervisor in hypervisors))
     return [finding for findings in found for finding in findings]
 
 
-async def _visit(hypervisor: Hypervisor) -> list[Finding]:
-    name = f"host {hypervisor.host}"
+def cloud_hypervisor(ground: Ground) -> Iterator[Finding]:
+    """Whether the local swarm could run on Cloud Hypervisor, where it does not yet."""
+    from swarm_tui.bootstrap import local_uri
+    from swarm_tui.local.virtchd import lacks
 
-    def ignore(_hint: Hint) -> None:
-        """Nothing is watched."""
+    local = ground.loaded.config.local
+    if local.driver == "qemu" or (local_uri(ground.loaded.paths) or "").startswith("ch"):
+        return
+    missing = lacks(local.virtchd if isinstance(local.virtchd, Path) else None)
+    if local.driver == "ch":
+        for lack in missing:
+            yield ground.lack(
+                "cloud-hypervisor", f"there is no {lack.what}", "local.driver is ch.", lack.remedy
+            )
+    elif missing:
+        what = "; ".join(lack.what for lack in missing)
+        yield ok("cloud-hypervisor", f"not for the local swarm, which runs on QEMU: no {what}")
+    if not missing:
+        yield ok("cloud-hypervisor", "the local swarm can run on it")
 
-    try:
-        capabilities = await hypervisor.open(ignore)
-        asked = time.perf_counter()
-        await hypervisor.facts()
-        answered_ms = (time.perf_counter() - asked) * 1000
-    except SwarmError as error:
-        return [failed(name, error)]
-    finally:
-        await hypervisor.close()
-    answer = ok(
-        name,
-        f"{hypervisor.uri} answers in {answered_ms:.1f} ms: {capabilities.driver} "
-        f"{capabilities.version}, libvirt {capabilities.library or 'n/a'}",
-    )
-    return [answer] + [
-        warn(name, f"cannot {need}", capabilities.missing[need], "Agents there cannot be paused.")
-        for need in ("save", "restore")
-        if need in capabilities.missing
-    ]
+
+def _key(entry: HostEntry) -> Iterator[Finding]:
+    if entry.identity and (obstacle := _key_obstacle(entry.identity)):
+        yield fail(
+            f"host {entry.name}",
+            f"its key {entry.identity} cannot be used",
+            obstacle,
+            f"chmod 600 {entry.identity}, or name another one in hosts.{entry.name}.identity",
+        )
 
 
 def _key_obstacle(identity: Path) -> str:

@@ -110,10 +110,10 @@ def virtualization(ground: Ground) -> Iterator[Finding]:
             "Agents run in software emulation, several times slower.",
             "sudo usermod -aG kvm $USER, then log in again" if is_there else "",
         )
-    elif not (images := _images(ground.loaded.paths.cache)):
+    elif not (built := images(ground.loaded.paths.cache)):
         yield ok("kvm", f"{device} is writable; whether Linux boots with it is tried at first use")
     else:
-        image = Image(images[-1], images[-1].name, "")
+        image = Image(built[-1], built[-1].name, "")
         try:
             accel = choose_accel(image, ground.loaded.paths.cache)
         except SetupError as error:
@@ -126,7 +126,7 @@ def virtualization(ground: Ground) -> Iterator[Finding]:
             yield tell("kvm", "does not work here", accel.reason)
 
 
-def _images(cache: Path) -> list[Path]:
+def images(cache: Path) -> list[Path]:
     """Finished guest images, the newest last."""
     found = (cache / "images").glob("*/image.json")
     return [facts.parent for facts in sorted(found, key=lambda facts: facts.stat().st_mtime)]

@@ -25,6 +25,7 @@ from typing import Final
 
 from swarm_tui.errors import HostDenied, HostUnreachable
 from swarm_tui.outpost.daemon import find_socket
+from swarm_tui.paths import locate
 from swarm_tui.ports import Daemon, Format, Survey
 from swarm_tui.text import EMPTY, Safe, literal, sanitize
 
@@ -72,6 +73,7 @@ def survey(is_session: bool, named: Path | None, disks: Sequence[Path]) -> Surve
         python=sanitize(platform.python_version()),
         machine=sanitize(platform.machine()),
         user=sanitize(getpass.getuser()),
+        folder=locate().data,
         kvm=_kvm_obstacle(is_session),
         daemon=_daemon(pid) if pid else None,
         driver=_find_driver(),

@@ -50,7 +50,7 @@ def test_a_sound_machine_has_no_failure_and_nothing_is_changed(
 
 def test_findings_go_into_json(environ: dict[str, str]) -> None:
     (first, *_) = json.loads(json.dumps([asdict(finding) for finding in examine(None, environ)]))
-    assert first.keys() == {"name", "level", "what", "why", "remedy"}
+    assert first.keys() == {"name", "level", "what", "why", "remedy", "exit_code"}
     assert first["level"] == "ok"
 
 
