@@ -86,7 +86,7 @@ def ensure_virtchd(folder: Path, named: Path | None = None) -> str:
             "\n".join(lack.remedy for lack in missing),
         )
     if named:
-        return f"{SYSTEM}&socket={named}"
+        return f"ch:///system?socket={named}"
     if not answers(SOCKET):
         with lock(folder):
             if not answers(SOCKET):

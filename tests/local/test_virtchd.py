@@ -151,7 +151,7 @@ def test_another_daemon_may_be_named(ground: Ground) -> None:
         server.bind(str(named))
         server.listen()
         uri = ensure_virtchd(ground.folder, named)
-    assert uri == f"ch:///system?mode=direct&socket={named}"
+    assert uri == f"ch:///system?socket={named}"
     assert not (ground.folder / "libvirt").exists(), "none was started"
 
 
