@@ -275,8 +275,8 @@ def _kept(loaded: Loaded, name: HostName) -> list[dict[str, Any]]:
 
 def _line(row: Mapping[str, Any]) -> str:
     state = "saved, " if row["is_saved"] else ""
-    counts = f"{row['snapshots']} snapshots, {row['reviews']} reviews"
-    return f"  agent {row['name']} ({row['id'][:8]}): {state}{counts}; kept"
+    counts = f"snapshots: {row['snapshots']}, reviews: {row['reviews']}"
+    return f"  agent {row['name']} ({row['id'][:8]}): {state}{counts}; all kept"
 
 
 def _forget_key(loaded: Loaded, entry: HostEntry) -> bool:
