@@ -1,0 +1,248 @@
+"""A real virtchd in folders of its own, with Cloud Hypervisor or the stand-in for it.
+
+The driver's folders are compiled in (/run/libvirt/ch and others), so virtchd runs in a mount
+namespace where they are the bench's: another virtchd on this machine notices nothing. The socket
+is reached by its path. Needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from .settings import Fault, Kind, Settings, read_settings, write_settings
+
+TESTS: Final = Path(__file__).parents[1]
+START_S: Final = 20.0
+END_S: Final = 10.0
+_OWN: Final = "SWARM_TUI_CH_BENCH"
+"""A variable of all processes of a bench, with its folder."""
+_CONF: Final = """\
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_dir = "{sockets}"
+"""
+_STATE: Final = {
+    "/run/libvirt/ch": "run",
+    "/var/lib/libvirt/ch": "lib",
+    "/var/log/libvirt/ch": "log",
+}
+"""What of the machine's is the bench's own in virtchd's sight."""
+
+
+class NoDriver(Exception):
+    """There is no bench on this machine; the text says why."""
+
+
+def find_driver() -> Path:
+    """The program that starts virtchd in the foreground. Raises NoDriver."""
+    if os.geteuid() != 0:
+        raise NoDriver("virtchd's system instance needs root")
+    if not Path("/dev/kvm").exists():
+        raise NoDriver("libvirt's CH driver wants a /dev/kvm, if only to look at it")
+    script = TESTS.parent / "scripts/build-libvirt-ch"
+    prefix = subprocess.run([script, "--print"], capture_output=True, text=True, check=True)
+    program = Path(prefix.stdout.strip()) / "sbin/start-virtchd"
+    if not program.exists():
+        raise NoDriver(f"{program} is not there: run {script}")
+    return program
+
+
+@dataclass
+class Bench:
+    """virtchd, its VMMs and their folders; all of it below `folder`, which must be short."""
+
+    folder: Path
+    driver: Path
+    hypervisor: Path | None = None
+    """The real cloud-hypervisor; the stand-in if None."""
+    _virtchd: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def uri(self) -> str:
+        return f"ch:///system?socket={self.folder}/virtchd-sock"
+
+    @property
+    def is_stand_in(self) -> bool:
+        return self.hypervisor is None
+
+    @property
+    def emulator(self) -> Path:
+        """For a definition's <emulator>, which may be left out, too."""
+        return self.folder / "bin/cloud-hypervisor"
+
+    @property
+    def log(self) -> Path:
+        """A line of JSON for each request that the stand-in has answered."""
+        return self.folder / "requests.log"
+
+    # virtchd
+
+    def start(self) -> None:
+        """Return once it answers."""
+        assert self._virtchd is None or self._virtchd.poll() is not None
+        self._furnish()
+        binds = " && ".join(
+            f"mkdir -p {place} && mount --bind {self.folder / own} {place}"
+            for place, own in _STATE.items()
+        )
+        script = f'{binds} && exec "$0" --config "$1" --pid-file "$2"'
+        command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
+        conf, pid_file = self.folder / "virtchd.conf", self.folder / "virtchd.pid"
+        command += [str(self.driver), str(conf), str(pid_file)]
+        with open(self.folder / "virtchd.log", "ab") as log:
+            self._virtchd = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+        self._await_answer()
+
+    def kill(self) -> None:
+        """As by a crash: its VMMs go on, and it forgets them."""
+        self._end_virtchd(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """As `systemctl restart virtchd`: its VMMs go on."""
+        self._end_virtchd(signal.SIGTERM)
+        self.start()
+
+    def stop(self) -> None:
+        """End virtchd and all VMMs; what they left on this machine is removed, the folder not."""
+        self._end_virtchd(signal.SIGKILL)
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await_that(lambda: not self._pids(), END_S, "the VMMs end")
+        for log in (self.folder / "log").glob("*.log"):
+            _remove_cgroups(log.stem)
+
+    def vmm_pids(self) -> Sequence[int]:
+        """Of all VMMs that live, whether libvirt knows them or not; the domain's id is one."""
+        return [pid for pid in self._pids() if _comm(pid) == "cloud-hyperviso"]
+
+    # The stand-in
+
+    def configure(self, **changes: Any) -> None:
+        """Change `Settings`; a version counts from virtchd's next start on, as there."""
+        if not self.is_stand_in:
+            raise NoDriver("Cloud Hypervisor itself cannot be told to fail")
+        write_settings(self._settings, replace(read_settings(self._settings), **changes))
+
+    def set_fault(self, operation: str, kind: Kind, **details: Any) -> None:
+        """Have this go wrong from now on; see `Fault`."""
+        faults = read_settings(self._settings).faults
+        self.configure(faults=(*faults, Fault(operation, kind, **details)))
+
+    def clear_faults(self) -> None:
+        self.configure(faults=())
+
+    @contextmanager
+    def fault(self, operation: str, kind: Kind, **details: Any) -> Iterator[None]:
+        self.set_fault(operation, kind, **details)
+        try:
+            yield
+        finally:
+            self.clear_faults()
+
+    # Inside
+
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "stand-in.json"
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        path = f"{self.emulator.parent}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, _OWN: str(self.folder)}
+
+    def _furnish(self) -> None:
+        for own in (*_STATE.values(), "lib/save", "bin"):
+            (self.folder / own).mkdir(parents=True, exist_ok=True)
+        (self.folder / "virtchd.conf").write_text(_CONF.format(sockets=self.folder))
+        if self.emulator.is_symlink() or self.emulator.exists():
+            return
+        if self.hypervisor:
+            self.emulator.symlink_to(self.hypervisor)
+            return
+        settings = Settings(threads=self._name_threads(), log=str(self.log))
+        write_settings(self._settings, settings)
+        self.emulator.write_text(
+            f"#!/bin/sh\nPYTHONPATH={TESTS} exec {sys.executable} -B -m ch.program"
+            f' --settings {self._settings} "$@"\n'
+        )
+        self.emulator.chmod(0o755)
+
+    def _name_threads(self) -> str:
+        """Compile threads.c; empty without a compiler."""
+        compiler = shutil.which("cc")
+        if compiler is None:
+            return ""
+        library = self.folder / "threads.so"
+        source = Path(__file__).with_name("threads.c")
+        options = ["-shared", "-fPIC", "-O", "-Wall"]
+        subprocess.run([compiler, *options, "-o", library, source], check=True)
+        return str(library)
+
+    def _await_answer(self) -> None:
+        virtchd = self._virtchd
+        assert virtchd is not None
+
+        def answers() -> bool:
+            log = (self.folder / "virtchd.log").read_text
+            assert virtchd.poll() is None, f"virtchd ended: {log()}"
+            with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+                client.connect(str(self.folder / "virtchd-sock"))
+                return True
+            return False
+
+        await_that(answers, START_S, "virtchd answers")
+
+    def _end_virtchd(self, number: signal.Signals) -> None:
+        if virtchd := self._virtchd:
+            virtchd.send_signal(number)
+            virtchd.wait(END_S)
+            self._virtchd = None
+            (self.folder / "virtchd-sock").unlink(missing_ok=True)
+
+    def _pids(self) -> Sequence[int]:
+        mark = f"{_OWN}={self.folder}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (path / "environ").read_bytes().split(b"\0"):
+                    found.append(int(path.name))
+        return found
+
+
+def await_that(is_true: Any, within_s: float, what: str) -> None:
+    """Wait for a condition; fail the test if it does not come true in time."""
+    deadline = time.monotonic() + within_s
+    while not is_true():
+        assert time.monotonic() < deadline, f"never came true: {what}"
+        time.sleep(0.02)
+
+
+def _comm(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _remove_cgroups(domain: str) -> None:
+    """Those that libvirt could not remove, because it does not end VMMs without machined."""
+    name = re.sub("[^A-Za-z0-9-]", "", domain)
+    for group in Path("/sys/fs/cgroup").glob(f"**/machine*/ch-*-{name}.libvirt-ch"):
+        for folder, _, _ in os.walk(group, topdown=False):
+            with suppress(OSError):  # a process of somebody else's is in it
+                os.rmdir(folder)
