@@ -2,7 +2,8 @@
 
 A guest is untrusted, and its SSH server is a part of it: its host key is pinned, nothing of the
 user's own SSH set-up or agent is ever offered, nothing is forwarded, and whatever asyncssh makes of
-hostile bytes ends as a GuestError.
+hostile bytes ends as a GuestError. A guest that only its host reaches is called through the host's
+own connection, which carries bytes and learns nothing of what they say.
 """
 
 from __future__ import annotations
@@ -13,16 +14,24 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import asyncssh
 
 from swarm_tui.adapters.terminal import readable
-from swarm_tui.errors import GuestError, GuestUnreachable, HostKeyChanged, SetupError
-from swarm_tui.model import Address
+from swarm_tui.errors import (
+    DeadlineExceeded,
+    GuestError,
+    GuestUnreachable,
+    HostError,
+    HostKeyChanged,
+    SetupError,
+)
+from swarm_tui.model import Address, HostName
 
 SUPERVISOR: Final = "root"
 DIAL_S: Final = 10.0
@@ -56,7 +65,24 @@ class _Closable(Protocol):
     def get_exit_status(self) -> int | None: ...
 
 
+class Way(Protocol):
+    """A host's own connection, by which its guests are reached; `road.Road` is one.
+
+    Its calls raise HostError and DeadlineExceeded.
+    """
+
+    async def hold(self, holder: object) -> None: ...
+
+    async def let_go(self, holder: object) -> None: ...
+
+    async def way_to(self, host: str, port: int) -> Path:
+        """A UNIX socket of this machine that leads to a TCP port, as the host reaches it."""
+        ...
+
+
 _Channel = TypeVar("_Channel", bound=_Closable)
+_Place = tuple[int, str | tuple[Any, ...]]
+"""A socket's family and an address of it."""
 
 # asyncssh would log what a guest says to standard error, through the middle of a screen.
 logging.getLogger("asyncssh").setLevel(logging.CRITICAL + 1)
@@ -95,7 +121,9 @@ class _Link:
 class Links:
     """All connections to guests."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Mapping[HostName, Way]) -> None:
+        """`ways` lead to guests whose address says `via`."""
+        self._ways = ways
         self._links: dict[Address, _Link] = {}
         self._handshakes = asyncio.Semaphore(_HANDSHAKES)
         self._is_closed = False
@@ -136,6 +164,8 @@ class Links:
         self._is_closed = True
         for address in list(self._links):
             await self.forget(address)
+        for way in self._ways.values():
+            await way.let_go(self)
 
     async def dial(
         self, address: Address, user: str, deadline: float, *, is_patient: bool
@@ -158,11 +188,12 @@ class Links:
         identity = await asyncio.to_thread(_read_identity, address.identity)
         clock = asyncio.get_running_loop().time
         try:
-            caller = await _call(address.host, address.port, deadline, is_patient=is_patient)
+            find = await self._find(address, deadline)
+            caller = await _call(find, deadline, is_patient=is_patient)
         except TimeoutError as late:
             raise _unreachable(address, "no SSH server speaks there") from late
         except OSError as error:
-            raise _unreachable(address, _reason(error)) from error
+            raise _unreachable(address, reason(error)) from error
         with contextlib.ExitStack() as stack:
             stack.callback(caller.close)
             try:
@@ -183,6 +214,28 @@ class Links:
                 raise _unreachable(address, "we are closing")
             stack.pop_all()
             return connection
+
+    async def _find(
+        self, address: Address, deadline: float
+    ) -> Callable[[], Awaitable[Sequence[_Place]]]:
+        """What tells where to call the guest. Raises GuestUnreachable, TimeoutError."""
+        if address.via is None:
+            return partial(_look_up, address.host, address.port)
+        if (way := self._ways.get(address.via)) is None:
+            raise _unreachable(address, f"no connection to host {address.via} is configured")
+        try:
+            async with asyncio.timeout_at(deadline):
+                await way.hold(self)
+                socket_path = await way.way_to(address.host, address.port)
+        except (HostError, DeadlineExceeded) as error:
+            raise GuestUnreachable(
+                "The guest cannot be reached over SSH", f"{place(address)}: {error}", error.hint
+            ) from error
+
+        async def find() -> Sequence[_Place]:
+            return [(socket.AF_UNIX, str(socket_path))]
+
+        return find
 
     async def _open(
         self,
@@ -265,8 +318,10 @@ def _options(host_key: asyncssh.SSHKey, identity: asyncssh.SSHKey) -> dict[str, 
     }
 
 
-async def _call(host: str, port: int, deadline: float, *, is_patient: bool) -> socket.socket:
-    """A TCP connection whose other end has begun to speak.
+async def _call(
+    find: Callable[[], Awaitable[Sequence[_Place]]], deadline: float, *, is_patient: bool
+) -> socket.socket:
+    """A connection whose other end has begun to speak.
 
     Behind QEMU's port forwarding every connect succeeds, whether or not a guest listens, and one
     that was made too early is answered late or never: so it is made again and again, while the
@@ -280,7 +335,7 @@ async def _call(host: str, port: int, deadline: float, *, is_patient: bool) -> s
     try:
         async with asyncio.timeout_at(deadline):
             while True:
-                calls.append(asyncio.create_task(_call_once(host, port)))
+                calls.append(asyncio.create_task(_call_once(find)))
                 await asyncio.wait(
                     calls, timeout=_CALL_AGAIN_S, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -320,14 +375,18 @@ async def _hang_up(calls: Sequence[asyncio.Task[socket.socket]]) -> None:
             call.result().close()
 
 
-async def _call_once(host: str, port: int) -> socket.socket:
+async def _look_up(host: str, port: int) -> Sequence[_Place]:
     loop = asyncio.get_running_loop()
-    failure = OSError(f"{host} has no address")
-    for family, kind, protocol, _, where in await loop.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, where) for family, _, _, _, where in found]
+
+
+async def _call_once(find: Callable[[], Awaitable[Sequence[_Place]]]) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    failure = OSError("it has no address")
+    for family, where in await find():
         with contextlib.ExitStack() as stack:
-            caller = stack.enter_context(socket.socket(family, kind, protocol))
+            caller = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             caller.setblocking(False)
             try:
                 await loop.sock_connect(caller, where)
@@ -395,7 +454,7 @@ def mapped(address: Address, user: str = SUPERVISOR) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, TimeoutError) and error.errno is None:
             raise
-        raise cut(address, _reason(error)) from error
+        raise cut(address, reason(error)) from error
     except (asyncssh.Error, *_BROKEN_PROTOCOL) as error:
         raise GuestError(
             "The guest broke the SSH protocol", f"{place(address)}: {type(error).__name__}"
@@ -404,10 +463,11 @@ def mapped(address: Address, user: str = SUPERVISOR) -> Iterator[None]:
 
 def place(address: Address) -> str:
     """Where the guest answers, for a message."""
-    return f"{address.host}:{address.port}"
+    way = f" by way of {address.via}" if address.via else ""
+    return f"{address.host}:{address.port}{way}"
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
     """The system's own words; asyncio puts others into `strerror`, name look-up has only those."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()

@@ -13,20 +13,21 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import asyncssh
 
 from swarm_tui.adapters import script as scripts
 from swarm_tui.adapters.feed import Feed
-from swarm_tui.adapters.link import DIAL_S, Links, cut, mapped, place
+from swarm_tui.adapters.link import DIAL_S, Links, Way, cut, mapped, place
 from swarm_tui.adapters.sink import Memory, Sink, Spool
 from swarm_tui.adapters.terminal import CHUNK_BYTES, Terminal
 from swarm_tui.errors import DeadlineExceeded, GuestFailed, SwarmError, UsageError
-from swarm_tui.model import Address, Completed, EventBatch, Message
+from swarm_tui.model import Address, Completed, EventBatch, HostName, Message
 
 BATCH_S: Final = 0.1
 BATCH_BYTES: Final = 1 << 20
@@ -56,12 +57,17 @@ class SshGuest:
     """
 
     def __init__(
-        self, run_folder: str = "/run/swarm", refresh_helper: str = "/usr/lib/swarm/refresh"
+        self,
+        run_folder: str = "/run/swarm",
+        refresh_helper: str = "/usr/lib/swarm/refresh",
+        ways: Mapping[HostName, Way] = MappingProxyType({}),
     ) -> None:
-        """Both are paths in the guests: the guest's side of the contract, and its clock setter."""
+        """The first two are paths in the guests: the guest's side of the contract, and its clock
+        setter. `ways` lead to the guests of hosts that are far away.
+        """
         self._run_folder = run_folder
         self._refresh_helper = refresh_helper
-        self._links = Links()
+        self._links = Links(ways)
 
     async def events(self, address: Address, offset: int) -> AsyncIterator[EventBatch]:
         """Follow the guest's event file from a byte offset. Raises GuestError when cut.

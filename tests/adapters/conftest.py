@@ -13,6 +13,7 @@ from .backends import BACKENDS, Backend
 from .ch_backend import ch
 from .simulated_backend import simulated
 from .sshd import StandInGuest
+from .travel import Travel
 from .watched import Watched
 
 _ALL = {**BACKENDS, "ch": ch, "simulated": simulated}
@@ -47,3 +48,12 @@ async def watched() -> Watched:
     watched = Watched()
     await watched.open()
     return watched
+
+
+@pytest.fixture
+async def travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Travel]:
+    travel = Travel(tmp_path)
+    monkeypatch.setenv("HOME", str(travel.home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    yield travel
+    await travel.end()

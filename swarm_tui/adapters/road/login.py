@@ -8,7 +8,6 @@ by itself asyncssh checks no key where `UserKnownHostsFile none` stands.
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import asyncssh
 
+from swarm_tui.adapters.link import reason
 from swarm_tui.adapters.road.uri import Destination
 from swarm_tui.errors import ConfigError, HostDenied, HostKeyUnknown, HostUnreachable, SwarmError
 from swarm_tui.model import HostName
@@ -33,9 +33,6 @@ _MOST_JUMPS: Final = 8
 _PORT: Final = 22
 _BROKEN_PROTOCOL: Final = (LookupError, AssertionError, AttributeError, TypeError, ValueError)
 """What asyncssh raises when a peer breaks the protocol in a way that it did not foresee."""
-
-# asyncssh would log what a host says to standard error, through the middle of a screen.
-logging.getLogger("asyncssh").setLevel(logging.CRITICAL + 1)
 
 
 async def log_in(
@@ -154,20 +151,20 @@ class _Login:
         except TimeoutError as error:
             raise self._unreachable(name, f"no answer in {LOGIN_S:g} s") from error
         except OSError as error:
-            raise self._unreachable(name, error.strerror or str(error)) from error
+            raise self._unreachable(name, reason(error)) from error
         except (asyncssh.DisconnectError, asyncssh.ChannelOpenError) as error:
             raise self._unreachable(name, error.reason) from error
         except (asyncssh.Error, *_BROKEN_PROTOCOL) as error:
             raise self._unreachable(name, f"{type(error).__name__}: {error}") from error
 
-    def _unreachable(self, name: str, reason: str) -> SwarmError:
-        return HostUnreachable(f"Host {self.host} is out of reach", f"{name}: {reason}")
+    def _unreachable(self, name: str, why: str) -> SwarmError:
+        return HostUnreachable(f"Host {self.host} is out of reach", f"{name}: {why}")
 
-    def _distrusted(self, name: str, witness: _Witness | None, reason: str) -> SwarmError:
-        if witness is None or witness.entry is None or "revoked" in reason:
+    def _distrusted(self, name: str, witness: _Witness | None, why: str) -> SwarmError:
+        if witness is None or witness.entry is None or "revoked" in why:
             return HostDenied(
                 f"Host {self.host} does not show the SSH key that it must",
-                f"{name}: {reason}",
+                f"{name}: {why}",
                 "Nothing was sent. Ask whoever looks after the host.",
             )
         if witness.is_other:

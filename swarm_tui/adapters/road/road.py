@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -65,16 +65,20 @@ class Road:
         Raises what `login.log_in` and `Line.open` raise.
         """
         self._loop = asyncio.get_running_loop()
-        self._holders.add(holder)
-        # Whoever comes while it is being built takes what comes of it, a failure too.
-        if self._building is None:
-            self._building = asyncio.create_task(self._build(), name=f"road to {self.host}")
-            self._building.add_done_callback(self._built)
-        building = self._building
-        await asyncio.wait((building,))
-        if building.cancelled():
-            raise self._not_connected()
-        building.result()
+        with ExitStack() as unless_held:
+            if holder not in self._holders:
+                self._holders.add(holder)
+                unless_held.callback(self._holders.discard, holder)
+            # Whoever comes while it is being built takes what comes of it, a failure too.
+            if self._building is None:
+                self._building = asyncio.create_task(self._build(), name=f"road to {self.host}")
+                self._building.add_done_callback(self._built)
+            building = self._building
+            await asyncio.wait((building,))
+            if building.cancelled():
+                raise self._not_connected()
+            building.result()
+            unless_held.pop_all()
 
     async def let_go(self, holder: object) -> None:
         """The last one closes it. Safe to call at any time, also twice."""
@@ -133,6 +137,8 @@ class Road:
         except (SwarmError, asyncio.CancelledError):
             connection.abort()
             raise
+        if not self._holders:  # whoever asked for it has given up
+            await self._tear_down()
 
     def _built(self, building: asyncio.Task[None]) -> None:
         self._building = None
