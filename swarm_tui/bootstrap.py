@@ -310,6 +310,7 @@ def ensure_local(loaded: Loaded, say: Callable[[str], None] = lambda step: None)
     from swarm_tui import durable
     from swarm_tui.local.daemon import ensure_daemon
     from swarm_tui.local.driver import Driver, choose_driver, driver_of
+    from swarm_tui.local.network import ensure_network, kept_network
     from swarm_tui.local.virtchd import ensure_virtchd
     from swarm_tui.paths import make_traversable
 
@@ -327,8 +328,12 @@ def ensure_local(loaded: Loaded, say: Callable[[str], None] = lambda step: None)
         say=say,
     )
     say(choice.reason)
-    is_ch = choice.driver is Driver.CH
-    uri = ensure_virtchd(folder, named) if is_ch else ensure_daemon(folder)
+    if choice.driver is Driver.CH:
+        uri = ensure_virtchd(folder, named)
+        if kept_network(folder):  # saved agents need it, and it may have gone with a reboot
+            ensure_network(folder, local.network, say)
+    else:
+        uri = ensure_daemon(folder)
     if uri != known:
         with durable.storage("remember the local swarm"):
             durable.write(folder / "uri", f"{uri}\n".encode())
