@@ -22,6 +22,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from swarm_tui.local.accel import Mode, choose_accel
+from swarm_tui.local.image import Image
+
 from .settings import Fault, Kind, Settings, read_settings, write_settings
 
 TESTS: Final = Path(__file__).parents[1]
@@ -44,6 +47,14 @@ _STATE: Final = {
 
 class NoDriver(Exception):
     """There is no bench on this machine; the text says why."""
+
+
+def find_hypervisor(image: Image, cache: Path) -> Path | None:
+    """The real cloud-hypervisor, where there is one and KVM boots Linux; else None."""
+    program = shutil.which("cloud-hypervisor")
+    if program and choose_accel(image, cache).mode is Mode.KVM:
+        return Path(program)
+    return None
 
 
 def find_driver() -> Path:
@@ -211,7 +222,11 @@ class Bench:
     def _end_virtchd(self, number: signal.Signals) -> None:
         if virtchd := self._virtchd:
             virtchd.send_signal(number)
-            virtchd.wait(END_S)
+            try:
+                virtchd.wait(END_S)
+            except subprocess.TimeoutExpired:  # it waits for a VMM that hangs, as systemd would not
+                virtchd.kill()
+                virtchd.wait()
             self._virtchd = None
             (self.folder / "virtchd-sock").unlink(missing_ok=True)
 

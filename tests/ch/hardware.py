@@ -15,8 +15,6 @@ from .settings import Settings
 
 FIRST_FD: Final = 64
 """Descriptors are given to QEMU from this number on."""
-LOCKS: Final = 1
-"""QEMU's set of descriptors that hold the locks of the disks."""
 
 Config = dict[str, Any]
 """VmConfig of the API (vmm/src/api/openapi/cloud-hypervisor.yaml)."""

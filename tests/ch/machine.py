@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .hardware import LOCKS, Config
+from .hardware import Config
 from .qmp import Qmp, QmpError, Report
 
 _TUNGETIFF: Final = 0x800454D2
@@ -32,9 +32,9 @@ class Machine:
         self._config = config
         self._taps = {id: _interface(fds[0]) for id, fds in taps.items() if fds}
         self._qmp = Qmp(monitor, report)
-        for lock in locks:
-            self._qmp.run("add-fd", fd=lock, fdset_id=LOCKS)
-        self._has_locks = bool(locks)
+        self._locks = [f"lock{number}" for number, _ in enumerate(locks)]
+        for name, lock in zip(self._locks, locks, strict=True):
+            self._qmp.run("getfd", fd=lock, fdname=name)
 
     def run(self) -> None:
         self._qmp.run("cont")
@@ -57,8 +57,8 @@ class Machine:
         self.stop()
         for nic in self._taps:
             self._qmp.run("netdev_del", id=f"net{nic}")
-        if self._has_locks:
-            self._qmp.run("remove-fd", fdset_id=LOCKS)
+        for name in self._locks:
+            self._qmp.run("closefd", fdname=name)
 
     def write_state(self, fd: int) -> None:
         """Write memory and devices of the stopped guest. Raises QmpError, as on a full disk."""

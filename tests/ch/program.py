@@ -76,6 +76,7 @@ def become_qemu(control: socket.socket) -> NoReturn:
     _end_with(control)
     for number, fd in enumerate(fds, start=FIRST_FD):
         os.dup2(fd, number)
+        os.close(fd)
     os.execvpe(order["words"][0], order["words"], order["environment"])
 
 
