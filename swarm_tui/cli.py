@@ -153,6 +153,7 @@ def _add_host_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentP
     new.add_argument("--identity", metavar="FILE", help="private key to log in to the host")
     new.add_argument("--guest-identity", metavar="FILE", help="private key for its agents")
     new.add_argument("--repository", metavar="DIR", help="where its agents' work lands")
+    new.add_argument("--snapshots", metavar="DIR", help="where they are kept on that host")
     new.add_argument(
         "--fingerprint",
         default="",

@@ -353,6 +353,8 @@ def host_add(arguments: argparse.Namespace) -> int:
     for setting in ("identity", "guest_identity", "repository"):
         if path := getattr(arguments, setting):
             given[setting] = path if path.startswith("~") else str(Path(path).absolute())
+    if arguments.snapshots:
+        given["snapshots"] = arguments.snapshots
     new = hosts.New(arguments.name, given, arguments.fingerprint, is_trusted=arguments.yes)
     trial = _load(arguments, **new.overrides)
     return hosts.add(

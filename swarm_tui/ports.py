@@ -228,6 +228,8 @@ class Survey:
     """The driver or its daemon, where it is installed."""
     unit_idle_s: int | None
     """As `Daemon.idle_s`, by what systemd is told; None: never, or there is no such unit."""
+    is_served: bool
+    """systemd-machined is there, by which libvirt ends VMMs, or there is no systemd at all."""
     vmm: Path | None
     """The program `cloud-hypervisor` that the daemon finds."""
     vmm_version: Safe
@@ -269,8 +271,8 @@ class Outpost(Protocol):
         """Give a command such as "vm.pause" to a Cloud Hypervisor's API socket; its answer's body.
 
         For VMMs that no libvirt daemon speaks to any more. Commands that only ask ("vm.info",
-        "vm.counters", "vmm.ping") are GETs. Raises HostError with the VMM's words, and
-        DeadlineExceeded.
+        "vm.counters", "vmm.ping") are GETs. Raises HostError with the VMM's words, AgentGone when
+        there is no such socket, and DeadlineExceeded.
         """
         ...
 
@@ -286,8 +288,11 @@ class Outpost(Protocol):
         """What there is on the host. `named` is the socket of the daemon, where one is named."""
         ...
 
-    async def keep(self, agent: AgentId, name: str, content: str) -> None:
-        """Keep a small text of an agent on the host, durably; replaces the one of that name."""
+    async def keep(self, agent: AgentId, name: str, content: str) -> Path:
+        """Keep a small text of an agent on the host, durably; replaces the one of that name.
+
+        Returns the file that it is in there.
+        """
         ...
 
     async def kept(self, name: str) -> Mapping[AgentId, str]:

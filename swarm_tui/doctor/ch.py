@@ -24,8 +24,6 @@ _SOUND_VMM: Final = (52,)
 _SECTOR_RULE: Final = (50, 1)
 """From here on a raw disk whose type libvirt does not tell takes no write at its first sector."""
 _SAVES_NETWORK: Final = (40,)
-_BROKEN_RESTORE: Final = (11, 3)
-"""Seen to fail in 11.3.0; the fault was still in newer sources that were read."""
 _NAMED_DISKS: Final = 3
 
 
@@ -51,12 +49,14 @@ _DEBIAN: Final = {
     "start": "sudo systemctl start virtchd-swarm, or PREFIX/sbin/start-virtchd where there is no"
     " systemd",
     "restart": "sudo systemctl restart virtchd-swarm",
+    "machined": "sudo apt-get install systemd-container",
     "idle": "Run it by the unit of scripts/build-libvirt-ch --unit, which sets no --timeout",
 }
 _FEDORA: Final = {
     "driver": "sudo dnf install libvirt-daemon-driver-ch, on the host",
     "start": "sudo systemctl enable --now virtchd.socket",
     "restart": "sudo systemctl restart virtchd",
+    "machined": "sudo dnf install systemd-container",
     "idle": "Put VIRTCHD_ARGS= into /etc/sysconfig/virtchd, and sudo systemctl restart virtchd",
 }
 
@@ -166,24 +166,33 @@ def idle(ground: Ground) -> Iterator[Finding]:
         yield ok(name, f"{daemon.name} (process {daemon.pid}) stays while nobody is connected")
 
 
+def machined(ground: Ground) -> Iterator[Finding]:
+    if not ground.survey.is_served:
+        yield warn(
+            f"{ground.name}: systemd-machined",
+            "is not installed",
+            "By it alone libvirt ends the VMM of a VM that was stopped or saved, which else keeps"
+            " its memory and its disk.",
+            ground.remedies["machined"],
+        )
+
+
 def restore(ground: Ground) -> Iterator[Finding]:
     daemon, capabilities = ground.survey.daemon, ground.capabilities
     if capabilities is None:
         return
     name = f"{ground.name}: restore"
-    version = _version(capabilities.library) or ()
     if daemon and daemon.is_mended:
-        yield ok(name, "libvirt was built with our fix; `doctor --probe` proves it")
-    elif version >= _BROKEN_RESTORE:
+        yield ok(name, "libvirt was built with our fixes; `doctor --probe` proves them")
+    else:
         yield warn(
             name,
             f"libvirt {capabilities.library} was not built by scripts/build-libvirt-ch",
-            "From 11.3 on, its restore is known to fail (it forgets where the PID file is): an"
-            " agent that is paused to a snapshot may not come back.",
+            "libvirt 11.3 restores no VM at all, and none with a network card; older and newer"
+            " sources have at least one of these faults. An agent that is paused to a snapshot"
+            " may not come back.",
             "Prove it with `swarm-tui doctor --probe`; if it fails: scripts/build-libvirt-ch",
         )
-    else:
-        yield ok(name, "nothing is known against it; `doctor --probe` proves it")
 
 
 def disks(ground: Ground) -> Iterator[Finding]:
@@ -223,7 +232,7 @@ def way(ground: Ground) -> Iterator[Finding]:
     )
 
 
-_CHECKS: Final[Sequence[Check]] = (driver, vmm, kvm, idle, restore, disks)
+_CHECKS: Final[Sequence[Check]] = (driver, vmm, kvm, idle, machined, restore, disks)
 
 
 def _version(text: str) -> _Version | None:

@@ -1,7 +1,9 @@
 """A throw-away VM, which proves that a host boots, saves and restores guests.
 
-It has no disk and no network: a kernel, an initramfs of our guest image with a shell on its serial
-port, and a word in that shell's memory that must be there again after the restore.
+It is a kernel, an initramfs of our guest image with a shell on its serial port, and a word in that
+shell's memory that must be there again after the restore. It has a network card that leads nowhere,
+because not every libvirt restores VMs with one, and a disk of nothing, because a VMM that libvirt
+leaves behind is known by its disk.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from swarm_tui.doctor.finding import Finding, fail, failed, ok, warn
 from swarm_tui.errors import AgentGone, DeadlineExceeded, HostError, SwarmError
 from swarm_tui.local.image import COMMAND_LINE
 from swarm_tui.model import AgentId, Tag
-from swarm_tui.ports import Console, Hypervisor
+from swarm_tui.ports import Console, Hypervisor, Outpost
 from swarm_tui.snapshot import Archive, Draft
 from swarm_tui.tag import render_tag
 from swarm_tui.text import literal
@@ -32,6 +34,7 @@ ANSWER_S: Final = 15.0
 _AGAIN_S: Final = 1.0
 _HEARD_BYTES: Final = 4096
 _MEMORY_MIB: Final = 128
+_DISK_BYTES: Final = 1 << 20
 
 _FIRST: Final = (b"word=kept; echo $word-$((6*7))\r", b"kept-42")
 _AFTERWARDS: Final = (b"echo $word-still-$((6*7))\r", b"kept-still-42")
@@ -59,20 +62,21 @@ async def find_boot(hypervisor: Hypervisor, image: Boot | None) -> Boot | None:
     return image
 
 
-async def prove(name: str, hypervisor: Hypervisor, boot: Boot, archive: Archive) -> Finding:
+async def prove(
+    name: str, hypervisor: Hypervisor, boot: Boot, outpost: Outpost, archive: Archive
+) -> Finding:
     """Boot, save, restore and remove a VM; leaves nothing behind, whatever happens."""
     agent = AgentId(str(uuid.uuid4()))
     try:
         async with _draft(archive, agent) as draft, _removed(hypervisor, agent):
-            return await _prove(name, hypervisor, agent, boot, draft)
+            disk = await outpost.keep(agent, "disk", "\0" * _DISK_BYTES)
+            await hypervisor.define(_render(agent, boot, disk))
+            return await _prove(name, hypervisor, agent, draft)
     except SwarmError as error:
         return failed(name, error)
 
 
-async def _prove(
-    name: str, hypervisor: Hypervisor, agent: AgentId, boot: Boot, draft: Draft
-) -> Finding:
-    await hypervisor.define(_render(agent, boot))
+async def _prove(name: str, hypervisor: Hypervisor, agent: AgentId, draft: Draft) -> Finding:
     begun = time.monotonic()
     await hypervisor.start(agent)
     try:
@@ -88,7 +92,17 @@ async def _prove(
     booted = time.monotonic()
     await hypervisor.save(agent, draft.memory, lambda step, fraction: None)
     saved = time.monotonic()
-    await hypervisor.restore(agent, draft.memory)
+    try:
+        await hypervisor.restore(agent, draft.memory)
+    except HostError as error:
+        return fail(
+            name,
+            "a VM was saved, and cannot be restored",
+            str(error),
+            "scripts/build-libvirt-ch builds a libvirt that restores; run it on the host. A VMM"
+            f" without a VM may be left there now: pgrep -f {_name(agent)}",
+            exit_code=error.exit_code,
+        )
     restored = time.monotonic()
     told = (
         f"a VM booted in {booted - begun:.1f} s, was saved in {saved - booted:.1f} s and restored"
@@ -155,12 +169,16 @@ async def _removed(hypervisor: Hypervisor, agent: AgentId) -> AsyncIterator[None
             await hypervisor.undefine(agent)
 
 
-def _render(agent: AgentId, boot: Boot) -> str:
+def _name(agent: AgentId) -> str:
+    return f"swarm-probe-{agent[:8]}"
+
+
+def _render(agent: AgentId, boot: Boot, disk: Path) -> str:
     """With our tag: should the machine go down in the middle, the VM can be seen and killed."""
     tag = Tag(task=literal("doctor --probe: goes when it is done"), created=time.time())
     return f"""\
 <domain type='kvm'>
-  <name>swarm-probe-{agent[:8]}</name>
+  <name>{_name(agent)}</name>
   <uuid>{agent}</uuid>
   <metadata>{render_tag(tag)}</metadata>
   <memory unit='MiB'>{_MEMORY_MIB}</memory>
@@ -174,6 +192,18 @@ def _render(agent: AgentId, boot: Boot) -> str:
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
-  <devices><serial type='pty'><target port='0'/></serial></devices>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver type='raw'/>
+      <source file={quoteattr(str(disk))}/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <interface type='ethernet'>
+      <mac address='52:54:00:{agent[:2]}:{agent[2:4]}:{agent[4:6]}'/>
+      <target dev='swtp{agent[:8]}'/>
+      <model type='virtio'/>
+    </interface>
+    <serial type='pty'><target port='0'/></serial>
+  </devices>
 </domain>
 """

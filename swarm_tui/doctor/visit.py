@@ -96,7 +96,8 @@ async def _look_beside(
             folder = survey.folder if is_remote else ground.loaded.config.snapshots.folder
             findings.append(_room(name, folder, await outpost.room(folder), vms))
             if is_ch and capabilities and ground.is_probing:
-                findings.append(await _prove(ground, hypervisor, archive, is_remote=is_remote))
+                found = await _prove(ground, hypervisor, outpost, archive, is_remote=is_remote)
+                findings.append(found)
     except SwarmError as error:
         return [failed(f"{name}: outpost", error)]
     return findings
@@ -125,7 +126,12 @@ def _room(name: str, folder: Path, free: int, vms: Sequence[Vm]) -> Finding:
 
 
 async def _prove(
-    ground: Ground, hypervisor: Hypervisor, archive: Archive, *, is_remote: bool
+    ground: Ground,
+    hypervisor: Hypervisor,
+    outpost: Outpost,
+    archive: Archive,
+    *,
+    is_remote: bool,
 ) -> Finding:
     name = f"host {hypervisor.host}: probe"
     built = [] if is_remote else images(ground.loaded.paths.cache)
@@ -139,4 +145,4 @@ async def _prove(
             + (", and there is none." if is_remote else ", or the local swarm's image."),
             "Make an agent there first." if is_remote else "`swarm-tui demo` builds one.",
         )
-    return await probe.prove(name, hypervisor, boot, archive)
+    return await probe.prove(name, hypervisor, boot, outpost, archive)

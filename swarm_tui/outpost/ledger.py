@@ -28,7 +28,7 @@ class Ledger:
         self._root = root
         self._writing = threading.Lock()
 
-    def keep(self, agent: AgentId, name: str, content: str) -> None:
+    def keep(self, agent: AgentId, name: str, content: str) -> Path:
         """As `ports.Outpost.keep`. Raises StorageFull, HostError; UsageError for a long text."""
         path = self._folder(agent) / _checked(name)
         encoded = content.encode()
@@ -39,6 +39,7 @@ class Ledger:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             durable.write(path, encoded)
             durable.sync_folder(self._root)
+        return path
 
     def kept(self, name: str) -> Mapping[AgentId, str]:
         """As `ports.Outpost.kept`; what is no text of ours is left out."""

@@ -60,8 +60,8 @@ class LocalOutpost:
     async def survey(self, is_session: bool, named: Path | None, disks: Sequence[Path]) -> Survey:
         return await self._call(survey, is_session, named, disks)
 
-    async def keep(self, agent: AgentId, name: str, content: str) -> None:
-        await self._call(self._ledger.keep, agent, name, content)
+    async def keep(self, agent: AgentId, name: str, content: str) -> Path:
+        return await self._call(self._ledger.keep, agent, name, content)
 
     async def kept(self, name: str) -> Mapping[AgentId, str]:
         return await self._call(self._ledger.kept, name)

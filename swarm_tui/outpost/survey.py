@@ -55,6 +55,7 @@ _ROOT: Final = Path("/")
 _VARIABLE: Final = re.compile(r'^[^#\n]*\bVIRTCHD_ARGS=["\']?([^"\'\n]*)', re.M)
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """systemd's own for services."""
+_SYSTEMD: Final = Path("/run/systemd/system")
 _VMM: Final = "cloud-hypervisor"
 _ANSWER_S: Final = 5.0
 
@@ -78,6 +79,7 @@ def survey(is_session: bool, named: Path | None, disks: Sequence[Path]) -> Surve
         daemon=_daemon(pid) if pid else None,
         driver=_find_driver(),
         unit_idle_s=_idle_s(_unit_arguments()),
+        is_served=_is_served(),
         vmm=vmm,
         vmm_version=_version(pid, vmm) if vmm else EMPTY,
         disks={disk: _format(disk) for disk in disks},
@@ -155,6 +157,11 @@ def _find_driver() -> Path | None:
     with suppress(RuntimeError):
         places.append(Path.home() / _OWN_DRIVER)
     return next((place for place in places if place.exists()), None)
+
+
+def _is_served() -> bool:
+    places = ("usr/lib/systemd/systemd-machined", "lib/systemd/systemd-machined")
+    return not _SYSTEMD.exists() or any((_ROOT / place).exists() for place in places)
 
 
 def _find_vmm(pid: int | None) -> Path | None:

@@ -22,6 +22,7 @@ SURVEY = Survey(
     daemon=Daemon(literal("virtchd"), 42, is_mended=True),
     driver=Path("/opt/libvirt-ch/sbin/virtchd"),
     unit_idle_s=None,
+    is_served=True,
     vmm=Path("/usr/local/bin/cloud-hypervisor"),
     vmm_version=literal("cloud-hypervisor v53.0"),
     disks={},
@@ -112,22 +113,18 @@ def test_a_daemon_that_ends_when_idle_is_told_running_or_not(survey: Survey, rem
         assert remedy in found.remedy
 
 
-@pytest.mark.parametrize(
-    ("library", "is_mended", "level"),
-    [
-        ("11.3.0", True, Level.OK),
-        ("11.3.0", False, Level.WARN),
-        ("12.6.0", False, Level.WARN),
-        ("11.0.0", False, Level.OK),
-    ],
-)
-def test_a_libvirt_that_is_known_not_to_restore_is_told(
-    library: str, is_mended: bool, level: Level
-) -> None:
+@pytest.mark.parametrize(("is_mended", "level"), [(True, Level.OK), (False, Level.WARN)])
+def test_a_libvirt_that_is_not_ours_may_not_restore(is_mended: bool, level: Level) -> None:
     survey = replace(SURVEY, daemon=Daemon(literal("virtchd"), 42, is_mended=is_mended))
-    found = examine(survey, replace(CAPABILITIES, library=library))["restore"]
+    found = examine(survey)["restore"]
     assert found.level is level
     assert "--probe" in found.what + found.remedy
+
+
+def test_what_ends_vmms_is_missed() -> None:
+    found = examine(replace(SURVEY, is_served=False))["systemd-machined"]
+    assert found.level is Level.WARN
+    assert "systemd-container" in found.remedy
 
 
 def test_the_rules_for_disks() -> None:

@@ -118,6 +118,20 @@ def test_what_systemd_would_tell_the_daemon_is_known(
     assert survey(False, None, []).unit_idle_s is None
 
 
+def test_a_systemd_without_machined_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "_ROOT", tmp_path)
+    monkeypatch.setattr(look, "_SYSTEMD", tmp_path / "none")
+    assert survey(False, None, []).is_served
+    monkeypatch.setattr(look, "_SYSTEMD", tmp_path)
+    assert not survey(False, None, []).is_served
+    machined = tmp_path / "usr/lib/systemd/systemd-machined"
+    machined.parent.mkdir(parents=True)
+    machined.touch()
+    assert survey(False, None, []).is_served
+
+
 def test_disks_are_told_by_their_first_bytes(tmp_path: Path) -> None:
     whole, bare, layered = (tmp_path / name for name in ("whole", "bare", "layered"))
     with open(whole, "wb+") as file:

@@ -57,8 +57,8 @@ class RemoteOutpost:
     async def survey(self, is_session: bool, named: Path | None, disks: Sequence[Path]) -> Survey:
         return await self._ask(READ_S, sight.survey, is_session, named, disks)
 
-    async def keep(self, agent: AgentId, name: str, content: str) -> None:
-        await self._road.ask(Ledger.keep, (agent, name, content))
+    async def keep(self, agent: AgentId, name: str, content: str) -> Path:
+        return cast(Path, await self._road.ask(Ledger.keep, (agent, name, content)))
 
     async def kept(self, name: str) -> Mapping[AgentId, str]:
         return cast(Mapping[AgentId, str], await self._road.ask(Ledger.kept, (name,)))
