@@ -34,6 +34,12 @@ pgrep procps
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 "
 
+# What a swarm under Cloud Hypervisor takes besides; the tests have one.
+CH_NEEDS="
+ip iproute2
+iptables iptables
+"
+
 have() { # NEED
   local place places
   IFS='|' read -ra places <<<"$1"
@@ -140,7 +146,10 @@ print(*tomllib.load(sys.stdin.buffer)["dependency-groups"]["dev"], sep="\n")' <"
 
 set_up() { # GROUP: demo or test; returns when everything is there
   local packages made=yes python begun=$SECONDS
-  mapfile -t packages < <(missing_from "$RUN_NEEDS")
+  mapfile -t packages < <(
+    missing_from "$RUN_NEEDS"
+    [ "$1" = demo ] || missing_from "$CH_NEEDS"
+  )
   is_made "$1" || made=no
   if [ $made = no ]; then
     python=$(find_python)

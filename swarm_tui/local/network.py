@@ -179,16 +179,17 @@ def _make_bridge(network: Network, alias: str) -> None:
 
 def _filter(network: Network) -> Sequence[str]:
     """See that the rules are there; what is missing without them, if they cannot be had."""
-    if find("iptables-restore"):
-        run(["iptables-restore", "--noflush", "--wait"], stdin=_iptables(network).encode())
-    elif find("nft"):
-        run(["nft", "-f", "-"], stdin=_nft(network).encode())
-    else:
-        return [
-            "The guests have no way out, and may reach this host's own services:"
-            f" neither iptables nor nft is installed ({_INSTALL} iptables)."
-        ]
-    return []
+    obstacle = f"neither iptables nor nft is installed ({_INSTALL} iptables)"
+    try:
+        if find("iptables-restore"):
+            run(["iptables-restore", "--noflush", "--wait"], stdin=_iptables(network).encode())
+            return []
+        if find("nft"):
+            run(["nft", "-f", "-"], stdin=_nft(network).encode())
+            return []
+    except Failed as error:
+        obstacle = str(error)
+    return [f"The guests have no way out, and may reach this host's own services: {obstacle}."]
 
 
 def _unfilter(network: Network) -> None:

@@ -24,7 +24,9 @@ from swarm_tui.local import network
 from swarm_tui.local.network import Network, ensure_network, kept_network, remove_network
 from swarm_tui.local.programs import find
 
-pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may make networks")
+pytestmark = pytest.mark.skipif(
+    os.getuid() != 0 or not find("ip"), reason="only root may make networks, and only with ip"
+)
 
 Answer = TypeVar("Answer")
 CLONE_NEWNET = 0x40000000
@@ -36,7 +38,9 @@ class Machine:
     """A network namespace, and a thread within; as good as a machine to the network."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, initializer=self._enter)
+        """Raises OSError where namespaces may not be made."""
+        self._thread = ThreadPoolExecutor(1)
+        self.do(self._enter)
         self.id = self.do(threading.get_native_id)
         self.ip("link set lo up")
 
@@ -77,7 +81,10 @@ class Machine:
 
 @pytest.fixture
 def host() -> Iterator[Machine]:
-    machine = Machine()
+    try:
+        machine = Machine()
+    except OSError as error:
+        pytest.skip(f"no network namespace can be made: {error}")
     yield machine
     machine.close()
 
@@ -236,6 +243,18 @@ def test_without_a_packet_filter_it_says_what_is_missing(
     (limit,) = ensure(host, tmp_path).limits
     assert "no way out" in limit
     assert "apt-get install" in limit
+
+
+def test_a_packet_filter_that_fails_is_told_of(
+    host: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = tmp_path / "iptables-restore"
+    stand_in.write_text("#!/bin/sh\necho 'Table does not exist' >&2; exit 3\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (limit,) = ensure(host, tmp_path).limits
+    assert "no way out" in limit
+    assert "Table does not exist" in limit
 
 
 def test_a_host_that_must_not_forward_is_told_of(
