@@ -26,7 +26,12 @@ CATCH_UP_S: Final = 3.0
 
 
 async def attach(
-    loaded: Loaded, seen: Glance, wanted: str, command: Sequence[str], user: str | None
+    loaded: Loaded,
+    connect: str | None,
+    seen: Glance,
+    wanted: str,
+    command: Sequence[str],
+    user: str | None,
 ) -> int:
     """Join the terminal to a shell, or run one command; on the audit log like every verb."""
     agent = seen.find_surely(wanted)
@@ -39,7 +44,7 @@ async def attach(
     line = " ".join(command) if len(command) == 1 else shlex.join(command)
     audit = open_audit(loaded)
     entry = audit.intend(Verb.SHELL, agent=agent.id, name=agent.name, host=agent.host, detail=line)
-    guest = make_guest()
+    guest = make_guest(loaded, connect)
     try:
         status = await guest.shell(address, line or None, user)
     except SwarmError as error:
@@ -52,14 +57,20 @@ async def attach(
 
 
 async def follow_log(
-    loaded: Loaded, agent: Agent, *, lines: int, is_following: bool, is_json: bool
+    loaded: Loaded,
+    connect: str | None,
+    agent: Agent,
+    *,
+    lines: int,
+    is_following: bool,
+    is_json: bool,
 ) -> int:
     """Print the log: what is on disk, then what the guest wrote since, then, if asked, on."""
     batch, written = spool.read(open_catalogue(loaded).folder(agent.id))
     events = list(batch.events)
     address = agent.tag.address
     is_running = agent.vm is not None and agent.vm.power is Power.RUNNING
-    guest = make_guest()
+    guest = make_guest(loaded, connect)
     offset = batch.offset
     try:
         if address and is_running:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,15 @@ from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.errors import SetupError
-from swarm_tui.model import AgentId, HostName, Vm
+from swarm_tui.model import Agent, AgentId, HostName, Snapshot, Vm
 from swarm_tui.paths import Paths, locate
 from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
-from swarm_tui.settings import PRINCIPAL, HostEntry
+from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
 from swarm_tui.snapshot import Archive, Snapshots
 from swarm_tui.text import Safe, literal, sanitize
 
 if TYPE_CHECKING:
+    from swarm_tui.adapters.road.road import Road
     from swarm_tui.adapters.simulated import SimulatedSwarm
     from swarm_tui.lifecycle import Terms
     from swarm_tui.local.swarm import LocalSwarm
@@ -61,10 +62,18 @@ def open_audit(loaded: Loaded) -> Audit:
     return Audit(loaded.paths.audit_log)
 
 
-def make_guest() -> Guest:
+def make_guest(
+    loaded: Loaded | None = None,
+    connect: str | None = None,
+    *,
+    roads: Mapping[HostName, Road] | None = None,
+) -> Guest:
+    """The way into guests: directly, or by `roads` (None: those to all hosts that there are)."""
     from swarm_tui.adapters.ssh import SshGuest
 
-    return SshGuest()
+    if roads is None:
+        roads = _make_roads(loaded, _uris(loaded, connect)) if loaded else {}
+    return SshGuest(ways=roads)
 
 
 def make_signer(loaded: Loaded) -> Signer:
@@ -114,16 +123,43 @@ def _login() -> str:
     return login if PRINCIPAL.accepts(login) else "reviewer"
 
 
-def make_hypervisor(host: HostName, uri: str) -> Hypervisor:
-    if uri.startswith("ch:"):
+def make_hypervisor(host: HostName, uri: str, road: Road | None = None) -> Hypervisor:
+    """`road` leads to a host far away."""
+    if uri.startswith(("ch:", "ch+")):
         from swarm_tui.adapters.ch import ChHypervisor
+
+        if road:
+            from swarm_tui.adapters.road.outpost import RemoteOutpost
+
+            outpost: Outpost = RemoteOutpost(road)
+            return ChHypervisor(host, uri, outpost, resolve=road.libvirt_uri, lead=road.lead)
         from swarm_tui.outpost.local import LocalOutpost
 
         # One for all that speak to this machine's daemon, whatever their other folders.
         return ChHypervisor(host, uri, LocalOutpost(locate().data / "ledger"))
     from swarm_tui.adapters.libvirt import LibvirtHypervisor
 
-    return LibvirtHypervisor(host, uri)
+    return LibvirtHypervisor(host, uri, way=road)
+
+
+def _make_roads(loaded: Loaded, uris: Mapping[HostName, str]) -> Mapping[HostName, Road]:
+    """Our own connections to those hosts that are far away."""
+    far = {name: uri for name, uri in uris.items() if is_far(uri)}
+    if not far:
+        return {}
+    from swarm_tui.adapters.road.road import Road
+
+    roads = {}
+    for name, uri in far.items():
+        entry = loaded.config.hosts.get(name)
+        roads[name] = Road(
+            name,
+            uri,
+            loaded.paths.known_hosts,
+            snapshots=entry.snapshots if entry else None,
+            guest_identity=entry.guest_identity if entry else None,
+        )
+    return roads
 
 
 async def greet(loaded: Loaded, host: HostEntry) -> Safe:
@@ -133,28 +169,55 @@ async def greet(loaded: Loaded, host: HostEntry) -> Safe:
     return await greeting.greet(host.name, host.connection, loaded.paths.known_hosts)
 
 
-def make_outpost(loaded: Loaded, host: HostName) -> tuple[Outpost, Archive]:
+def make_outpost(
+    loaded: Loaded, host: HostName, connect: str | None = None
+) -> tuple[Outpost, Archive]:
     """What we have on a host beside libvirt, by a connection of its own."""
-    entry = loaded.config.hosts.get(host)
-    if entry is None or not entry.place:
+    road = _make_roads(loaded, _uris(loaded, connect)).get(host)
+    if road is None:
         from swarm_tui.outpost.local import LocalOutpost
 
         return LocalOutpost(locate().data / "ledger"), open_snapshots(loaded)
     from swarm_tui.adapters.road.outpost import RemoteOutpost, RemoteSnapshots
-    from swarm_tui.adapters.road.road import Road
 
-    road = Road(host, entry.connection, loaded.paths.known_hosts)
     return RemoteOutpost(road), RemoteSnapshots(road)
 
 
-def make_hypervisors(loaded: Loaded, connect: str | None = None) -> Sequence[Hypervisor]:
-    """One for each host: `connect` alone when given, else those configured and the local one."""
+async def read_snapshots(
+    loaded: Loaded, agent: Agent, connect: str | None = None
+) -> Sequence[Snapshot]:
+    """The agent's snapshots, oldest first, wherever they are kept. Raises SwarmError."""
+    outpost, archive = make_outpost(loaded, agent.host, connect)
+    try:
+        await outpost.open()
+        ids = await asyncio.to_thread(archive.ids, agent.id)
+        return [await asyncio.to_thread(archive.read, agent.id, snapshot) for snapshot in ids]
+    finally:
+        await outpost.close()
+
+
+def make_hypervisors(
+    loaded: Loaded,
+    connect: str | None = None,
+    roads: Mapping[HostName, Road] | None = None,
+) -> Sequence[Hypervisor]:
+    """One for each host: `connect` alone when given, else those configured and the local one.
+
+    `roads` lead to those far away; None: each has one of its own.
+    """
+    uris = _uris(loaded, connect)
+    if roads is None:
+        roads = _make_roads(loaded, uris)
+    return [make_hypervisor(name, uri, roads.get(name)) for name, uri in uris.items()]
+
+
+def _uris(loaded: Loaded, connect: str | None = None) -> Mapping[HostName, str]:
     if connect:
-        return [make_hypervisor(CONNECTED, connect)]
-    hosts = {host.name: host.connection for host in loaded.config.hosts.values()}
+        return {CONNECTED: connect}
+    uris = {host.name: host.connection for host in loaded.config.hosts.values()}
     if local := local_uri(loaded.paths):
-        hosts[local_host(loaded)] = local
-    return [make_hypervisor(name, uri) for name, uri in hosts.items()]
+        uris[local_host(loaded)] = local
+    return uris
 
 
 def make_supervisor(
@@ -165,7 +228,8 @@ def make_supervisor(
 
     loaded.paths.make()
     _raise_file_limit()
-    guest = make_guest()
+    roads = _make_roads(loaded, _uris(loaded, connect))
+    guest = make_guest(roads=roads)
     sites = [
         Site(
             hypervisor,
@@ -173,8 +237,9 @@ def make_supervisor(
             if hypervisor.uri == local_uri(loaded.paths)
             else None,
             _repository(loaded, hypervisor),
+            snapshots=_remote_snapshots(roads.get(hypervisor.host)),
         )
-        for hypervisor in make_hypervisors(loaded, connect)
+        for hypervisor in make_hypervisors(loaded, connect, roads)
     ]
     return Supervisor(
         sites,
@@ -187,6 +252,14 @@ def make_supervisor(
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
     )
+
+
+def _remote_snapshots(road: Road | None) -> Archive | None:
+    if road is None:
+        return None
+    from swarm_tui.adapters.road.outpost import RemoteSnapshots
+
+    return RemoteSnapshots(road)
 
 
 def _repository(loaded: Loaded, hypervisor: Hypervisor) -> Path | None:

@@ -10,7 +10,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from swarm_tui.errors import UsageError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from swarm_tui.handoff import Review
     from swarm_tui.model import Agent, AgentId
     from swarm_tui.text import Safe
+
+T = TypeVar("T")
 
 # What the commands share
 
@@ -49,7 +51,7 @@ def _shell_argv(arguments: argparse.Namespace) -> Callable[[AgentId], list[str]]
     return lambda agent: [sys.executable, "-m", "swarm_tui", *options, "shell", "--hold", agent]
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
     return asyncio.run(work)
@@ -135,12 +137,11 @@ def ls(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> int:
     from swarm_tui import report
-    from swarm_tui.bootstrap import open_audit, open_snapshots
+    from swarm_tui.bootstrap import open_audit, read_snapshots
 
     loaded = _load(arguments)
     agent = _glance(arguments, loaded).find(arguments.agent)
-    folder = open_snapshots(loaded)
-    snapshots = [folder.read(agent.id, snapshot) for snapshot in folder.ids(agent.id)]
+    snapshots = _run(read_snapshots(loaded, agent, arguments.connect))
     acts = open_audit(loaded).recent(agent.id)
     if arguments.json:
         more = {"snapshots": report.plain(snapshots), "acts": report.plain(acts)}
@@ -308,7 +309,8 @@ def shell(arguments: argparse.Namespace) -> int:
 
     loaded = _load(arguments)
     glance = _glance(arguments, loaded)
-    return _run(attach(loaded, glance, arguments.agent, arguments.command, arguments.user))
+    connect, wanted = arguments.connect, arguments.agent
+    return _run(attach(loaded, connect, glance, wanted, arguments.command, arguments.user))
 
 
 def logs(arguments: argparse.Namespace) -> int:
@@ -319,6 +321,7 @@ def logs(arguments: argparse.Namespace) -> int:
     return _run(
         follow_log(
             loaded,
+            arguments.connect,
             agent,
             lines=arguments.lines,
             is_following=arguments.follow,

@@ -229,8 +229,12 @@ class _Reading:
                 self._mismatch(key, uri, self._used[key], f"not that of hosts.{owners[uri]} again")
             elif uri:
                 owners[uri] = name
-            own = [self._value(("hosts", name, key), HOST[key], None) for key in _HOST_PATHS]
-            entries[HostName(name)] = HostEntry(HostName(name), uri, *own)
+            own = {
+                key: self._value(("hosts", name, key), HOST[key], None)
+                for key in HOST
+                if key != "uri"
+            }
+            entries[HostName(name)] = HostEntry(HostName(name), uri, **own)
         return MappingProxyType(entries)
 
     def _mismatch(
@@ -264,8 +268,10 @@ def _siblings(key: Key) -> Iterable[str]:
     return [name for section, name in _settings() if len(key) == 2 and section == key[0]]
 
 
-_HOST_PATHS: Final = ("identity", "repository")
-_HOST_VARIABLE: Final = re.compile(r"HOSTS_([A-Z0-9_]+)_([A-Z]+)")
+_HOST_VARIABLE: Final = re.compile(
+    # The name is what stands before a key that there is, however many words either has.
+    rf"HOSTS_([A-Z0-9_]+?)_({'|'.join(HOST).upper()}|[A-Z]+)"
+)
 
 
 def _key_of(variable: str) -> Key | None:

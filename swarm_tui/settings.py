@@ -80,6 +80,13 @@ def _read_path(raw: object) -> Path:
     return path
 
 
+def _read_far_path(raw: object) -> Path:
+    # Another machine's: what ~ means there is not known here.
+    if not isinstance(raw, str) or not raw.isprintable() or not raw.startswith("/"):
+        raise ValueError
+    return Path(raw)
+
+
 def _read_name(raw: object) -> str:
     if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", raw):
         raise ValueError
@@ -141,6 +148,7 @@ KEY: Final = Kind("auto, agent, none, or an absolute path of a private key", _re
 NAME: Final = Kind("letters, digits, '_' and '-', at most 32, first a letter or digit", _read_name)
 URI: Final = Kind("a libvirt URI such as qemu:///system or ch+ssh://me@lab/system", _read_uri)
 PATH: Final = _folder()
+FAR_PATH: Final = Kind("an absolute path on the host", _read_far_path)
 NETWORK: Final = Kind("auto, or a network such as 10.90.0.0/24", _read_network)
 SOCKET: Final = Kind("auto, or an absolute path of a socket", _read_socket)
 
@@ -216,6 +224,11 @@ class Folders:
     cache: Annotated[Path, _folder(lambda paths: paths.cache)]
 
 
+def is_far(uri: str) -> bool:
+    """Whether a libvirt URI leads through SSH."""
+    return uri.partition("://")[0].endswith("+ssh")
+
+
 @dataclass(frozen=True, slots=True)
 class HostEntry:
     """One libvirt host, `[hosts.NAME]`."""
@@ -226,12 +239,16 @@ class HostEntry:
     """Private key for SSH to the host itself; None: as ssh chooses."""
     repository: Path | None = None
     """Where its agents' approved work lands; None: `review.repository`."""
+    snapshots: Path | None = None
+    """Folder for snapshots on a host behind SSH; None: the login's own choice there."""
+    guest_identity: Path | None = None
+    """Private key here for SSH to its agents; None: the one that each agent was made with."""
 
     @property
     def place(self) -> str:
         """HOST or HOST:PORT of a URI that leads through SSH; empty for others."""
-        scheme, _, rest = self.uri.partition("://")
-        return rest.partition("/")[0].rpartition("@")[2] if scheme.endswith("+ssh") else ""
+        rest = self.uri.partition("://")[2]
+        return rest.partition("/")[0].rpartition("@")[2] if is_far(self.uri) else ""
 
     @property
     def connection(self) -> str:
@@ -265,4 +282,10 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "local": Local,
     "supervisor": Supervision,
 }
-HOST: Final[Mapping[str, Kind]] = {"uri": URI, "identity": PATH, "repository": PATH}
+HOST: Final[Mapping[str, Kind]] = {
+    "uri": URI,
+    "identity": PATH,
+    "repository": PATH,
+    "snapshots": FAR_PATH,
+    "guest_identity": PATH,
+}

@@ -7,13 +7,14 @@ because handles die with their connection and UUIDs do not.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import libvirt
 
@@ -39,14 +40,48 @@ PROGRESS_S: Final = 0.2
 CHECKPOINT: Final = "warm"
 
 
+class Way(Protocol):
+    """Our own connection to a host far away; `road.Road` is one.
+
+    Its calls raise HostError, DeadlineExceeded and SetupError.
+    """
+
+    async def hold(self, holder: object) -> None: ...
+
+    async def let_go(self, holder: object) -> None: ...
+
+    async def libvirt_uri(self) -> str:
+        """The host's libvirt as a URI of this machine, until the connection breaks."""
+        ...
+
+    async def exists(self, path: Path) -> bool:
+        """Whether the host has something at that path."""
+        ...
+
+    def lead(self, vm: Vm) -> Vm:
+        """The VM with its guest's address as it is reached from here."""
+        ...
+
+
 class LibvirtHypervisor:
     """One libvirt host, as `ports.Hypervisor` says."""
 
-    def __init__(self, host: HostName, uri: str, *, deadlines: Deadlines | None = None) -> None:
-        """Raises ConfigError when `uri` is an alias or switches off the check of the host."""
+    def __init__(
+        self,
+        host: HostName,
+        uri: str,
+        *,
+        deadlines: Deadlines | None = None,
+        way: Way | None = None,
+    ) -> None:
+        """`way` leads to a host far away; without it libvirt itself finds `uri`.
+
+        Raises ConfigError when `uri` is an alias or switches off the check of the host.
+        """
         without_prompts(uri)
         self._host = host
         self._uri = uri
+        self._way = way
         self._deadlines = deadlines or Deadlines()
         self._connection: Connection | None = None
         self._domains: _Domains | None = None
@@ -61,7 +96,11 @@ class LibvirtHypervisor:
 
     async def open(self, on_hint: Callable[[Hint], None]) -> Capabilities:
         await self.close()
-        connection = Connection(self._host, self._uri, self._deadlines, on_hint)
+        uri = self._uri
+        if self._way:
+            await self._way.hold(self)
+            uri = await self._way.libvirt_uri()
+        connection = Connection(self._host, uri, self._deadlines, on_hint)
         self._connection = connection
         self._domains = _Domains(self._host, connection)
         return await connection.open()
@@ -70,13 +109,15 @@ class LibvirtHypervisor:
         connection, self._connection, self._domains = self._connection, None, None
         if connection:
             await connection.close()
+        if self._way:
+            await self._way.let_go(self)
 
     async def list(self) -> Sequence[Vm]:
         connection, domains = self._opened()
         states = await connection.read("list the VMs", domains.states)
         definitions = await self._learn([domain for domain, *_ in states])
         return [
-            definition.to_vm(self._host, state, reason)
+            self._lead(definition.to_vm(self._host, state, reason))
             for domain, state, reason in states
             if (definition := definitions[domain.UUIDString()]) and definition.tag
         ]
@@ -107,9 +148,13 @@ class LibvirtHypervisor:
         connection, domains = self._opened()
         doing = "describe the VM"
         try:
-            return await connection.study(doing, partial(domains.describe, agent))
+            vm = await connection.study(doing, partial(domains.describe, agent))
         except (Busy, DeadlineExceeded):
-            return await connection.read(doing, partial(domains.describe_roughly, agent))
+            vm = await connection.read(doing, partial(domains.describe_roughly, agent))
+        return self._lead(vm)
+
+    def _lead(self, vm: Vm) -> Vm:
+        return self._way.lead(vm) if self._way else vm
 
     async def definition(self, agent: AgentId) -> str:
         connection, domains = self._opened()
@@ -156,6 +201,8 @@ class LibvirtHypervisor:
 
     async def save(self, agent: AgentId, target: Path, on_progress: Progress) -> None:
         connection, domains = self._opened()
+        if await self._exists(target):
+            raise Refused("Cannot save the VM", f"{target} exists already")
         on_progress(literal("saving memory"), None)
         watching = asyncio.ensure_future(self._watch_save(agent, on_progress))
         try:
@@ -163,6 +210,11 @@ class LibvirtHypervisor:
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+    async def _exists(self, path: Path) -> bool:
+        if self._way:
+            return await self._way.exists(path)
+        return await asyncio.to_thread(os.path.lexists, path)
 
     async def _watch_save(self, agent: AgentId, on_progress: Progress) -> None:
         connection, domains = self._opened()
@@ -331,8 +383,6 @@ class _Domains:
                     raise
 
     def save(self, agent: AgentId, target: Path) -> None:
-        if target.is_symlink() or target.exists():
-            raise Refused("Cannot save the VM", f"{target} exists already")
         self._domain(agent).save(str(target))
 
     def progress(self, agent: AgentId) -> float | None:

@@ -27,6 +27,7 @@ _CALLS: Final[Sequence[Callable[..., Any]]] = (
     process.end,
     vmm.tell_vmm,
     saved.begin_save,
+    saved.exists,
     saved.room,
     saved.check_saved,
     daemon.find_socket,

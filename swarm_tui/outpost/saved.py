@@ -39,6 +39,11 @@ def begin_save(folder: Path, definition: str) -> None:
         durable.write(folder / _DEFINITION, _HEADER.pack(_MAGIC, len(content)) + content)
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there, be it a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
 def room(folder: Path) -> int:
     """As `ports.Outpost.room`."""
     with durable.storage("see how much room there is", HostError):

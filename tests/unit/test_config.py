@@ -11,6 +11,7 @@ import pytest
 
 from swarm_tui.config import Loaded, load, render_config, rows
 from swarm_tui.errors import ConfigError, SetupError
+from swarm_tui.model import HostName
 from swarm_tui.paths import locate, make_private, make_traversable
 
 
@@ -49,6 +50,7 @@ def test_a_file_gives_values_with_their_lines(tmp_path: Path) -> None:
         [hosts.lab]
         uri = "ch+ssh://me@lab/system?mode=direct&no_tty=1"
         identity = "~/key"
+        snapshots = "/srv/swarm"
         [hosts.here]
         uri = "qemu:///session"
         [supervisor]
@@ -60,6 +62,7 @@ def test_a_file_gives_values_with_their_lines(tmp_path: Path) -> None:
     lab, here = loaded.config.hosts.values()
     assert lab.uri == "ch+ssh://me@lab/system?mode=direct&no_tty=1"
     assert lab.identity == Path.home() / "key"
+    assert (lab.snapshots, lab.guest_identity) == (Path("/srv/swarm"), None)
     assert lab.connection == f"{lab.uri}&keyfile={Path.home()}/key"
     assert here.identity is None
     assert here.connection == here.uri
@@ -232,6 +235,8 @@ def test_rows_name_every_value_and_go_into_json(tmp_path: Path) -> None:
     assert {row.key for row in listed} == set(loaded.sources) - {
         "hosts.lab.identity",
         "hosts.lab.repository",
+        "hosts.lab.snapshots",
+        "hosts.lab.guest_identity",
     }
     assert json.loads(json.dumps([asdict(row) for row in listed]))[0] == {
         "key": "hosts.lab.uri",
@@ -240,6 +245,22 @@ def test_rows_name_every_value_and_go_into_json(tmp_path: Path) -> None:
     }
     view = next(line for line in render_config(listed).splitlines() if line.startswith("ui.view "))
     assert view.split() == ["ui.view", "table", f"{tmp_path}/config.toml:4"]
+
+
+@pytest.mark.parametrize("path", ["~/snapshots", "snapshots", ""])
+def test_a_path_on_another_machine_is_absolute(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match="an absolute path on the host"):
+        read(tmp_path, f"[hosts.lab]\nuri = 'ch+ssh://lab/system'\nsnapshots = '{path}'\n")
+
+
+def test_a_host_is_set_by_variables_of_many_words(tmp_path: Path) -> None:
+    loaded = read(
+        tmp_path,
+        "",
+        SWARM_TUI_HOSTS_MY_LAB_URI="ch+ssh://lab/system",
+        SWARM_TUI_HOSTS_MY_LAB_GUEST_IDENTITY="/keys/guests",
+    )
+    assert loaded.config.hosts[HostName("my-lab")].guest_identity == Path("/keys/guests")
 
 
 def test_other_folders_follow_from_the_configured_ones(tmp_path: Path) -> None:

@@ -62,17 +62,17 @@ class ChHypervisor:
         *,
         deadlines: Deadlines = DEADLINES,
         resolve: Callable[[], Awaitable[str]] | None = None,
-        via: HostName | None = None,
+        lead: Callable[[Vm], Vm] = lambda vm: vm,
     ) -> None:
         """`outpost` is ours to open and close.
 
         `resolve` gives at each opening the URI that leads there now, where `uri` does not;
-        `via` is the host through which the guests are reached. Raises ConfigError.
+        `lead` gives a VM with its guest's address as it is reached from here. Raises ConfigError.
         """
         self._host = host
         self._uri = uri
         self._resolve = resolve
-        self._via = via
+        self._lead = lead
         self._outpost = outpost
         self._deadlines = deadlines
         self._known: dict[AgentId, tuple[str, Definition]] = {}
@@ -348,13 +348,7 @@ class ChHypervisor:
         with suppress(HostError):  # a folder of the host holds what is none of ours
             definition = parse_definition(text)
             if definition.tag:
-                self._known[definition.id] = text, self._routed(definition)
-
-    def _routed(self, definition: Definition) -> Definition:
-        tag = definition.tag
-        if self._via is None or tag is None or tag.address is None:
-            return definition
-        return replace(definition, tag=replace(tag, address=replace(tag.address, via=self._via)))
+                self._known[definition.id] = text, definition
 
     def _forget(self, agent: AgentId) -> None:
         self._known.pop(agent, None)
@@ -395,7 +389,7 @@ class ChHypervisor:
         return (await self._look_opened().at([agent]))[agent]
 
     def _to_vm(self, agent: AgentId, sight: Sight) -> Vm:
-        return sight.to_vm(self._parsed(agent), self._host)
+        return self._lead(sight.to_vm(self._parsed(agent), self._host))
 
     def _text(self, agent: AgentId) -> str:
         return self._entry(agent)[0]

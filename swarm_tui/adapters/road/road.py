@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,10 @@ from swarm_tui.adapters.road.line import Line
 from swarm_tui.adapters.road.login import log_in
 from swarm_tui.adapters.road.uri import parse
 from swarm_tui.errors import DeadlineExceeded, HostDenied, HostUnreachable, SetupError, SwarmError
-from swarm_tui.model import HostName
+from swarm_tui.model import HostName, Vm
 from swarm_tui.outpost.daemon import find_socket
 from swarm_tui.outpost.process import measure
+from swarm_tui.outpost.saved import exists
 
 QUICK_S: Final = 15.0
 """For what a host does without waiting for anything."""
@@ -44,16 +45,25 @@ class Road:
     """
 
     def __init__(
-        self, host: HostName, uri: str, trusted: Path, *, snapshots: Path | None = None
+        self,
+        host: HostName,
+        uri: str,
+        trusted: Path,
+        *,
+        snapshots: Path | None = None,
+        guest_identity: Path | None = None,
     ) -> None:
         """`trusted`: a known_hosts file of our own, beside the user's; it need not exist.
 
-        `snapshots` is a folder on the host; None: the outpost's own choice. Raises ConfigError.
+        `snapshots` is a folder on the host; None: the outpost's own choice. `guest_identity` is a
+        private key here for the guests; None: the one that each guest's tag names. Raises
+        ConfigError.
         """
         self.host = host
         self._destination = parse(uri)
         self._trusted = trusted
         self._snapshots = snapshots
+        self._guest_identity = guest_identity
         self._holders: set[object] = set()
         self._stretch: _Stretch | None = None
         self._building: asyncio.Task[None] | None = None
@@ -113,6 +123,19 @@ class Road:
         arguments = (wanted.driver, wanted.is_session, wanted.socket)
         socket = await self.ask(find_socket, arguments)
         return wanted.through(await self._standing().forward_socket(socket))
+
+    async def exists(self, path: Path) -> bool:
+        """Whether the host has something at that path."""
+        return bool(await self.ask(exists, (path,)))
+
+    def lead(self, vm: Vm) -> Vm:
+        """The VM with its guest's address as it is reached from here: by way of this host."""
+        address = vm.tag.address
+        if address is None:
+            return vm
+        identity = self._guest_identity or address.identity
+        address = replace(address, via=self.host, identity=identity)
+        return replace(vm, tag=replace(vm.tag, address=address))
 
     async def way_to(self, host: str, port: int) -> Path:
         """A UNIX socket that leads to a TCP port, as the host reaches it."""
