@@ -235,6 +235,8 @@ class Survey:
     vmm_version: Safe
     """As that says now; a daemon remembers what it said when the daemon was started."""
     disks: Mapping[Path, Format]
+    image: Path | None = None
+    """The newest guest image that a local swarm there was made of."""
 
 
 class Outpost(Protocol):

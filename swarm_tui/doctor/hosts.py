@@ -86,7 +86,7 @@ def hosts(ground: Ground) -> Iterator[Finding]:
     from swarm_tui.bootstrap import make_hypervisors
 
     for entry in ground.loaded.config.hosts.values():
-        yield from _key(entry)
+        yield from _keys(entry)
     hypervisors = make_hypervisors(ground.loaded)
     yield from asyncio.run(_visit_all(ground, hypervisors))
     if not hypervisors:
@@ -100,7 +100,7 @@ def host(name: HostName) -> Check:
         from swarm_tui.bootstrap import make_hypervisors
 
         if entry := ground.loaded.config.hosts.get(name):
-            yield from _key(entry)
+            yield from _keys(entry)
         hypervisors = [one for one in make_hypervisors(ground.loaded) if one.host == name]
         yield from asyncio.run(_visit_all(ground, hypervisors))
 
@@ -127,23 +127,32 @@ def cloud_hypervisor(ground: Ground) -> Iterator[Finding]:
     if local.driver == "ch":
         for lack in missing:
             yield ground.lack(
-                "cloud-hypervisor", f"there is no {lack.what}", "local.driver is ch.", lack.remedy
+                "cloud-hypervisor",
+                f"missing for the local swarm: {lack.what}",
+                "local.driver is ch.",
+                lack.remedy,
             )
     elif missing:
         what = "; ".join(lack.what for lack in missing)
-        yield ok("cloud-hypervisor", f"not for the local swarm, which runs on QEMU: no {what}")
+        yield ok(
+            "cloud-hypervisor", f"the local swarm runs on QEMU; for this one is missing: {what}"
+        )
     if not missing:
         yield ok("cloud-hypervisor", "the local swarm can run on it")
 
 
-def _key(entry: HostEntry) -> Iterator[Finding]:
-    if entry.identity and (obstacle := _key_obstacle(entry.identity)):
-        yield fail(
-            f"host {entry.name}",
-            f"its key {entry.identity} cannot be used",
-            obstacle,
-            f"chmod 600 {entry.identity}, or name another one in hosts.{entry.name}.identity",
-        )
+def _keys(entry: HostEntry) -> Iterator[Finding]:
+    for setting, path in (
+        ("identity", entry.identity),
+        ("guest_identity", entry.guest_identity),
+    ):
+        if path and (obstacle := _key_obstacle(path)):
+            yield fail(
+                f"host {entry.name}",
+                f"its key {path} cannot be used",
+                obstacle,
+                f"chmod 600 {path}, or name another one in hosts.{entry.name}.{setting}",
+            )
 
 
 def _key_obstacle(identity: Path) -> str:

@@ -14,7 +14,7 @@ from swarm_tui.doctor.finding import Finding, Ground, failed, ok, warn
 from swarm_tui.doctor.machine import images
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import Capabilities, Hint, Vm
-from swarm_tui.ports import Hypervisor, Outpost
+from swarm_tui.ports import Hypervisor, Outpost, Survey
 from swarm_tui.snapshot import Archive
 
 _NEEDS: Final = ("save", "restore")
@@ -92,12 +92,13 @@ async def _look_beside(
             findings = [*ch.way(host)]
             is_ch = parts.scheme.partition("+")[0] == "ch"
             findings += [*(ch.examine(host) if is_ch else ())]
-            is_remote = parts.scheme.endswith("+ssh")
-            folder = survey.folder if is_remote else ground.loaded.config.snapshots.folder
+            folder = _snapshots(ground, hypervisor, survey)
             findings.append(_room(name, folder, await outpost.room(folder), vms))
             if is_ch and capabilities and ground.is_probing:
-                found = await _prove(ground, hypervisor, outpost, archive, is_remote=is_remote)
-                findings.append(found)
+                is_here = not parts.scheme.endswith("+ssh")
+                built = images(ground.loaded.paths.cache) if is_here else []
+                image = built[-1] if built else survey.image
+                findings.append(await _prove(hypervisor, outpost, archive, image))
     except SwarmError as error:
         return [failed(f"{name}: outpost", error)]
     return findings
@@ -110,6 +111,14 @@ async def _opened(outpost: Outpost) -> AsyncIterator[None]:
         yield
     finally:
         await outpost.close()
+
+
+def _snapshots(ground: Ground, hypervisor: Hypervisor, survey: Survey) -> Path:
+    """Where they are kept of the host's agents, on that host."""
+    if not urlsplit(hypervisor.uri).scheme.endswith("+ssh"):
+        return ground.loaded.config.snapshots.folder
+    entry = ground.loaded.config.hosts.get(hypervisor.host)
+    return (entry.snapshots if entry else None) or survey.folder / "snapshots"
 
 
 def _room(name: str, folder: Path, free: int, vms: Sequence[Vm]) -> Finding:
@@ -126,23 +135,16 @@ def _room(name: str, folder: Path, free: int, vms: Sequence[Vm]) -> Finding:
 
 
 async def _prove(
-    ground: Ground,
-    hypervisor: Hypervisor,
-    outpost: Outpost,
-    archive: Archive,
-    *,
-    is_remote: bool,
+    hypervisor: Hypervisor, outpost: Outpost, archive: Archive, image: Path | None
 ) -> Finding:
     name = f"host {hypervisor.host}: probe"
-    built = [] if is_remote else images(ground.loaded.paths.cache)
-    image = probe.Boot(built[-1] / "vmlinux", built[-1] / "initrd.img") if built else None
-    boot = await probe.find_boot(hypervisor, image)
+    own = probe.Boot(image / "vmlinux", image / "initrd.img") if image else None
+    boot = await probe.find_boot(hypervisor, own)
     if boot is None:
         return warn(
             name,
             "no guest image is known there",
-            "The proof boots what an agent of that host boots"
-            + (", and there is none." if is_remote else ", or the local swarm's image."),
-            "Make an agent there first." if is_remote else "`swarm-tui demo` builds one.",
+            "The proof boots what an agent of that host boots, or its local swarm's image.",
+            "`swarm-tui demo` there builds one.",
         )
     return await probe.prove(name, hypervisor, boot, outpost, archive)

@@ -83,6 +83,7 @@ def survey(is_session: bool, named: Path | None, disks: Sequence[Path]) -> Surve
         vmm=vmm,
         vmm_version=_version(pid, vmm) if vmm else EMPTY,
         disks={disk: _format(disk) for disk in disks},
+        image=_find_image(),
     )
 
 
@@ -91,6 +92,18 @@ def _system() -> Safe:
         told = platform.freedesktop_os_release()
         return sanitize(f"{told['ID']} {told.get('ID_LIKE', '')}".strip())
     return EMPTY
+
+
+def _find_image() -> Path | None:
+    finished = (locate().cache / "images").glob("*/image.json")
+    newest = max(finished, key=_written_at, default=None)
+    return newest.parent if newest else None
+
+
+def _written_at(path: Path) -> float:
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _find_daemon(is_session: bool, named: Path | None) -> int | None:

@@ -132,6 +132,18 @@ def test_a_systemd_without_machined_is_told(
     assert survey(False, None, []).is_served
 
 
+def test_the_newest_guest_image_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWARM_TUI_HOME", str(tmp_path))
+    images = tmp_path / "cache/images"
+    for age_s, name in ((10, "new"), (20, "old"), (0, "unfinished")):
+        (images / name).mkdir(parents=True)
+        if name != "unfinished":
+            facts = images / name / "image.json"
+            facts.touch()
+            os.utime(facts, (1e9 - age_s, 1e9 - age_s))
+    assert survey(False, None, []).image == images / "new"
+
+
 def test_disks_are_told_by_their_first_bytes(tmp_path: Path) -> None:
     whole, bare, layered = (tmp_path / name for name in ("whole", "bare", "layered"))
     with open(whole, "wb+") as file:
