@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from adapters.openssh import SSHD, Server
 
+from swarm_tui.cli import main
 from swarm_tui.config import load
 from swarm_tui.doctor import Finding, Level, examine_host
 from swarm_tui.local.image import Image
@@ -80,6 +82,27 @@ def test_a_host_that_cannot_restore_is_found_out(
     assert found.what == "a VM was saved, and cannot be restored"
     assert "scripts/build-libvirt-ch" in found.remedy
     assert left_in(home) == []
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no OpenSSH server")
+def test_a_host_behind_ssh_is_examined_where_it_is(
+    bench: Bench, home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))  # what the developer's own ssh knows stays out
+    server = Server(folder / "server")
+    server.start()
+    place = f"{server.user}@{server.address}:{server.port}"
+    uri = f"ch+ssh://{place}/system?socket={bench.folder}/virtchd-sock"
+    options = ["--identity", str(server.identity), "--fingerprint", server.fingerprint]
+    try:
+        assert main(["host", "add", "lab", uri, *options]) == 0
+        found = {str(one.name): one for one in examine_host(load(), HostName("lab"))}
+    finally:
+        server.stop()
+    assert {one.level for one in found.values()} == {Level.OK}
+    assert f"answers as {server.user}" in found["host lab: outpost"].what
+    assert str(bench.emulator) in found["host lab: cloud-hypervisor"].what
+    assert str(server.home) in found["host lab: room"].what, "it is the room of that host"
 
 
 def left_in(home: Path) -> list[Path]:
