@@ -285,7 +285,7 @@ async def test_several_disks_queues_and_a_socket(rig: Rig) -> None:
     assert len(domain.vcpus()[0]) == 2
     write = "dd if=/dev/zero of=/dev/vdb bs=512 count=1 conv=fsync oflag=direct seek={} 2>&1"
     assert "Input/output error" in await guest.run(f"{write.format(0)}; true")
-    assert "1+0 records out" in await guest.run(write.format(1))
+    assert "1+0 records out" in await guest.run(write.format(2048))
     with socket.socket(socket.AF_UNIX) as line:
         line.settimeout(SOON_S)
         line.connect(str(serial))
