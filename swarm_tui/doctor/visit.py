@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -54,11 +54,19 @@ async def _answer(name: str, hypervisor: Hypervisor, capabilities: Capabilities)
         f"{hypervisor.uri} answers in {answered_ms:.1f} ms: {capabilities.driver} "
         f"{capabilities.version}, libvirt {capabilities.library or 'n/a'}",
     )
-    return [answer] + [
-        warn(name, f"cannot {need}", capabilities.missing[need], "Agents there cannot be paused.")
-        for need in _NEEDS
-        if need in capabilities.missing
-    ]
+    return [answer, *_lacks(name, capabilities.missing)]
+
+
+def _lacks(name: str, missing: Mapping[str, str]) -> Iterator[Finding]:
+    """What the host cannot do; only what agents need is worth a warning."""
+    others: dict[str, list[str]] = {}
+    for what, why in missing.items():
+        if what in _NEEDS:
+            yield warn(name, f"cannot {what}", why, "Agents there cannot be paused.")
+        else:
+            others.setdefault(why, []).append(what)
+    for why, lacking in others.items():
+        yield ok(f"{name}: lacks", f"{', '.join(lacking)} ({why})")
 
 
 def _has_outpost(uri: str) -> bool:

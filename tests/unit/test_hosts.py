@@ -76,6 +76,7 @@ def test_a_host_is_added_checked_and_listed_with_its_place(
     code, said = tell("add", "lab", WORKS, "--identity", str(key), "--repository", "~/repository")
     assert code == 0
     assert "ok    host lab: test:///default answers in" in said
+    assert "ok    host lab: lacks: " in said, "with the reason"
     assert file.read_text() == (
         "# mine\n[ui]\nview = 'table'\n\n"
         f'[hosts.lab]\nuri = "{WORKS}"\nidentity = "{key}"\nrepository = "~/repository"\n'
