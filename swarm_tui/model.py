@@ -132,6 +132,8 @@ class Vm:
     tag: Tag = Tag()
     is_orphan: bool = False
     """It runs, but its host's libvirt daemon knows nothing of it, as after a restart of that."""
+    is_left_behind: bool = False
+    """It is off for libvirt, but its VMM did not end and nobody can steer it any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 class Calls:
     """The calls in flight on one connection."""
 
-    def __init__(self, host: HostName) -> None:
+    def __init__(self, host: HostName, *, studies: int = 2) -> None:
+        """`studies`: how many calls may hang at a time before no more are made of their kind."""
         self._host = host
         self._ended: str | None = None
         # A libvirt daemon serves five calls of a client at a time (max_client_requests). These
@@ -60,7 +61,7 @@ class Calls:
         self.reserve = asyncio.Semaphore(1)
         # Besides, for what a VM that hangs may hold up: when all others are taken these wait in
         # the daemon, and the others never wait for them.
-        self.study = asyncio.Semaphore(2)
+        self.study = asyncio.Semaphore(studies)
 
     @property
     def ended(self) -> bool:

@@ -25,8 +25,10 @@ from swarm_tui.model import AgentId, Capabilities, Hint, HostName
 
 T = TypeVar("T")
 
-KEEPALIVE_S: Final = 5
-KEEPALIVE_MISSES: Final = 3
+KEEPALIVE_S: Final = 1
+"""Often, because in libvirt before 10.0 a call that begins while another one waits may stay unsent
+until anything arrives ("rpc: fix race in waking up client event loop"), and that other may hang."""
+KEEPALIVE_MISSES: Final = 15
 CLOSE_S: Final = 2.0
 EVENT_WAKE_MS: Final = 1000
 NOWHERE: Final = "/dev/null/none"
@@ -93,10 +95,12 @@ class Connection:
         on_hint: Callable[[Hint], None],
         *,
         is_busy: bool = False,
+        studies: int = 2,
     ) -> None:
         """`on_hint` is called on the running event loop. Raises ConfigError for an unsafe URI.
 
         `is_busy`: one VM at work blocks this driver's list of all, so that no probe may need it.
+        `studies`: see `Calls`.
         """
         self.changed: Callable[[str], None] = lambda _uuid: None
         """Told the UUID of a domain whose definition may have changed, on libvirt's thread."""
@@ -112,7 +116,7 @@ class Connection:
         self._on_hint = on_hint
         self._is_busy = is_busy
         self._loop = asyncio.get_running_loop()
-        self._calls = Calls(host)
+        self._calls = Calls(host, studies=studies)
         self._handle: Any = None
         self._callbacks: list[int] = []
 

@@ -307,7 +307,7 @@ class Lifecycle(Ground):
             async with asyncio.timeout(GRACE_S):
                 with suppress(GuestError):  # it goes in the middle of the answer
                     await self.guest.run(vm.tag.address, SHUT_DOWN, timeout_s=SAY_S)
-                while await self.power(vm.id) is Power.RUNNING:
+                while await self.power(vm.id) is Power.RUNNING:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(GRACE_POLL_S)
 
     # Recovery
@@ -318,6 +318,7 @@ class Lifecycle(Ground):
         Nothing runs or stops by it. Returns the present record; its `verb` stays where only the
         VM or a person can tell how to go on. Raises SnapshotError when the cut lost the memory.
         """
+        await self._end_left_behind(record)
         power = await self.power(record.id)
         if record.verb is Verb.KILL:
             # Nothing is removed before the VM is off, and everything once it is.
@@ -329,6 +330,19 @@ class Lifecycle(Ground):
         if power is Power.RUNNING and await self.drop_drafts(record.id):
             return await self.write(replace(record, saved_in=None, saving_in=None, verb=None))
         return record
+
+    async def _end_left_behind(self, record: Record) -> None:
+        """End a VMM that goes on without anybody to steer it once all it had is saved."""
+        if record.saving_in is None:
+            return
+        with suppress(AgentGone):
+            vm = await self.hypervisor.describe(record.id)
+            if not vm.is_left_behind:
+                return
+            for draft in await in_thread(self.snapshots.drafts, record.id):
+                with suppress(SnapshotError):
+                    await self._check_whole(draft)
+                    await self.hypervisor.destroy(record.id)
 
     async def _finish_pause(self, record: Record) -> Record:
         """The VM is off: complete the snapshot that its memory was saved for, if it was."""

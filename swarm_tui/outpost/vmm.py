@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.errors import DeadlineExceeded, HostDenied, HostError
+from swarm_tui.errors import AgentGone, DeadlineExceeded, HostDenied, HostError
 
 _MOST_BYTES: Final = 1 << 20
 _COMMAND: Final = re.compile(r"(vm|vmm)\.[a-z-]+")
@@ -18,7 +18,7 @@ _QUESTIONS: Final = ("vm.info", "vm.counters", "vmm.ping")
 
 
 def tell_vmm(api: Path, command: str, body: str, timeout_s: float) -> str:
-    """As `ports.Outpost.tell_vmm`. Raises HostError, HostDenied, DeadlineExceeded."""
+    """As `ports.Outpost.tell_vmm`. Raises AgentGone, HostError, HostDenied, DeadlineExceeded."""
     if not _COMMAND.fullmatch(command):
         raise HostError("Not a command of Cloud Hypervisor", command)
     connection = _Connection(api, timeout_s)
@@ -35,6 +35,8 @@ def tell_vmm(api: Path, command: str, body: str, timeout_s: float) -> str:
             "The VMM does not answer",
             f"told {command} at {api}, no answer in {timeout_s:g} s; the outcome is unknown",
         ) from error
+    except FileNotFoundError as error:
+        raise AgentGone("The VMM has no API any more", str(api)) from error
     except PermissionError as error:
         raise HostDenied(
             "The VMM's API is closed to us", str(api), "Log in to the host as root."

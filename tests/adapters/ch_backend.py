@@ -17,7 +17,7 @@ from ch.bench import Bench, NoDriver, find_driver
 
 from swarm_tui.adapters.ch import ChHypervisor
 from swarm_tui.adapters.connection import Deadlines
-from swarm_tui.local.image import Image, build_image
+from swarm_tui.local.image import COMMAND_LINE, Image, build_image
 from swarm_tui.model import Hint, Tag
 from swarm_tui.outpost.local import LocalOutpost
 from swarm_tui.tag import render_tag
@@ -50,6 +50,7 @@ class ChMachines:
             TAG=tag,
             KERNEL=str(self.image.kernel_elf if self.bench.is_stand_in else self.image.kernel),
             INITRD=str(self.image.initrd),
+            CMDLINE=COMMAND_LINE,
         )
 
     def hypervisor(self, deadlines: Deadlines | None = None) -> ChHypervisor:

@@ -129,6 +129,7 @@ class World:
             power=Power(raw["power"]),
             reason=sanitize(raw["reason"]),
             is_orphan=raw.get("is_orphan", False),
+            is_left_behind=raw.get("is_left_behind", False),
             disks=None
             if self.is_tongue_tied and raw["power"] != "off"
             else tuple(Path(disk) for disk in raw["disks"]),

@@ -87,6 +87,37 @@ async def test_an_orphan_that_cannot_be_restored_stays_saved(site: Site) -> None
     site.assert_working()
 
 
+async def cut_after_save(site: Site) -> Path:
+    """A pause that was cut off when libvirt had saved the VM and not ended its VMM."""
+    site.world.plans["save"] = Call(after=HostUnreachable("Host local is out of reach"))
+    with pytest.raises(HostUnreachable):
+        await site.pause()
+    site.world.plans.clear()
+    site.world.change(AGENT, power="unknown", is_left_behind=True)
+    (draft,) = site.snapshots.drafts(AGENT)
+    return draft.memory
+
+
+async def test_what_a_save_left_behind_is_ended_once_all_of_it_is_saved(site: Site) -> None:
+    await cut_after_save(site)
+    assert (await site.recover()).saved_in
+    assert site.world.power() is Power.OFF
+    site.world.change(AGENT, is_left_behind=False)
+    await site.bring_back()
+    site.assert_working()
+
+
+async def test_what_was_left_behind_is_not_ended_while_its_memory_is_not_whole(
+    site: Site,
+) -> None:
+    memory = await cut_after_save(site)
+    memory.write_text("half a")
+    record = await site.recover()
+    assert site.world.power() is Power.UNKNOWN
+    assert "destroy" not in site.world.calls
+    assert record.verb is Verb.PAUSE
+
+
 async def test_a_quickly_paused_agent_goes_on(site: Site) -> None:
     await site.lifecycle.hold(site.world.vm(AGENT), quiet)
     assert site.world.power() is Power.PAUSED

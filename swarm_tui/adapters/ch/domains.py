@@ -9,7 +9,7 @@ from typing import Any
 
 import libvirt
 
-from swarm_tui.adapters.ch.sight import Told
+from swarm_tui.adapters.ch.sight import Busy, Told
 from swarm_tui.adapters.connection import Connection
 from swarm_tui.adapters.console import StreamConsole
 from swarm_tui.adapters.domain import power_of
@@ -22,8 +22,10 @@ from swarm_tui.ports import HostFacts
 class Domains:
     """Those of one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, busy: Busy) -> None:
+        """`busy` is shared by all that is done to the same VMs."""
         self._connection = connection
+        self._busy = busy
         self._taps: dict[AgentId, tuple[int, tuple[str, ...]]] = {}
 
     def _domain(self, agent: AgentId) -> Any:
@@ -65,6 +67,10 @@ class Domains:
             self._taps[agent] = pid, taps
         return taps
 
+    def is_active(self, agent: AgentId) -> bool:
+        domain = self._find(agent)
+        return domain is not None and bool(domain.isActive())
+
     def definition(self, agent: AgentId) -> str:
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
         return str(self._domain(agent).XMLDesc(flags))
@@ -92,34 +98,40 @@ class Domains:
         domain.undefine()
 
     def start(self, agent: AgentId) -> None:
-        self._domain(agent).create()
+        with self._busy.at(agent):
+            self._domain(agent).create()
 
     def suspend(self, agent: AgentId) -> None:
-        domain = self._domain(agent)
-        if _power(domain) is not Power.PAUSED:
-            _check_active(domain)
-            domain.suspend()
+        with self._busy.at(agent):
+            domain = self._domain(agent)
+            if _power(domain) is not Power.PAUSED:
+                _check_active(domain)
+                domain.suspend()
 
     def resume(self, agent: AgentId) -> None:
-        domain = self._domain(agent)
-        if _power(domain) is not Power.RUNNING:
-            _check_active(domain)
-            domain.resume()
+        with self._busy.at(agent):
+            domain = self._domain(agent)
+            if _power(domain) is not Power.RUNNING:
+                _check_active(domain)
+                domain.resume()
 
     def destroy(self, agent: AgentId) -> None:
-        domain = self._find(agent)
-        if domain is not None and domain.isActive():
-            try:
-                domain.destroy()
-            except libvirt.libvirtError:
-                if domain.isActive():  # else it stopped by itself meanwhile
-                    raise
+        with self._busy.at(agent):
+            domain = self._find(agent)
+            if domain is not None and domain.isActive():
+                try:
+                    domain.destroy()
+                except libvirt.libvirtError:
+                    if domain.isActive():  # else it stopped by itself meanwhile
+                        raise
 
     def save(self, agent: AgentId, target: Path) -> None:
-        self._domain(agent).save(str(target))
+        with self._busy.at(agent):
+            self._domain(agent).save(str(target))
 
-    def restore(self, target: Path) -> None:
-        self._connection.handle.restore(str(target))
+    def restore(self, agent: AgentId, target: Path) -> None:
+        with self._busy.at(agent):
+            self._connection.handle.restore(str(target))
 
     def new_console(self) -> StreamConsole:
         """Does not block."""

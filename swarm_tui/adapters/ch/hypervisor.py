@@ -19,7 +19,7 @@ from typing import Final
 
 from swarm_tui.adapters.ch.domains import Domains
 from swarm_tui.adapters.ch.essence import check_same
-from swarm_tui.adapters.ch.sight import SOURCES, Look, Sight, api_socket
+from swarm_tui.adapters.ch.sight import SOURCES, Busy, Definitions, Look, Sight, api_socket
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
 from swarm_tui.adapters.domain import Definition, parse_definition
 from swarm_tui.errors import (
@@ -42,9 +42,15 @@ DESTROY_S: Final = 3.0
 """After which a VMM that libvirt cannot end is ended by its host's kernel."""
 VMM_S: Final = 120.0
 """For an orphan's VMM to write its memory."""
+LOOKS: Final = 4
+"""VMs that may hang before the others cannot be looked at any more."""
 DEADLINES: Final = Deadlines(study_s=1.0)
 DEFINITION: Final = "definition"
 
+_BROKEN: Final = literal(
+    "Some libvirt versions cannot restore at all; scripts/build-libvirt-ch makes one that can, and"
+    " `swarm-tui doctor` tells which one this is."
+)
 _LACKS: Final[Mapping[str, str]] = {
     "checkpoint": "libvirt's Cloud Hypervisor driver has no snapshots inside a disk",
     "fork": "libvirt's Cloud Hypervisor driver has no snapshots inside a disk",
@@ -79,6 +85,7 @@ class ChHypervisor:
         self._foreign: set[str] = set()
         self._moving: dict[AgentId, Safe] = {}
         self._connection: Connection | None = None
+        self._looking_by: Connection | None = None
         self._domains: Domains | None = None
         self._look: Look | None = None
         self._on_hint: Callable[[Hint], None] = lambda hint: None
@@ -101,17 +108,25 @@ class ChHypervisor:
         await self.close()
         await self._outpost.open()
         uri = await self._resolve() if self._resolve else self._uri
+        busy = Busy()
         connection = Connection(self._host, uri, self._deadlines, on_hint, is_busy=True)
-        domains = Domains(connection)
-        self._connection, self._domains, self._on_hint = connection, domains, on_hint
+        # A daemon serves five calls of one client at a time (max_client_requests), and a look
+        # at a VM that hangs is one for as long as that lasts: looks are another client's.
+        watching = Connection(
+            self._host, uri, self._deadlines, lambda hint: None, is_busy=True, studies=LOOKS
+        )
+        looks = Domains(watching, busy)
+        self._connection, self._looking_by = connection, watching
+        self._domains, self._on_hint = Domains(connection, busy), on_hint
         self._look = Look(
             self._outpost,
-            domains.tell,
-            connection.study,
-            _Definitions(self._known),
+            looks.tell,
+            watching.study,
+            Definitions(self._known),
             self._moving,
+            busy,
         )
-        capabilities = await connection.open()
+        capabilities, _ = await asyncio.gather(connection.open(), watching.open())
         if capabilities.driver != "CH":
             raise Unsupported(
                 f"Host {self._host} has no Cloud Hypervisor driver",
@@ -128,10 +143,12 @@ class ChHypervisor:
             self._watching = None
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-        connection, self._connection, self._domains = self._connection, None, None
+        connections = [self._connection, self._looking_by]
+        self._connection = self._looking_by = self._domains = None
         self._look, self._listing = None, None
-        if connection:
-            await connection.close()
+        for connection in connections:
+            if connection:
+                await connection.close()
         await self._outpost.close()
 
     async def list(self) -> Sequence[Vm]:
@@ -143,7 +160,11 @@ class ChHypervisor:
     async def describe(self, agent: AgentId) -> Vm:
         if agent not in self._known:
             await self._meet(agent)
-        return self._to_vm(agent, await self._look_at(agent))
+        sight = await self._look_at(agent)
+        if sight.power is Power.OFF and agent not in await self._outpost.kept(DEFINITION):
+            self._forget(agent)  # somebody else has killed it
+            raise AgentGone("The VM is not there any more", agent)
+        return self._to_vm(agent, sight)
 
     async def definition(self, agent: AgentId) -> str:
         self._opened()
@@ -263,13 +284,13 @@ class ChHypervisor:
         await connection.act("define the VM", partial(domains.ensure, agent, definition))
         with self._moved(agent, literal("its memory is being restored")):
             try:
-                await connection.move("restore the VM", partial(domains.restore, target))
+                await connection.move("restore the VM", partial(domains.restore, agent, target))
+            except HostUnreachable:
+                raise
             except HostError as error:
-                if "didn't show up" in error.detail and "Bad address" in error.detail:
-                    error.hint = literal(
-                        "This libvirt cannot restore at all: its driver has a fault that"
-                        " scripts/build-libvirt-ch mends."
-                    )
+                await self._clear_restore(agent)
+                if "failed to create connection to CH socket" in error.detail:
+                    error.hint = _BROKEN
                 raise
 
     async def checkpoint(self, agent: AgentId) -> str:
@@ -311,6 +332,8 @@ class ChHypervisor:
     async def _list_uuids(self) -> Sequence[str]:
         """Of all domains; none while libvirt does not tell because one of them is at work."""
         connection, domains = self._opened()
+        if self._look_opened().busy:
+            return ()
         if self._listing is None or self._listing.done():
             self._listing = asyncio.ensure_future(connection.study("list the VMs", domains.uuids))
             self._listing.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -419,6 +442,18 @@ class ChHypervisor:
 
     # Before and after
 
+    async def _clear_restore(self, agent: AgentId) -> None:
+        """End what a restore that failed left behind: nobody held the disks before it."""
+        with suppress(SwarmError):  # the first failure is the one to tell
+            connection, domains = self._opened()
+            if await connection.study("look at the VM", partial(domains.is_active, agent)):
+                return
+            for process in (await self._outpost.holders(self._disks(agent))).values():
+                await self._outpost.end(process)
+
+    def _disks(self, agent: AgentId) -> Sequence[Path]:
+        return self._parsed(agent).disks or ()
+
     async def _see_off(self, sight: Sight) -> None:
         """Wait for the end of a VMM: libvirt says that a VM is off when its VMM is yet to go."""
         if sight.process:
@@ -426,8 +461,7 @@ class ChHypervisor:
 
     async def _check_free(self, agent: AgentId) -> None:
         """Raise Refused while any process has a disk of the VM open: two would destroy it."""
-        disks = self._parsed(agent).disks or ()
-        for disk, process in (await self._outpost.holders(disks)).items():
+        for disk, process in (await self._outpost.holders(self._disks(agent))).items():
             raise Refused(
                 "Its disk is in use",
                 f"process {process.pid} on {self._host} has {disk} open",
@@ -462,19 +496,3 @@ class ChHypervisor:
         self._opened()
         assert self._look is not None  # it comes and goes with the connection
         return self._look
-
-
-class _Definitions(Mapping[AgentId, Definition]):
-    """The definitions alone of what is known."""
-
-    def __init__(self, known: Mapping[AgentId, tuple[str, Definition]]) -> None:
-        self._known = known
-
-    def __getitem__(self, agent: AgentId) -> Definition:
-        return self._known[agent][1]
-
-    def __iter__(self) -> Iterator[AgentId]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from swarm_tui.adapters.domain import Definition, power_of
-from swarm_tui.errors import DeadlineExceeded, HostError
+from swarm_tui.errors import AgentGone, DeadlineExceeded, HostError
 from swarm_tui.model import AgentId, Counters, HostName, Power, Vm
 from swarm_tui.ports import Footprint, Outpost, Process
 from swarm_tui.text import EMPTY, Safe, literal
@@ -55,6 +56,7 @@ class Sight:
     """Of its VMM, while it lives."""
     cpu_ns: int | None = None
     is_orphan: bool = False
+    is_left_behind: bool = False
 
     @property
     def process(self) -> Process | None:
@@ -62,7 +64,13 @@ class Sight:
 
     def to_vm(self, definition: Definition, host: HostName) -> Vm:
         vm = definition.to_vm(host, 0, 0)
-        return replace(vm, power=self.power, reason=self.reason, is_orphan=self.is_orphan)
+        return replace(
+            vm,
+            power=self.power,
+            reason=self.reason,
+            is_orphan=self.is_orphan,
+            is_left_behind=self.is_left_behind,
+        )
 
     def to_counters(self, monotonic: float, memory_given: int | None) -> Counters:
         footprint = self.footprint
@@ -94,6 +102,47 @@ SOURCES: Final[Mapping[str, str]] = {
 """Where a counter of Cloud Hypervisor's comes from."""
 
 
+class Definitions(Mapping[AgentId, Definition]):
+    """The definitions alone of what is known."""
+
+    def __init__(self, known: Mapping[AgentId, tuple[str, Definition]]) -> None:
+        self._known = known
+
+    def __getitem__(self, agent: AgentId) -> Definition:
+        return self._known[agent][1]
+
+    def __iter__(self) -> Iterator[AgentId]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class Busy:
+    """The VMs for which libvirt has a call of ours at work: it would block each further one."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[AgentId] = Counter()
+        self._lock = threading.Lock()
+
+    def __contains__(self, agent: object) -> bool:
+        return agent in self._calls
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    @contextmanager
+    def at(self, agent: AgentId) -> Iterator[None]:
+        """While a call is made. On the thread that makes it, which may never come back."""
+        with self._lock:
+            self._calls[agent] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= Counter([agent])
+
+
 @dataclass(slots=True)
 class Look:
     """Asks one connection of libvirt and the host's outpost how VMs stand."""
@@ -106,9 +155,8 @@ class Look:
     definitions: Mapping[AgentId, Definition]
     moving: Mapping[AgentId, Safe]
     """VMs that we act on just now, and what to say of them: libvirt blocks on these."""
+    busy: Busy
     seen: dict[AgentId, Sight] = field(default_factory=dict)
-    stuck: set[AgentId] = field(default_factory=set)
-    """VMs that libvirt was asked for and has not answered yet."""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def at(self, agents: Collection[AgentId]) -> Mapping[AgentId, Sight]:
@@ -137,7 +185,7 @@ class Look:
         found: dict[AgentId, Told | None] = {}
         async with self.asking:  # else another's question would be taken for one that hangs
             queue = deque(
-                agent for agent in agents if agent not in self.moving and agent not in self.stuck
+                agent for agent in agents if agent not in self.moving and agent not in self.busy
             )
             while left := len(queue):
                 try:
@@ -152,11 +200,8 @@ class Look:
         with suppress(IndexError):
             for _ in range(BATCH):
                 agent = queue.popleft()
-                self.stuck.add(agent)
-                try:
+                with self.busy.at(agent):
                     found[agent] = self.tell(agent)
-                finally:
-                    self.stuck.discard(agent)
 
     async def _measure(self, told: Mapping[AgentId, Told | None]) -> Mapping[int, Footprint]:
         taps = {now.pid: now.taps for now in told.values() if now and now.pid > 0}
@@ -182,25 +227,29 @@ class Look:
         return found
 
     async def _look_at_orphan(self, agent: AgentId, footprint: Footprint) -> Sight:
-        told = await self.vmm_info(agent, footprint.process)
-        powers = {"Running": Power.RUNNING, "Paused": Power.PAUSED}
-        if told is None or told.get("state") not in powers:
-            why = literal(f"process {footprint.process.pid} has its disk open")
+        process = footprint.process
+        try:
+            told = await self._vmm_info(agent, process)
+        except AgentGone:
+            # libvirt 11.3 removes the socket of what it stops, but ends only its own children,
+            # which VMMs are not (virCHProcessStop, virProcessAbort).
+            why = literal(f"libvirt stopped it, but process {process.pid} goes on with its disk")
+            return Sight(Power.UNKNOWN, why, footprint, is_left_behind=True)
+        except (HostError, DeadlineExceeded, ValueError):
+            why = literal(f"process {process.pid} has its disk open and does not answer")
             return Sight(Power.UNKNOWN, why, footprint)
-        power = powers[told["state"]]
+        powers = {"Running": Power.RUNNING, "Paused": Power.PAUSED}
+        power = powers.get(str(told.get("state")), Power.UNKNOWN)
         return Sight(power, ORPHAN, footprint, footprint.cpu_ns, is_orphan=True)
 
-    async def vmm_info(self, agent: AgentId, process: Process) -> dict[str, Any] | None:
-        """What a VMM says of its VM; None when that process answers to no API."""
+    async def _vmm_info(self, agent: AgentId, process: Process) -> dict[str, Any]:
+        """What a VMM says of its VM. Raises AgentGone, HostError, DeadlineExceeded, ValueError."""
         definition = self.definitions.get(agent)
         if definition is None:
-            return None
+            raise AgentGone("The VM is not there any more", agent)
         socket = api_socket(process, definition.name)
-        try:
-            told = json.loads(await self.outpost.tell_vmm(socket, "vm.info", "", ASK_VMM_S))
-        except (HostError, DeadlineExceeded, ValueError):
-            return None
-        return told if isinstance(told, dict) else None
+        told = json.loads(await self.outpost.tell_vmm(socket, "vm.info", "", ASK_VMM_S))
+        return told if isinstance(told, dict) else {}
 
     async def _unanswered(self, agent: AgentId) -> Sight:
         """Of one that libvirt has not answered for: what is known without it."""
