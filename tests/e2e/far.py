@@ -48,9 +48,15 @@ class FarHost:
     server: Server
     environ: dict[str, str]
 
+    def uri(self, driver: str, socket: Path | None = None) -> str:
+        """That of a libvirt there, as it is seen from here."""
+        login = f"{self.server.user}@{self.server.address}:{self.server.port}"
+        return f"{driver}+ssh://{login}/system" + (f"?socket={socket}" if socket else "")
+
     @property
-    def uri(self) -> str:
-        return f"qemu+ssh://{self.server.user}@{self.server.address}:{self.server.port}/system"
+    def network(self) -> Path:
+        """What tells the host's processes from all others: their network namespace."""
+        return Path(f"/proc/{self.keeper}/ns/net").readlink()
 
     def run(self, *command: str, timeout_s: float = 180.0) -> subprocess.CompletedProcess[str]:
         """A command there, as if somebody sat at it."""
@@ -61,6 +67,16 @@ class FarHost:
             text=True,
             timeout=timeout_s,
             check=False,
+        )
+
+    def begin(self, *command: str) -> subprocess.Popen[str]:
+        """A program there that goes on until its standard input ends."""
+        return subprocess.Popen(
+            [*enter(self.keeper), *command],
+            env=self.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
 
