@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ from .bridge import Bridge
 
 BOOT_S: Final = 60.0
 ANSWER_S: Final = 20.0
+END_S: Final = 1.0
+"""The connection of a guest that has ended may never be closed."""
 MEMORY_MIB: Final = 256
 PTY: Final = "<serial type='pty'><target port='0'/></serial>"
 
@@ -83,6 +86,13 @@ class Guest:
             except (OSError, asyncssh.DisconnectError):
                 if time.monotonic() > deadline:
                     raise
+                await asyncio.sleep(0.1)
+
+    async def end(self, script: str) -> None:
+        """Run a script, once, that ends the guest, and with it the connection."""
+        async with self.connect() as connection:
+            with suppress(asyncssh.Error):
+                await connection.run(script, timeout=END_S)
 
     @cached_property
     def _host_key(self) -> asyncssh.SSHKey:

@@ -134,7 +134,7 @@ def _run_beside_virtchd(rig: Rig, *command: str) -> None:
 
 
 async def test_a_vmm_can_crash_while_it_saves(rig: Rig, guest: Guest) -> None:
-    await guest.run("true")
+    await guest.run("sync")
     domain = rig.domain(guest)
     pid = domain.ID()
     folder = rig.folder / "crashed"
