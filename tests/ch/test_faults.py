@@ -272,7 +272,7 @@ async def test_a_definition_that_differs_from_the_saved_one(desk: Desk) -> None:
     await desk.say(agent, REMEMBER)
     await desk.do(Pause(agent))
     definition = await desk.hypervisor.definition(agent)
-    await desk.hypervisor.define(definition.replace(">128<", ">256<"))
+    await desk.hypervisor.define(definition.replace("131072", "262144"))
     with pytest.raises(SnapshotError, match="definition") as caught:
         await desk.do(Resume(agent))
     assert "memory" in caught.value.detail

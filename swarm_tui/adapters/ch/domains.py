@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import libvirt
 
@@ -17,6 +17,8 @@ from swarm_tui.adapters.fault import Code
 from swarm_tui.errors import Refused
 from swarm_tui.model import AgentId, Power
 from swarm_tui.ports import HostFacts
+
+_AS_DEFINED: Final = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 
 class Domains:
@@ -72,8 +74,7 @@ class Domains:
         return domain is not None and bool(domain.isActive())
 
     def definition(self, agent: AgentId) -> str:
-        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-        return str(self._domain(agent).XMLDesc(flags))
+        return str(self._domain(agent).XMLDesc(_AS_DEFINED))
 
     def facts(self) -> HostFacts:
         _, memory_mib, cpus, *_ = self._connection.handle.getInfo()
@@ -82,8 +83,9 @@ class Domains:
         total = told.get("total", memory_mib << 10)
         return HostFacts(cpus=cpus, memory_total=total << 10, memory_free=free << 10)
 
-    def define(self, definition: str) -> None:
-        self._connection.handle.defineXML(definition)
+    def define(self, definition: str) -> str:
+        """Returns the definition as libvirt completed it."""
+        return str(self._connection.handle.defineXML(definition).XMLDesc(_AS_DEFINED))
 
     def ensure(self, agent: AgentId, definition: str) -> None:
         if self._find(agent) is None:

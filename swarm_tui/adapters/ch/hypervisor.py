@@ -187,11 +187,12 @@ class ChHypervisor:
 
     async def define(self, definition: str) -> AgentId:
         connection, domains = self._opened()
-        parsed = parse_definition(definition)
+        # Kept as libvirt completes it, with the MAC addresses that it chose.
+        complete = await connection.act("define the VM", partial(domains.define, definition))
+        parsed = parse_definition(complete)
         if parsed.tag:
-            await self._outpost.keep(parsed.id, DEFINITION, definition)
-            self._remember(definition)
-        await connection.act("define the VM", partial(domains.define, definition))
+            await self._outpost.keep(parsed.id, DEFINITION, complete)
+            self._remember(complete)
         return parsed.id
 
     async def undefine(self, agent: AgentId) -> None:
