@@ -40,6 +40,11 @@ ip iproute2
 iptables iptables
 "
 
+# What the tests of hosts far away take. Under systemd its package would open a port of this machine.
+FAR_NEEDS="
+/usr/sbin/sshd openssh-server
+"
+
 have() { # NEED
   local place places
   IFS='|' read -ra places <<<"$1"
@@ -149,6 +154,7 @@ set_up() { # GROUP: demo or test; returns when everything is there
   mapfile -t packages < <(
     missing_from "$RUN_NEEDS"
     [ "$1" = demo ] || missing_from "$CH_NEEDS"
+    [ "$1" = demo ] || [ -d /run/systemd/system ] || missing_from "$FAR_NEEDS"
   )
   is_made "$1" || made=no
   if [ $made = no ]; then

@@ -20,6 +20,17 @@ CACHE_VARIABLE = "SWARM_TUI_TEST_CACHE"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let pytest-xdist run real VMs side by side: Cloud Hypervisor's beside those of QEMU.
+
+    Each kind shares a daemon and a swarm, and takes about one core.
+    """
+    for item in items:
+        if item.get_closest_marker("vm"):
+            is_ch = "/ch/" in item.nodeid or "[ch" in item.nodeid or "_ch" in item.path.stem
+            item.add_marker(pytest.mark.xdist_group("ch" if is_ch else "qemu"))
+
+
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the developer's reaches a test, and no test reaches a developer's folders."""
