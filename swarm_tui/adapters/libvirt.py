@@ -46,7 +46,7 @@ class Way(Protocol):
     Its calls raise HostError, DeadlineExceeded and SetupError.
     """
 
-    async def hold(self, holder: object) -> None: ...
+    async def hold(self, holder: object, *, is_doubted: bool = False) -> None: ...
 
     async def let_go(self, holder: object) -> None: ...
 
@@ -98,7 +98,7 @@ class LibvirtHypervisor:
         await self.close()
         uri = self._uri
         if self._way:
-            await self._way.hold(self)
+            await self._way.hold(self, is_doubted=True)
             uri = await self._way.libvirt_uri()
         connection = Connection(self._host, uri, self._deadlines, on_hint)
         self._connection = connection

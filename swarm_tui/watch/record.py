@@ -162,8 +162,10 @@ class RecordWatch:
                     await lifecycle.recover(record)
         except Busy:
             self.show_elsewhere(agent.id, agent.record.verb if agent.record else None)
-        except (HostUnreachable, DeadlineExceeded):
+        except DeadlineExceeded:
             return  # the host's own state tells it
+        except HostUnreachable:
+            self._tried.pop(agent.id, None)  # once it is there again, at once
         except SwarmError as error:
             self._on_fault(error)
         finally:

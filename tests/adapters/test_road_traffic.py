@@ -193,6 +193,19 @@ async def test_a_connection_that_only_seems_to_stand_is_made_anew(
     assert await outpost.measure({}) == {}
 
 
+async def test_a_guest_gives_up_no_connection_for_others(
+    travel: Travel, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is slow for a moment must not lose a save over that."""
+    monkeypatch.setattr(roads, "SOUND_S", 0.0)
+    road = travel.road(server)
+    outpost = await open_outpost(road)
+    here = socket_of(await road.libvirt_uri())
+    await road.hold(object())
+    assert await outpost.measure({}) == {}
+    assert await echo(here, DAEMON) == DAEMON
+
+
 async def test_an_outpost_that_dies_is_started_again(travel: Travel, server: Server) -> None:
     outpost = await travel.outpost(server)
     programs = descendants(*server.sessions())

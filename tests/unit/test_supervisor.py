@@ -319,6 +319,16 @@ async def test_a_cut_pause_is_taken_up_by_the_next_verb(lab: Lab) -> None:
         assert lab.world.is_working()
 
 
+async def test_a_cut_pause_is_completed_once_its_host_is_there_again(lab: Lab) -> None:
+    lab.world.plans["check_saved"] = Call(before=HostUnreachable("The connection was cut"))
+    async with lab.running() as supervisor:
+        with pytest.raises(HostUnreachable):
+            await supervisor.do(Pause(AGENT))
+        await until(lambda: lab.world.calls.count("check_saved") > 2, "nobody tried to mend it")
+        lab.world.plans.clear()
+        await until(lambda: lab.state(supervisor) is State.SAVED)
+
+
 async def test_a_cut_pause_can_be_resumed_at_once(lab: Lab) -> None:
     """As `swarm-tui resume` does it: start, do, end."""
     lab.world.plans["check_saved"] = Call(before=DeadlineExceeded("No answer in time"))

@@ -7,6 +7,7 @@ by itself asyncssh checks no key where `UserKnownHostsFile none` stands.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
@@ -76,14 +77,10 @@ class _Login:
                 " behind ".join([*behind, hop.name]),
                 "See ProxyJump in ~/.ssh/config.",
             )
-        with self._mapped(hop.name):
-            configured = asyncssh.SSHClientConnectionOptions(
-                host=hop.name, config=_config(), client_keys=None, known_hosts=b"", **hop.options()
-            )
-            known = _read_known_hosts(configured.config, self.trusted)
+        jumps, known = await asyncio.to_thread(self._prepare, hop)
         with contextlib.ExitStack() as unless_connected:
             if through is None:
-                for jump in _jumps(configured.config.get("ProxyJump")):
+                for jump in jumps:
                     through = await self.connect(jump, through, [*behind, hop.name])
                     unless_connected.callback(through.close)
             connection = await self._connect(hop, through, known)
@@ -91,6 +88,15 @@ class _Login:
                 connection.set_tunnel(through)
             unless_connected.pop_all()
         return connection
+
+    def _prepare(self, hop: _Hop) -> tuple[Sequence[_Hop], asyncssh.SSHKnownHosts]:
+        """By which jumps it is reached, and which hosts are known; reads files."""
+        with self._mapped(hop.name):
+            options = asyncssh.SSHClientConnectionOptions(
+                host=hop.name, config=_config(), client_keys=None, known_hosts=b"", **hop.options()
+            )
+            known = _read_known_hosts(options.config, self.trusted)
+            return _jumps(options.config.get("ProxyJump")), known
 
     async def _connect(
         self,

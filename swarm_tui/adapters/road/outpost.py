@@ -31,7 +31,7 @@ class RemoteOutpost:
         self._road = road
 
     async def open(self) -> None:
-        await self._road.hold(self)
+        await self._road.hold(self, is_doubted=True)
 
     async def close(self) -> None:
         await self._road.let_go(self)

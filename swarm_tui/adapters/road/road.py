@@ -69,25 +69,26 @@ class Road:
         self._building: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def hold(self, holder: object) -> None:
-        """See that the connection stands, and keep it for `holder`, who need not be new.
+    async def hold(self, holder: object, *, is_doubted: bool = False) -> None:
+        """See that there is a connection, and keep it for `holder`, who need not be new.
 
-        Raises what `login.log_in` and `Line.open` raise.
+        `is_doubted`: one that stands must prove it, or is given up for all and made anew. Raises
+        what `login.log_in` and `Line.open` raise.
         """
         self._loop = asyncio.get_running_loop()
         with ExitStack() as unless_held:
             if holder not in self._holders:
                 self._holders.add(holder)
                 unless_held.callback(self._holders.discard, holder)
-            # Whoever comes while it is being built takes what comes of it, a failure too.
-            if self._building is None:
+            if self._building is None and (is_doubted or not self._stands()):
                 self._building = asyncio.create_task(self._build(), name=f"road to {self.host}")
                 self._building.add_done_callback(self._built)
-            building = self._building
-            await asyncio.wait((building,))
-            if building.cancelled():
-                raise self._not_connected()
-            building.result()
+            # Whoever comes while it is being built takes what comes of it, a failure too.
+            if building := self._building:
+                await asyncio.wait((building,))
+                if building.cancelled():
+                    raise self._not_connected()
+                building.result()
             unless_held.pop_all()
 
     async def let_go(self, holder: object) -> None:
@@ -140,6 +141,9 @@ class Road:
     async def way_to(self, host: str, port: int) -> Path:
         """A UNIX socket that leads to a TCP port, as the host reaches it."""
         return await self._standing().forward_port(host, port)
+
+    def _stands(self) -> bool:
+        return self._stretch is not None and not self._stretch.is_closed()
 
     def _standing(self) -> _Stretch:
         if self._stretch is None or self._stretch.is_closed():
