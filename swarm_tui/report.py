@@ -38,7 +38,12 @@ def agent_object(agent: Agent) -> dict[str, Any]:
         "base": agent.tag.base or None,
         "vcpus": agent.vm.vcpus if agent.vm else None,
         "memory_bytes": agent.vm.memory_bytes if agent.vm else None,
-        "ssh": {"host": address.host, "port": address.port, "host_key": address.host_key}
+        "ssh": {
+            "host": address.host,
+            "port": address.port,
+            "host_key": address.host_key,
+            "via": address.via,
+        }
         if address
         else None,
         "saved_in": agent.record.saved_in if agent.record else None,

@@ -142,6 +142,7 @@ def test_its_agents_are_listed_and_reached_by_its_connection_alone(remote: Remot
     assert [agent["name"] for agent in agents] == ["agent-01", "agent-02"]
     assert {agent["state"] for agent in agents} <= LIVE
     for agent in agents:
+        assert agent["ssh"]["via"] == "lab"
         key = agent["ssh"]["host_key"].split()[1]
         assert key not in shown_key(agent["ssh"]["host"], agent["ssh"]["port"])
         assert remote.counter(agent["name"]) > 0
