@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,42 @@ async def test_a_cut_closes_libvirts_socket_at_once(travel: Travel, server: Serv
         await road.libvirt_uri()
     await outpost.open()
     assert await echo(socket_of(await road.libvirt_uri()), DAEMON) == DAEMON
+
+
+@contextmanager
+def served(path: Path) -> Iterator[None]:
+    """A socket with somebody behind it; afterwards it is left there with nobody."""
+    path.parent.mkdir()
+    with closing(socket.socket(socket.AF_UNIX)) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield
+
+
+async def test_sockets_of_processes_that_were_killed_are_removed(
+    travel: Travel, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        runtime = Path(folder)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        with served(runtime / "swarm-tui-road-dead/0"):
+            pass
+        os.mkdir(runtime / "swarm-tui-road-new")
+        with served(runtime / "other-dead/0"):
+            pass
+        roads = [travel.road(server), travel.road(server)]
+        with served(runtime / "swarm-tui-road-live/0"):
+            uris = [await carry(road) for road in roads]
+            left = set(os.listdir(runtime))
+        made = {socket_of(uri).parent.name for uri in uris}
+        assert left == {"swarm-tui-road-new", "swarm-tui-road-live", "other-dead"} | made
+        assert len(made) == 2
+        await travel.end()
+
+
+async def carry(road: Road) -> str:
+    await open_outpost(road)
+    return await road.libvirt_uri()
 
 
 async def test_a_host_without_a_daemon_is_told(travel: Travel) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ SOUND_S: Final = 5.0
 """How long a connection that stands may take to prove it."""
 CLOSE_S: Final = 2.0
 
+_PREFIX: Final = "swarm-tui-road-"
 _LONGEST_PATH: Final = 80
 """Of a folder for sockets: with a name, a socket's path may have 107 bytes (unix(7))."""
 
@@ -122,8 +124,8 @@ class Road:
         """
         wanted = self._destination
         arguments = (wanted.driver, wanted.is_session, wanted.socket)
-        socket = await self.ask(find_socket, arguments)
-        return wanted.through(await self._standing().forward_socket(socket))
+        daemon = await self.ask(find_socket, arguments)
+        return wanted.through(await self._standing().forward_socket(daemon))
 
     async def exists(self, path: Path) -> bool:
         """Whether the host has something at that path."""
@@ -245,11 +247,36 @@ class _Stretch:
 
 
 def _make_folder() -> Path:
-    """For sockets, ours alone, with a short path."""
+    """For sockets, ours alone, with a short path; what killed processes left of theirs is removed.
+
+    Raises SetupError.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     places = [place for place in (runtime, tempfile.gettempdir()) if os.access(place, os.W_OK)]
     place = next((place for place in places if len(os.fsencode(place)) < _LONGEST_PATH), "/tmp")
     try:
-        return Path(tempfile.mkdtemp(prefix="swarm-tui-", dir=place))
+        for folder in Path(place).glob(f"{_PREFIX}*"):
+            with suppress(FileNotFoundError):  # somebody was quicker
+                if folder.lstat().st_uid == os.geteuid() and _is_abandoned(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     except OSError as error:
         raise SetupError("No folder for our sockets can be made", str(error)) from error
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether nobody serves the sockets in it; one without any may be new."""
+    found = list(folder.iterdir())
+    return bool(found) and not any(map(_is_served, found))
+
+
+def _is_served(path: Path) -> bool:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # busy, or nothing that we know
+    return True
