@@ -30,7 +30,7 @@ def machine(image_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     image = build_image(image_cache, lambda _: None)
     for name in ("identity", "host_key", "other_key"):
         make_key(folder / name)
-    disk = make_disk(image, folder / "disk")
+    disk = make_disk(image, folder / "disk.qcow2")
     booted = boot(image, folder / "run", disk, folder / "identity", folder / "host_key")
     yield booted
     booted.stop()
