@@ -86,8 +86,13 @@ class Server:
         ]
         config = self.folder / "sshd_config"
         config.write_text("".join(f"{line}\n" for line in lines))
+        program = [*self.prefix, str(SSHD), "-f", str(config)]
+        # Since 9.8 it shuts out for a while whose session was killed. Older ones know no such word.
+        lenient = ["-o", "PerSourcePenalties=no"]
+        if subprocess.run([*program, *lenient, "-t"], capture_output=True, check=False).returncode:
+            lenient = []
         self._process = subprocess.Popen(
-            [*self.prefix, str(SSHD), "-D", "-E", str(self.folder / "log"), "-f", str(config)],
+            [*program, *lenient, "-D", "-E", str(self.folder / "log")],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )

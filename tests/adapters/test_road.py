@@ -263,6 +263,14 @@ async def test_a_host_that_answers_nonsense_is_given_up(travel: Travel, said: by
         await outpost.measure({})
 
 
+async def test_a_host_that_cannot_keep_anything_for_us_says_why(travel: Travel) -> None:
+    server = travel.start()
+    server.home.parent.mkdir(exist_ok=True)
+    server.home.write_text("a file where a folder must be")
+    with pytest.raises(SetupError, match="folder cannot be made"):
+        await travel.outpost(server)
+
+
 async def test_a_wrong_answer_is_an_error_of_its_own_call(travel: Travel) -> None:
     said = wire.pack({"number": 1, "result": [[1, {"process": "\x1b[31m"}]]})
     outpost = await travel.outpost(start_liar(travel, said))

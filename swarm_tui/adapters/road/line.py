@@ -117,12 +117,13 @@ class Line:
         try:
             await stdout.readuntil(READY)
             first = await self._receive()
+            refusal = wire.decode_error(first["error"]) if "error" in first else None
         except (asyncio.IncompleteReadError, wire.Garbled) as error:
             said = error.partial if isinstance(error, asyncio.IncompleteReadError) else b""
             raise await self._not_started(bytes(said)) from error
-        if "error" in first:
+        if refusal:
             self._process.close()
-            raise wire.decode_error(first["error"])
+            raise refusal
         self._reading = asyncio.create_task(self._read(), name=f"answers of {self._host}")
 
     async def _read(self) -> None:
