@@ -44,8 +44,8 @@ def guest(rig: Rig) -> Guest:
     return guest
 
 
-def terminal_of(domain: Any) -> Path:
-    match = re.search(r"<serial type='pty'>\s*<source path='([^']+)'", domain.XMLDesc())
+def terminal_of(domain: Any, device: str = "serial") -> Path:
+    match = re.search(rf"<{device} type='pty'[^>]*>\s*<source path='([^']+)'", domain.XMLDesc())
     assert match
     return Path(match[1])
 
@@ -268,15 +268,16 @@ async def test_a_vm_goes_on_without_libvirts_daemon(rig: Rig, guest: Guest) -> N
 # Other devices
 
 
-async def test_several_disks_queues_and_a_socket(rig: Rig) -> None:
+async def test_several_disks_queues_and_terminals(rig: Rig) -> None:
     """Disks come in their order; those of unknown type refuse writes to their first sector."""
     guest = rig.make("agent-3")
     spare, fixed = rig.folder / "spare.raw", rig.folder / "fixed.raw"
     for path, size in ((spare, 2 << 20), (fixed, 3 << 20)):
         path.write_bytes(bytes(size))
     serial = guest.folder / "serial"
-    port = f"<serial type='unix'><source mode='bind' path='{serial}'/></serial>"
-    xml = guest.xml(vcpus=2, disks=[spare, fixed], serial=port)
+    ports = f"<serial type='unix'><source mode='bind' path='{serial}'/></serial>"
+    ports += "<console type='pty'><target type='virtio' port='0'/></console>"
+    xml = guest.xml(vcpus=2, disks=[spare, fixed], serial=ports)
     last = "<target dev='vdc' bus='virtio'/>"
     xml = xml.replace(last, f"{last}<readonly/>")
     xml = xml.replace("<model type='virtio'/>", "<model type='virtio'/><driver queues='2'/>")
@@ -295,6 +296,8 @@ async def test_several_disks_queues_and_a_socket(rig: Rig) -> None:
         said = b""
         while b"sum=44" not in said:
             said += line.recv(4096)
+    await guest.run("echo from-hvc0 >/dev/hvc0")
+    assert "from-hvc0" in type_on(terminal_of(domain, "console"), "", until="from-hvc0")
     if rig.bench.is_stand_in:
         assert [line["descriptors"] for line in rig.requests(guest, "vm.add-net")] == [2]
     pid = domain.ID()
