@@ -69,7 +69,7 @@ async def test_a_daemon_that_dies_costs_nothing(desk: Desk) -> None:
     desk.bench.kill()
     await desk.shows(working, "lost")
     desk.bench.start()
-    await desk.shows(working, "running", "no libvirt daemon knows it")
+    await desk.shows(working, "running", "orphan")
     await desk.shows(saved, "saved")
     await desk.do(Resume(saved))
     await desk.shows(saved, "running")
@@ -84,7 +84,7 @@ async def test_a_daemon_that_dies_costs_nothing(desk: Desk) -> None:
 async def test_an_orphan_can_be_ended(desk: Desk) -> None:
     agent = await desk.start_vm("ember")
     desk.bench.restart()
-    await desk.shows(agent, "running", "no libvirt daemon knows it")
+    await desk.shows(agent, "running", "orphan")
     await desk.do(Kill(agent))
     assert vmms(desk.bench) == 0
     assert desk.supervisor.store.agent(agent) is None
@@ -94,7 +94,7 @@ async def test_an_orphan_is_not_started_a_second_time(desk: Desk) -> None:
     agent = await desk.start_vm("ember")
     await desk.say(agent, REMEMBER)
     desk.bench.restart()
-    await desk.shows(agent, "running", "no libvirt daemon knows it")
+    await desk.shows(agent, "running", "orphan")
     with pytest.raises(Refused):
         await desk.hypervisor.start(agent)
     assert vmms(desk.bench) == 1

@@ -31,7 +31,7 @@ from swarm_tui.text import EMPTY, Safe, literal
 BATCH: Final = 64
 """VMs that share one deadline."""
 ASK_VMM_S: Final = 1.0
-ORPHAN: Final = literal("no libvirt daemon knows it any more; resume adopts it")
+ORPHAN: Final = literal("orphan: libvirt has forgotten it; resume adopts it")
 
 
 @dataclass(frozen=True, slots=True)
