@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -18,7 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,8 +30,9 @@ from .settings import Fault, Kind, Settings, read_settings, write_settings
 TESTS: Final = Path(__file__).parents[1]
 START_S: Final = 20.0
 END_S: Final = 10.0
+_REAPER: Final = TESTS.parent / "swarm_tui/local/reaper.py"
 _OWN: Final = "SWARM_TUI_CH_BENCH"
-"""A variable of all processes of a bench, with its folder."""
+"""A variable of all processes of a bench but its reapers, with its folder."""
 _CONF: Final = """\
 auth_unix_rw = "none"
 auth_unix_ro = "none"
@@ -79,7 +80,7 @@ class Bench:
     driver: Path
     hypervisor: Path | None = None
     """The real cloud-hypervisor; the stand-in if None."""
-    _virtchd: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _reapers: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
 
     @property
     def uri(self) -> str:
@@ -103,21 +104,29 @@ class Bench:
 
     def start(self) -> None:
         """Return once it answers."""
-        assert self._virtchd is None or self._virtchd.poll() is not None
+        assert not self._pid_file.exists(), "it runs"
         self._furnish()
         binds = " && ".join(
             f"mkdir -p {place} && mount --bind {self.folder / own} {place}"
             for place, own in _STATE.items()
         )
-        script = f'{binds} && exec "$0" --config "$1" --pid-file "$2"'
-        command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
-        conf, pid_file = self.folder / "virtchd.conf", self.folder / "virtchd.pid"
-        command += [str(self.driver), str(conf), str(pid_file)]
+        # As a host's own process 1, the reaper collects at once what has ended.
+        command = [sys.executable, "-B", str(_REAPER), str(self._pid_file)]
+        command += ["env", f"{_OWN}={self.folder}", "unshare", "--mount", "--propagation", "slave"]
+        command += ["sh", "-c", f'{binds} && exec "$0" --config "$1" --pid-file "$2"']
+        command += [str(self.driver), str(self.folder / "virtchd.conf")]
+        command += [str(self.folder / "virtchd.pid")]
+        path = f"{self.emulator.parent}:{os.environ['PATH']}"
         with open(self.folder / "virtchd.log", "ab") as log:
-            self._virtchd = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            reaper = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PATH": path},
             )
-        self._await_answer()
+        self._reapers.append(reaper)
+        self._await_answer(reaper)
 
     def kill(self) -> None:
         """As by a crash: its VMMs go on, and it forgets them."""
@@ -134,7 +143,9 @@ class Bench:
         for pid in self._pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        await_that(lambda: not self._pids(), END_S, "the VMMs end")
+        for reaper in self._reapers:
+            reaper.wait(END_S)  # all that they had to collect
+        self._reapers.clear()
         for log in (self.folder / "log").glob("*.log"):
             _remove_cgroups(log.stem)
 
@@ -172,10 +183,10 @@ class Bench:
     def _settings(self) -> Path:
         return self.folder / "stand-in.json"
 
-    @cached_property
-    def _environment(self) -> dict[str, str]:
-        path = f"{self.emulator.parent}:{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, _OWN: str(self.folder)}
+    @property
+    def _pid_file(self) -> Path:
+        """Of the virtchd that runs; not there when none does."""
+        return self.folder / "running.pid"
 
     def _furnish(self) -> None:
         for own in (*_STATE.values(), "lib/save", "bin"):
@@ -205,13 +216,10 @@ class Bench:
         subprocess.run([compiler, *options, "-o", library, source], check=True)
         return str(library)
 
-    def _await_answer(self) -> None:
-        virtchd = self._virtchd
-        assert virtchd is not None
-
+    def _await_answer(self, reaper: subprocess.Popen[bytes]) -> None:
         def answers() -> bool:
             log = (self.folder / "virtchd.log").read_text
-            assert virtchd.poll() is None, f"virtchd ended: {log()}"
+            assert reaper.poll() is None, f"virtchd ended: {log()}"
             with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
                 client.connect(str(self.folder / "virtchd-sock"))
                 return True
@@ -220,15 +228,18 @@ class Bench:
         await_that(answers, START_S, "virtchd answers")
 
     def _end_virtchd(self, number: signal.Signals) -> None:
-        if virtchd := self._virtchd:
-            virtchd.send_signal(number)
-            try:
-                virtchd.wait(END_S)
-            except subprocess.TimeoutExpired:  # it waits for a VMM that hangs, as systemd would not
-                virtchd.kill()
-                virtchd.wait()
-            self._virtchd = None
-            (self.folder / "virtchd-sock").unlink(missing_ok=True)
+        if not self._pid_file.exists():
+            return
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(int(self._pid_file.read_text()))
+            # One that waits for a VMM that hangs does not end by itself; systemd kills it then.
+            for signal_number in (number, signal.SIGKILL):
+                signal.pidfd_send_signal(process, signal_number)
+                if select.select([process], [], [], END_S)[0]:
+                    break
+            os.close(process)
+        self._pid_file.unlink()
+        (self.folder / "virtchd-sock").unlink(missing_ok=True)
 
     def _pids(self) -> Sequence[int]:
         mark = f"{_OWN}={self.folder}".encode()
@@ -259,5 +270,5 @@ def _remove_cgroups(domain: str) -> None:
     name = re.sub("[^A-Za-z0-9-]", "", domain)
     for group in Path("/sys/fs/cgroup").glob(f"**/machine*/ch-*-{name}.libvirt-ch"):
         for folder, _, _ in os.walk(group, topdown=False):
-            with suppress(OSError):  # a process of somebody else's is in it
+            with suppress(OSError):  # another bench has a VM of that name
                 os.rmdir(folder)

@@ -56,14 +56,6 @@ def number_in(file: Path, name: str) -> int:
     return int(match[1])
 
 
-def has_ended(pid: int) -> bool:
-    """Whether a process runs no more; what is left of it, process 1 collects when it likes."""
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return True
-
-
 def fails(ask: Callable[[], object]) -> bool:
     try:
         ask()
@@ -212,7 +204,7 @@ async def test_libvirt_notices_a_guest_that_powers_off(rig: Rig, guest: Guest) -
     pid = domain.ID()
     await guest.end("poweroff")
     await_state(domain, libvirt.VIR_DOMAIN_SHUTOFF)
-    await_that(lambda: has_ended(pid), SOON_S, "the process ends")
+    await_that(lambda: pid not in rig.bench.vmm_pids(), SOON_S, "the process ends")
     domain.create()
     assert await guest.run("echo again") == "again\n"
 
@@ -223,7 +215,7 @@ async def test_libvirt_notices_a_vmm_that_is_told_to_end(rig: Rig, guest: Guest)
     pid = domain.ID()
     kill(pid, signal.SIGTERM)
     await_state(domain, libvirt.VIR_DOMAIN_SHUTOFF)
-    await_that(lambda: has_ended(pid), SOON_S, "the process ends")
+    await_that(lambda: pid not in rig.bench.vmm_pids(), SOON_S, "the process ends")
     domain.create()
 
 
