@@ -15,6 +15,7 @@ from typing import Final
 
 from figure import Figure
 from ingest import ingest
+from noticing import noticing
 from reading import reading
 from review import review
 from review_content import review_content
@@ -30,6 +31,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "cost": cost,
     "ingest": ingest,
     "verbs": verbs,
+    "noticing": noticing,
     "reading": reading,
     "review": review,
     "review-content": review_content,
