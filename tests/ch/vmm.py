@@ -97,28 +97,32 @@ class Vmm:
         """
         with self._busy:
             self._settings = read_settings(self._settings_file)
-            if operation not in self._operations:
-                raise Refusal("Not Found", status=404)
-            wanted, failure, act = self._operations[operation]
-            if method != wanted:
-                raise Refusal("Bad Request", status=400)
             try:
-                content = json.loads(body) if body else None
-            except ValueError as error:
-                raise Refusal("Failed to deserialize JSON", str(error), status=400) from error
-            self._suffer(operation, Moment.BEFORE)
-            try:
-                answer = act(content, fds)
-            except Refusal as refusal:
-                messages = ("Error from API", failure, *refusal.messages)
-                raise Refusal(*messages, status=refusal.status) from refusal
-            except (OSError, SnapshotError, QmpError) as error:
-                raise Refusal("Error from API", failure, str(error)) from error
+                return self._perform(method, operation, body, fds)
             finally:
                 for fd in fds:  # those that nothing has taken
                     os.close(fd)
-            self._suffer(operation, Moment.AFTER)
-            return answer
+
+    def _perform(self, method: str, operation: str, body: bytes, fds: list[int]) -> object:
+        if operation not in self._operations:
+            raise Refusal("Not Found", status=404)
+        wanted, failure, act = self._operations[operation]
+        if method != wanted:
+            raise Refusal("Bad Request", status=400)
+        try:
+            content = json.loads(body) if body else None
+        except ValueError as error:
+            raise Refusal("Failed to deserialize JSON", str(error), status=400) from error
+        self._suffer(operation, Moment.BEFORE)
+        try:
+            answer = act(content, fds)
+        except Refusal as refusal:
+            messages = ("Error from API", failure, *refusal.messages)
+            raise Refusal(*messages, status=refusal.status) from refusal
+        except (OSError, SnapshotError, QmpError) as error:
+            raise Refusal("Error from API", failure, str(error)) from error
+        self._suffer(operation, Moment.AFTER)
+        return answer
 
     def conclude(self) -> None:
         """End the process, if the request that was just answered asked for it."""
