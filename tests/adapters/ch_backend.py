@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from ch.bench import Bench, NoDriver, find_driver
+from ch.bench import Bench, NoDriver, find_driver, find_hypervisor
 
 from swarm_tui.adapters.ch import ChHypervisor
 from swarm_tui.adapters.connection import Deadlines
@@ -60,10 +60,10 @@ class ChMachines:
         return ChHypervisor(HOST, self.bench.uri, outpost)
 
 
-def make_bench(folder: Path) -> Bench:
+def make_bench(folder: Path, image: Image, cache_folder: Path) -> Bench:
     """A bench in a short folder. Skips the test where there is no driver."""
     try:
-        bench = Bench(folder, find_driver())
+        bench = Bench(folder, find_driver(), find_hypervisor(image, cache_folder))
     except NoDriver as reason:
         pytest.skip(str(reason))
     bench.start()
@@ -81,10 +81,11 @@ async def ch(_folder: Path) -> AsyncIterator[Backend]:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="ch-", dir="/var/tmp"))
         )
-        bench = make_bench(folder / "bench")
-        stack.callback(bench.stop)
         cache_folder = Path(os.environ.get("SWARM_TUI_TEST_CACHE", "/var/cache/swarm-tui-test"))
-        machines = ChMachines(bench, image(cache_folder), folder)
+        built = image(cache_folder)
+        bench = make_bench(folder / "bench", built, cache_folder)
+        stack.callback(bench.stop)
+        machines = ChMachines(bench, built, folder)
         hints: list[Hint] = []
         hypervisor = machines.hypervisor()
         capabilities = await hypervisor.open(hints.append)

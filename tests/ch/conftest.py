@@ -10,7 +10,7 @@ import pytest
 
 from swarm_tui.local.image import Image, build_image
 
-from .bench import Bench, NoDriver, find_driver
+from .bench import Bench, NoDriver, find_driver, find_hypervisor
 from .desk import Desk, open_desk
 
 
@@ -27,9 +27,9 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def bench(folder: Path) -> Iterator[Bench]:
+def bench(folder: Path, image: Image, image_cache: Path) -> Iterator[Bench]:
     try:
-        bench = Bench(folder / "bench", find_driver())
+        bench = Bench(folder / "bench", find_driver(), find_hypervisor(image, image_cache))
     except NoDriver as reason:
         pytest.skip(str(reason))
     bench.start()
