@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,19 +17,31 @@ CACHE_VARIABLE = "SWARM_TUI_TEST_CACHE"
 """Where guest images are kept from one test run to the next."""
 
 
+_ALONE: Final = (
+    "test_ch_swarm",
+    "test_demo_ch",
+    "test_disk",
+    "test_guest",
+    "test_guest_real",
+    "test_remote",
+)
+"""Files whose real VMs have a daemon of their own, or none."""
+
+
 # Whoever started us in the background may have had it ignored, and a child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let pytest-xdist run real VMs side by side: Cloud Hypervisor's beside those of QEMU.
+    """Let pytest-xdist run real VMs side by side, file by file.
 
-    Each kind shares a daemon and a swarm, and takes about one core.
+    But for those that share a libvirtd of this machine, and a swarm: they are one after the other.
     """
     for item in items:
         if item.get_closest_marker("vm"):
-            is_ch = "/ch/" in item.nodeid or "[ch" in item.nodeid or "_ch" in item.path.stem
-            item.add_marker(pytest.mark.xdist_group("ch" if is_ch else "qemu"))
+            is_alone = item.path.stem in _ALONE or "/ch/" in item.nodeid or "[ch" in item.nodeid
+            group = item.nodeid.partition("::")[0] if is_alone else "libvirtd"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from .bench import await_that
 from .guest import BOOT_S, Guest
 from .rig import SOON_S, Rig, await_state, open_rig, type_on
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 COUNT = "(n=0; while usleep 50000; do n=$((n+1)); echo $n >/run/count; done) >/dev/null 2>&1 &"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"

@@ -22,7 +22,7 @@ from .guest import Guest
 from .rig import SOON_S, Rig, open_rig
 from .settings import Kind, Moment
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 ROOM = 1 << 20
 
