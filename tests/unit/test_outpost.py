@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm_tui.errors import DeadlineExceeded, HostDenied, HostError, UsageError
+from swarm_tui.errors import AgentGone, DeadlineExceeded, HostDenied, HostError, UsageError
 from swarm_tui.model import AgentId
 from swarm_tui.outpost import process as kernel
 from swarm_tui.outpost.local import LocalOutpost
@@ -272,7 +272,7 @@ async def test_a_vmm_is_told_and_asked(outpost: Outpost, vmm: Vmm, tmp_path: Pat
 
 async def test_a_vmm_that_cannot_answer(outpost: Outpost, tmp_path: Path) -> None:
     api = tmp_path / "api"
-    with pytest.raises(HostError, match="No such file"):
+    with pytest.raises(AgentGone, match="has no API"):
         await outpost.tell_vmm(api, "vm.pause", "", 5)
     with closing(socket.socket(socket.AF_UNIX)) as silent:
         silent.bind(str(api))
