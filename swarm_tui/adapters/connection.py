@@ -8,6 +8,7 @@ loop, which feeds keepalive, events and console streams; from there everything h
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -346,25 +347,36 @@ def _answers(call: Callable[..., object], *arguments: object) -> bool:
 
 
 _events_lock = threading.Lock()
-_are_events_running = False
+_events: threading.Thread | None = None
+_are_events_over = False
 
 
 def _start_events() -> None:
     """Run libvirt's event loop; must come before the first connection of the process."""
-    global _are_events_running
+    global _events
     with _events_lock:
-        if _are_events_running:
+        if _events:
             return
         # Process-wide. Without it libvirt prints each error on stderr; we raise them.
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
         libvirt.virEventRegisterDefaultImpl()
         # With nothing to wait for it would never come back to Python.
-        libvirt.virEventAddTimeout(EVENT_WAKE_MS, lambda _timer, _opaque: None, None)
-        threading.Thread(target=_run_events, daemon=True, name="libvirt-events").start()
-        _are_events_running = True
+        timer = libvirt.virEventAddTimeout(EVENT_WAKE_MS, lambda _timer, _opaque: None, None)
+        _events = threading.Thread(target=_run_events, daemon=True, name="libvirt-events")
+        _events.start()
+        atexit.register(_end_events, timer)
 
 
 def _run_events() -> None:
-    while True:
+    while not _are_events_over:
         with suppress(libvirt.libvirtError):
             libvirt.virEventRunDefaultImpl()
+
+
+def _end_events(timer: int) -> None:
+    """A thread in libvirt's C code while Python goes down takes the process with it (SIGSEGV)."""
+    global _are_events_over
+    _are_events_over = True
+    libvirt.virEventUpdateTimeout(timer, 0)
+    if _events:
+        _events.join(CLOSE_S)
