@@ -312,7 +312,7 @@ async def test_two_supervisors_never_act_twice(desk: Desk) -> None:
                 desk.do(command), second.do(command), return_exceptions=True
             )
             failed = [outcome for outcome in done if isinstance(outcome, BaseException)]
-            assert len(failed) == 1
+            assert len(failed) == 1, [str(error) for error in failed]
             assert isinstance(failed[0], Refused)
             await desk.shows(agent, state)
             await second.shows(agent, state)
