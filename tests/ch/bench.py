@@ -7,6 +7,7 @@ is reached by its path. Needs root.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import select
@@ -268,7 +269,11 @@ def _comm(pid: int) -> str:
 def _remove_cgroups(domain: str) -> None:
     """Those that libvirt could not remove, because it does not end VMMs without machined."""
     name = re.sub("[^A-Za-z0-9-]", "", domain)
-    for group in Path("/sys/fs/cgroup").glob(f"**/machine*/ch-*-{name}.libvirt-ch"):
-        for folder, _, _ in os.walk(group, topdown=False):
-            with suppress(OSError):  # another bench has a VM of that name
-                os.rmdir(folder)
+    # By os.walk, because it passes over what other VMs take away meanwhile.
+    for parent, folders, _ in os.walk("/sys/fs/cgroup"):
+        if not Path(parent).name.startswith("machine"):
+            continue
+        for group in fnmatch.filter(folders, f"ch-*-{name}.libvirt-ch"):
+            for folder, _, _ in os.walk(Path(parent, group), topdown=False):
+                with suppress(OSError):  # another bench has a VM of that name
+                    os.rmdir(folder)
