@@ -38,7 +38,7 @@ from swarm_tui.ui.notice import How, Notices
 from swarm_tui.ui.question import ask_before, ask_to_leave
 from swarm_tui.ui.review import ReviewScreen
 from swarm_tui.ui.roster import Roster
-from swarm_tui.ui.screen import Context, top
+from swarm_tui.ui.screen import Context, SwarmScreen, top
 from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
 from swarm_tui.ui.theme import DEFAULT, builtin_folder, load_themes
 
@@ -158,6 +158,8 @@ class SwarmApp(App[None], inherit_bindings=False):
     # News
 
     def _tick(self) -> None:
+        if not any(isinstance(screen, SwarmScreen) for screen in self.screen_stack):
+            return  # the app is closing: its screens go before its timers
         store = self._supervisor.store
         for fault in self._supervisor.take_faults():
             self._show_error(fault)

@@ -59,6 +59,14 @@ async def test_arrows_and_hjkl_move_among_tiles() -> None:
         assert visited == ["a2", "a4", "a3", "a1", "a2", "a4", "a3", "a1", "a7", "a1"]
 
 
+async def test_news_that_come_while_it_closes_disturb_nobody() -> None:
+    app = make_app(quiet_swarm("ember"), TABLE)
+    async with running(app):
+        pass
+    assert not app.screen_stack
+    app._tick()
+
+
 async def test_a_page_is_what_can_be_seen() -> None:
     swarm = quiet_swarm(*(f"a{number}" for number in range(100)))
     app = make_app(swarm, TABLE)
