@@ -7,10 +7,8 @@ file is replaced.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
-import os
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,7 +114,7 @@ def _change(file: Path) -> Iterator[_Text]:
     if not file.parent.exists():
         make_private(file.parent)
     path = file.resolve()  # a link, into a repository of such files perhaps, stays one
-    with durable.storage("change the configuration", ConfigError), _locked(path.parent):
+    with durable.storage("change the configuration", ConfigError), durable.locked(path.parent):
         try:
             text = _Text(path.read_bytes().decode())
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -132,17 +130,6 @@ def _change(file: Path) -> Iterator[_Text]:
                 "Change it by hand; nothing was done.",
             )
         durable.write(path, text.new.encode(), mode)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two changes at once: the second waits for the first."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _parse(file: Path, text: str) -> Tree:

@@ -18,8 +18,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -206,7 +205,7 @@ class Shelf:
         ):
             raise ReviewError("The verdict is about something else than the review")
         folder = self._of(agent, decided.review)
-        with durable.storage("write the verdict", ReviewError), _locked(folder):
+        with durable.storage("write the verdict", ReviewError), durable.locked(folder):
             if (folder / _VERDICT).exists():
                 raise self._too_late(agent, decided.review)
             # The signature first: a verdict that is there is whole.
@@ -334,16 +333,6 @@ def _append(path: Path, line: str) -> None:
         os.close(handle)
     if is_new:
         durable.sync_folder(path.parent)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _unreadable(path: Path, why: str) -> ReviewError:
