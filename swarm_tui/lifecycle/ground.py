@@ -171,6 +171,19 @@ class Ground:
         return f"{self.capabilities.driver} {self.capabilities.version}"
 
 
+def going_on(record: Record, *, is_frozen: bool = False) -> Record:
+    """The record of an agent whose VM runs again: nothing of what it was stopped for is open."""
+    return replace(
+        record,
+        is_frozen=is_frozen,
+        saved_in=None,
+        saving_in=None,
+        verb=None,
+        review=None,
+        verdict=None,
+    )
+
+
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do file work beside the event loop, to its end even when cancelled.
 

@@ -20,7 +20,15 @@ from typing import Final
 from swarm_tui import command, durable
 from swarm_tui.errors import NotFound, Refused, ReviewError, SignatureError, SwarmError
 from swarm_tui.handoff import Drafts, Flag, FlagKind, Review, Verdict
-from swarm_tui.lifecycle.ground import ANSWER_S, FREEZE_S, UNKNOWN, explain, in_thread, noting
+from swarm_tui.lifecycle.ground import (
+    ANSWER_S,
+    FREEZE_S,
+    UNKNOWN,
+    explain,
+    going_on,
+    in_thread,
+    noting,
+)
 from swarm_tui.lifecycle.verbs import Lifecycle
 from swarm_tui.model import Address, AgentId, Judgement, Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress, Signer
@@ -324,17 +332,7 @@ class Handoff:
                 await ground.write(replace(record, verb=None))
             explain(error, "The VM runs, its agent stands still.", kept)
             raise
-        await ground.write(
-            replace(
-                record,
-                is_frozen=False,
-                saved_in=None,
-                saving_in=None,
-                verb=None,
-                review=None,
-                verdict=None,
-            )
-        )
+        await ground.write(going_on(record))
         goes_on = literal("the agent goes on with the verdict")
         return join((done, goes_on, await ground.prune(record.id, None)), "; ")
 

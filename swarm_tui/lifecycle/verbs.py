@@ -26,7 +26,7 @@ from swarm_tui.errors import (
     SwarmError,
     UsageError,
 )
-from swarm_tui.lifecycle.ground import UNKNOWN, Ground, explain, in_thread, noting
+from swarm_tui.lifecycle.ground import UNKNOWN, Ground, explain, going_on, in_thread, noting
 from swarm_tui.model import Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress
 from swarm_tui.review.verdict import MESSAGE_BYTES, clean
@@ -220,17 +220,7 @@ class Lifecycle(Ground):
             remark = await self.wake(vm, record, progress)
             is_frozen = False
         try:
-            await self.write(
-                replace(
-                    record,
-                    is_frozen=is_frozen,
-                    saved_in=None,
-                    saving_in=None,
-                    verb=None,
-                    review=None,
-                    verdict=None,
-                )
-            )
+            await self.write(going_on(record, is_frozen=is_frozen))
         except SwarmError as error:
             explain(error, "The VM runs all the same.")
             raise
