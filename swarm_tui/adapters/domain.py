@@ -1,7 +1,7 @@
 """What libvirt says of a domain, read into our records: definition, power state, statistics.
 
-Pure: the numbers of states and reasons are part of libvirt's stable interface
-(virDomainState and its reasons in libvirt-domain.h), so libvirt itself is not needed here.
+The numbers of states and reasons are part of libvirt's stable interface
+(virDomainState and its reasons in libvirt-domain.h), so libvirt itself is not imported here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from swarm_tui.errors import HostError
+from swarm_tui.errors import HostError, Refused
 from swarm_tui.model import AgentId, Counters, HostName, Power, Tag, Vm
 from swarm_tui.tag import parse_agent, parse_tag
 from swarm_tui.text import EMPTY, Safe, literal, sanitize
@@ -173,6 +173,17 @@ def power_of(state: int, reason: int) -> tuple[Power, Safe]:
         power = Power.CRASHED
     words = reasons.get(reason)
     return power, literal(words) if words else EMPTY
+
+
+def present_power(domain: Any) -> Power:
+    """Ask a virDomain now. Blocks, raises libvirtError."""
+    return power_of(*domain.state())[0]
+
+
+def check_active(domain: Any) -> None:
+    """Ask a virDomain now. Blocks, raises libvirtError; Refused when it is off."""
+    if not domain.isActive():
+        raise Refused("The VM is not running", "only a VM with live vCPUs can be stopped and go on")
 
 
 def counters_of(stats: Mapping[str, object], monotonic: float) -> Counters:

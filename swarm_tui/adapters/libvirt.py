@@ -21,7 +21,13 @@ import libvirt
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
 from swarm_tui.adapters.console import StreamConsole
 from swarm_tui.adapters.definitions import Definitions
-from swarm_tui.adapters.domain import Definition, counters_of, parse_definition, power_of
+from swarm_tui.adapters.domain import (
+    Definition,
+    check_active,
+    counters_of,
+    parse_definition,
+    present_power,
+)
 from swarm_tui.adapters.fault import Code, is_unsupported
 from swarm_tui.errors import (
     AgentGone,
@@ -360,14 +366,14 @@ class _Domains:
 
     def suspend(self, agent: AgentId) -> None:
         domain = self._domain(agent)
-        if _power(domain) is not Power.PAUSED:
-            _check_active(domain)
+        if present_power(domain) is not Power.PAUSED:
+            check_active(domain)
             domain.suspend()
 
     def resume(self, agent: AgentId) -> None:
         domain = self._domain(agent)
-        if _power(domain) is not Power.RUNNING:
-            _check_active(domain)
+        if present_power(domain) is not Power.RUNNING:
+            check_active(domain)
             domain.resume()
 
     def destroy(self, agent: AgentId) -> None:
@@ -420,7 +426,7 @@ class _Domains:
 
     def checkpoint(self, agent: AgentId) -> str:
         domain = self._domain(agent)
-        if _power(domain) is not Power.PAUSED:
+        if present_power(domain) is not Power.PAUSED:
             raise Refused("Cannot checkpoint the VM", "suspend it first")
         _drop_checkpoint(domain)
         xml = f"<domainsnapshot><name>{CHECKPOINT}</name></domainsnapshot>"
@@ -454,15 +460,6 @@ def _gone_is_fine() -> Iterator[None]:
     except libvirt.libvirtError as error:
         if error.get_error_code() != Code.NO_DOMAIN:
             raise
-
-
-def _power(domain: Any) -> Power:
-    return power_of(*domain.state())[0]
-
-
-def _check_active(domain: Any) -> None:
-    if not domain.isActive():
-        raise Refused("The VM is not running", "only a VM with live vCPUs can be stopped and go on")
 
 
 def _info(domain: Any) -> dict[str, object]:

@@ -12,7 +12,7 @@ import libvirt
 from swarm_tui.adapters.ch.sight import Busy, Told
 from swarm_tui.adapters.connection import Connection
 from swarm_tui.adapters.console import StreamConsole
-from swarm_tui.adapters.domain import power_of
+from swarm_tui.adapters.domain import check_active, present_power
 from swarm_tui.adapters.fault import Code
 from swarm_tui.errors import Refused
 from swarm_tui.model import AgentId, Power
@@ -106,15 +106,15 @@ class Domains:
     def suspend(self, agent: AgentId) -> None:
         with self._busy.at(agent):
             domain = self._domain(agent)
-            if _power(domain) is not Power.PAUSED:
-                _check_active(domain)
+            if present_power(domain) is not Power.PAUSED:
+                check_active(domain)
                 domain.suspend()
 
     def resume(self, agent: AgentId) -> None:
         with self._busy.at(agent):
             domain = self._domain(agent)
-            if _power(domain) is not Power.RUNNING:
-                _check_active(domain)
+            if present_power(domain) is not Power.RUNNING:
+                check_active(domain)
                 domain.resume()
 
     def destroy(self, agent: AgentId) -> None:
@@ -143,15 +143,6 @@ class Domains:
         stream = self._connection.handle.newStream(libvirt.VIR_STREAM_NONBLOCK)
         self._domain(agent).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
         return stream
-
-
-def _power(domain: Any) -> Power:
-    return power_of(*domain.state())[0]
-
-
-def _check_active(domain: Any) -> None:
-    if not domain.isActive():
-        raise Refused("The VM is not running", "only a VM with live vCPUs can be stopped and go on")
 
 
 def _taps(xml: str) -> tuple[str, ...]:
