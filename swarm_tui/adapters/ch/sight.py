@@ -217,13 +217,15 @@ class Look:
         }
         if not disks:
             return {}
+        holders = await self.outpost.holders(list(disks))
+        if not holders:
+            return {}
+        footprints = await self.outpost.measure({process.pid: () for process in holders.values()})
         found = {}
-        for disk, process in (await self.outpost.holders(list(disks))).items():
-            agent = disks[disk]
-            footprints = await self.outpost.measure({process.pid: ()})
+        for disk, process in holders.items():
             footprint = footprints.get(process.pid)
             if footprint and footprint.process == process:
-                found[agent] = await self._look_at_orphan(agent, footprint)
+                found[disks[disk]] = await self._look_at_orphan(disks[disk], footprint)
         return found
 
     async def _look_at_orphan(self, agent: AgentId, footprint: Footprint) -> Sight:
