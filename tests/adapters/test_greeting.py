@@ -52,19 +52,6 @@ def tell(server: Server, home: Path, capsys: pytest.CaptureFixture[str]) -> Tell
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    master, slave = os.openpty()
-
-    def type_in(text: str) -> None:
-        os.write(master, f"{text}\n".encode())
-
-    with os.fdopen(slave, "r") as terminal:
-        monkeypatch.setattr(sys, "stdin", terminal)
-        yield type_in
-    os.close(master)
-
-
-@pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with open(os.devnull) as empty:
         monkeypatch.setattr(sys, "stdin", empty)
@@ -107,9 +94,9 @@ def test_the_fingerprint_decides(tell: Tell, server: Server, home: Path) -> None
 
 @pytest.mark.parametrize("reply", ["yes", "the fingerprint"])
 def test_a_person_may_confirm_it(
-    tell: Tell, server: Server, home: Path, typed: Callable[[str], None], reply: str
+    tell: Tell, server: Server, home: Path, answer: Callable[[str], None], reply: str
 ) -> None:
-    typed(reply if reply == "yes" else server.fingerprint)
+    answer(reply if reply == "yes" else server.fingerprint)
     code, said = tell()
     assert code == 0
     assert server.fingerprint in said
@@ -117,9 +104,9 @@ def test_a_person_may_confirm_it(
 
 
 def test_whatever_else_a_person_types_is_a_no(
-    tell: Tell, home: Path, typed: Callable[[str], None]
+    tell: Tell, home: Path, answer: Callable[[str], None]
 ) -> None:
-    typed("y")
+    answer("y")
     assert tell()[0] == 2
     assert (configured(home), trusted(home)) == ("", "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +51,6 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
         return code, said.out + said.err
 
     return run
-
-
-@pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Have a terminal on standard input, on which this is typed."""
-    master, slave = os.openpty()
-
-    def type_in(text: str) -> None:
-        os.write(master, f"{text}\n".encode())
-
-    with os.fdopen(slave, "r") as terminal:
-        monkeypatch.setattr(sys, "stdin", terminal)
-        yield type_in
-    os.close(master)
 
 
 def test_a_host_is_added_checked_and_listed_with_its_place(
