@@ -8,6 +8,7 @@ means that nobody knows how it ended.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import getpass
 import json
 import os
@@ -51,7 +52,7 @@ class Entry:
 
 
 class Audit:
-    """The file. Several processes may append to it at once: each line is one `write`."""
+    """The file. Several processes may append to it: each holds its lock for a line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -124,6 +125,8 @@ class Audit:
             is_new = not self._path.exists()
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
+                # While another one writes, the file's size may be ahead of its last byte.
+                fcntl.flock(handle, fcntl.LOCK_EX)
                 size = os.fstat(handle).st_size
                 if size and os.pread(handle, 1, size - 1) != b"\n":
                     line = "\n" + line  # a crash or a full disk cut the last one short
