@@ -6,64 +6,11 @@ id of a verb is its word everywhere else too: policy, audit and command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
-from textual.binding import Binding, BindingType
-
-from swarm_tui.command import Command, Kill, Pause, Resume
-from swarm_tui.model import AgentId, Verb
-
-Place = Literal["fleet", "agent", "review"]
-
-FLEET: Final[tuple[Place, ...]] = ("fleet",)
-AGENT: Final[tuple[Place, ...]] = ("agent",)
-REVIEW: Final[tuple[Place, ...]] = ("review",)
-BOTH: Final[tuple[Place, ...]] = ("fleet", "agent")
-ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review")
-
-
-class Section(StrEnum):
-    """Headings of the help screen and the README."""
-
-    VERBS = "Steer agents"
-    REVIEW = "Review"
-    MOVE = "Move"
-    VIEW = "Look"
-    LOG = "Read a log"
-    APP = "The program"
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One thing that can be done, with its keys."""
-
-    id: str
-    keys: tuple[str, ...]
-    """Textual's names; the first one is shown."""
-    section: Section
-    label: str
-    """One or two words for the footer; empty: not in the footer."""
-    help: str
-    places: tuple[Place, ...] = BOTH
-    verb: Verb | None = None
-    """Policy is asked about this verb; a refusal greys the key and is told when it is pressed."""
-    is_quick: bool = False
-    acts_on_agent: bool = False
-    """It acts on the agent under the cursor, or on those selected, so that it must not hit
-    another one that has just come there."""
-    command: Callable[[AgentId], Command] | None = None
-    """Makes the supervisor's command; None: the screen itself does it."""
-    told: str = ""
-    """How the keys are written, where they are bound by the widget that moves."""
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether the keys are the screen's own."""
-        return not self.told
-
+from swarm_tui.command import Kill, Pause, Resume
+from swarm_tui.model import Verb
+from swarm_tui.ui.action import AGENT, ALL, FLEET, REVIEW, Action, Place, Section
 
 ACTIONS: Final[tuple[Action, ...]] = (
     Action(
@@ -367,80 +314,3 @@ BY_ID: Final = {action.id: action for action in ACTIONS}
 def at(place: Place) -> list[Action]:
     """The actions of one screen, in the table's order."""
     return [action for action in ACTIONS if place in action.places]
-
-
-def bindings(place: Place) -> list[BindingType]:
-    """Textual's bindings of one screen, one for each key.
-
-    They have priority: each key is done with before the next one is looked at, so that keys typed
-    ahead, into a filter that is about to open, go where they were meant to.
-    """
-    return [
-        Binding(
-            key,
-            f"act('{action.id}', '{key}')",
-            action.help,
-            show=False,
-            priority=True,
-            id=f"{place}.{action.id}" if key == action.keys[0] else None,
-        )
-        for action in at(place)
-        if action.is_bound
-        for key in action.keys
-    ]
-
-
-def quiet(keys: str, action: str) -> Binding:
-    """A binding that is told elsewhere, likewise done with before the next key."""
-    return Binding(keys, action, show=False, priority=True)
-
-
-_NAMES: Final = {
-    "slash": "/",
-    "colon": ":",
-    "question_mark": "?",
-    "escape": "esc",
-    "enter": "↵",
-    "left": "←",
-    "right": "→",
-    "up": "↑",
-    "down": "↓",
-    "pageup": "pgup",
-    "pagedown": "pgdn",
-    "plus": "+",
-    "equals_sign": "=",
-    "minus": "-",
-    "exclamation_mark": "!",
-}
-
-
-def key_name(key: str) -> str:
-    """A key as it is written for people: "/", "esc", "ctrl+p"."""
-    return _NAMES.get(key, key)
-
-
-def key_names(action: Action) -> str:
-    """All its keys."""
-    return action.told or " ".join(key_name(key) for key in action.keys)
-
-
-def by_section(actions: Iterable[Action]) -> dict[Section, list[Action]]:
-    sections: dict[Section, list[Action]] = {}
-    for action in actions:
-        sections.setdefault(action.section, []).append(action)
-    return {section: sections[section] for section in Section if section in sections}
-
-
-def render_keys_markdown() -> str:
-    """The table of keys for the README."""
-    lines = []
-    for section, actions in by_section(ACTIONS).items():
-        lines += [f"**{section}**", "", "| key | what it does |", "|---|---|"]
-        for action in actions:
-            keys = " ".join(f"`{key}`" for key in key_names(action).split())
-            where = {FLEET: " (fleet)", AGENT: " (agent)", REVIEW: " (review)"}.get(
-                action.places, ""
-            )
-            lines.append(f"| {keys} | {action.help}{where} |")
-        lines.append("")
-    return "\n".join(lines).rstrip() + "\n"

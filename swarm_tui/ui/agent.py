@@ -19,7 +19,6 @@ from swarm_tui.errors import SwarmError
 from swarm_tui.model import Agent, AgentId, EventKind, GuestEvent, Link, State
 from swarm_tui.store import LOG_EVENTS
 from swarm_tui.text import EMPTY, Safe, literal, sanitize
-from swarm_tui.ui.actions import bindings
 from swarm_tui.ui.bar import Bar
 from swarm_tui.ui.brief import age_of, tell
 from swarm_tui.ui.console import LINES_AT_MOST, Transcript
@@ -28,6 +27,7 @@ from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import fit, plural, render_count
 from swarm_tui.ui.glyphs import KIND_GLYPHS, STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line, Role
+from swarm_tui.ui.keys import bindings
 from swarm_tui.ui.lines import Entry, Lines
 from swarm_tui.ui.screen import Context, OneAgentScreen
 

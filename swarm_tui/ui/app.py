@@ -24,7 +24,8 @@ from swarm_tui.errors import ConfigError, SwarmError
 from swarm_tui.model import AgentId, Judgement, State
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
-from swarm_tui.ui.actions import Action, at, key_names, quiet
+from swarm_tui.ui.action import Action
+from swarm_tui.ui.actions import at
 from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.court import Terms
 from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog
@@ -34,6 +35,7 @@ from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
 from swarm_tui.ui.grid import View
 from swarm_tui.ui.ink import ink_of
+from swarm_tui.ui.keys import key_names, quiet
 from swarm_tui.ui.notice import How, Notices
 from swarm_tui.ui.question import ask_before, ask_to_leave
 from swarm_tui.ui.review import ReviewScreen

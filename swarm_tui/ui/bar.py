@@ -12,8 +12,9 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from swarm_tui.ui.actions import Action, key_name
+from swarm_tui.ui.action import Action
 from swarm_tui.ui.ink import Ink, Line, draw, ink_of
+from swarm_tui.ui.keys import key_name
 
 
 class Inked(Widget):

@@ -23,10 +23,12 @@ from swarm_tui.command import Spawn
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import HostName
 from swarm_tui.text import Safe, literal, sanitize
-from swarm_tui.ui.actions import Action, Place, at, by_section, key_names, quiet
+from swarm_tui.ui.action import Action, Place
+from swarm_tui.ui.actions import at
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.grid import GRACE_S
 from swarm_tui.ui.ink import Ink
+from swarm_tui.ui.keys import by_section, key_names, quiet
 from swarm_tui.ui.question import Question
 
 

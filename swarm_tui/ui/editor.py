@@ -17,7 +17,7 @@ from textual.widgets.text_area import Edit, EditResult
 
 from swarm_tui.review.verdict import MESSAGE_BYTES
 from swarm_tui.text import Safe, sanitize
-from swarm_tui.ui.actions import quiet
+from swarm_tui.ui.keys import quiet
 
 _LEAVE = "esc  leave it"
 

@@ -16,13 +16,13 @@ from textual.widgets import Input
 from swarm_tui.amount import render_age
 from swarm_tui.model import AgentId, Host, HostState
 from swarm_tui.text import sanitize
-from swarm_tui.ui.actions import bindings
 from swarm_tui.ui.bar import Bar
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import plural, render_count, wrap
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 from swarm_tui.ui.grid import Grid, TableHead, View
 from swarm_tui.ui.ink import Ink, Line, Role
+from swarm_tui.ui.keys import bindings
 from swarm_tui.ui.roster import URGENCY, Group, Order, Roster
 from swarm_tui.ui.screen import Context, SwarmScreen
 

@@ -25,11 +25,11 @@ from textual.strip import Strip
 from swarm_tui.model import AgentId
 from swarm_tui.store import Store
 from swarm_tui.ui import tile
-from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.bar import Bar, Inked
 from swarm_tui.ui.figures import fit, plural
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line, fit_line, ink_of
+from swarm_tui.ui.keys import quiet
 from swarm_tui.ui.roster import Roster, Section
 from swarm_tui.ui.table import lay_out
 

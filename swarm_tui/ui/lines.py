@@ -14,10 +14,10 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from swarm_tui.text import EMPTY, Safe
-from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.figures import wrap
 from swarm_tui.ui.ink import Ink, Line, Role, fit_line
+from swarm_tui.ui.keys import quiet
 
 _INDENT: Final = "  "
 """Before the second and later pieces of a wrapped line, after the lead's width."""

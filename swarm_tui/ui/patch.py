@@ -13,9 +13,9 @@ from textual.strip import Strip
 
 from swarm_tui.handoff import Comment, Side
 from swarm_tui.review.diff import Pair, Row
-from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.ink import fit_line
+from swarm_tui.ui.keys import quiet
 from swarm_tui.ui.page import CONTEXT, Ladder, Memory, Page, Target
 from swarm_tui.ui.paint import Coat, Lexer
 from swarm_tui.ui.pen import Mark, Pen

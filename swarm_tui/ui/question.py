@@ -9,7 +9,7 @@ from typing import Final
 from swarm_tui.model import Agent
 from swarm_tui.policy import Ask, Decision
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
-from swarm_tui.ui.actions import Action
+from swarm_tui.ui.action import Action
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 

@@ -15,7 +15,8 @@ from swarm_tui.policy import Deny
 from swarm_tui.store import Store
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe
-from swarm_tui.ui.actions import BY_ID, Action, Place, at
+from swarm_tui.ui.action import Action, Place
+from swarm_tui.ui.actions import BY_ID, at
 from swarm_tui.ui.bar import Footer
 from swarm_tui.ui.roster import Roster
 

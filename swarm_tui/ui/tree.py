@@ -17,10 +17,10 @@ from textual.strip import Strip
 
 from swarm_tui.handoff import Change
 from swarm_tui.text import Safe, literal, sanitize
-from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.figures import fit
 from swarm_tui.ui.ink import Ink, Line, fit_line, ink_of
+from swarm_tui.ui.keys import quiet
 from swarm_tui.ui.pen import CURSOR
 
 STATUS: Final[Mapping[str, str]] = {

@@ -16,9 +16,9 @@ from textual.widgets import Button, Static
 
 from swarm_tui.model import Judgement
 from swarm_tui.text import Safe
-from swarm_tui.ui.actions import quiet
 from swarm_tui.ui.editor import Pad
 from swarm_tui.ui.grid import GRACE_S
+from swarm_tui.ui.keys import quiet
 
 WORDS: Final = {
     Judgement.APPROVE: "approve",

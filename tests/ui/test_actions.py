@@ -6,17 +6,11 @@ import pytest
 from stand_in import make_app, make_fleet, running
 
 from swarm_tui.model import Verb
-from swarm_tui.ui.actions import (
-    ACTIONS,
-    BY_ID,
-    Place,
-    at,
-    bindings,
-    key_names,
-    render_keys_markdown,
-)
+from swarm_tui.ui.action import Place
+from swarm_tui.ui.actions import ACTIONS, BY_ID, at
 from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.fleet import FleetScreen
+from swarm_tui.ui.keys import bindings, key_names, render_keys_markdown
 from swarm_tui.ui.review import ReviewScreen
 from swarm_tui.ui.screen import SwarmScreen
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from swarm_tui import errors
 from swarm_tui.cli import build_parser
 from swarm_tui.model import State
-from swarm_tui.ui.actions import render_keys_markdown
+from swarm_tui.ui.keys import render_keys_markdown
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
