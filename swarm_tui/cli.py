@@ -107,6 +107,12 @@ def build_parser() -> argparse.ArgumentParser:
     spawn.add_argument("--host", help="on which host; default: the only one that can")
     spawn.add_argument("--name", default="", help="default: the next free name")
     spawn.add_argument("--task", default="", help="what it shall do")
+    audit = add("audit", commands.audit, "who did what to which agent, and how it ended")
+    audit.add_argument("--agent", default="", metavar="AGENT", help="only what was done to it")
+    audit.add_argument(
+        "--since", default="", metavar="TIME", help="all since then, e.g. 2h, 3d, 2026-11-23"
+    )
+    audit.add_argument("--verify", action="store_true", help="check that nothing was altered")
     add("config", commands.config, "every setting, its value, and where the value came from")
     doctor = add("doctor", commands.doctor, "find what is missing or broken before it hurts")
     doctor.add_argument(

@@ -151,6 +151,18 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def audit(arguments: argparse.Namespace) -> int:
+    from swarm_tui import auditing
+    from swarm_tui.bootstrap import open_audit
+
+    log = open_audit(_load(arguments))
+    if arguments.verify:
+        auditing.write_proof(log, is_json=arguments.json)
+    else:
+        auditing.write_acts(log, arguments.agent, arguments.since, is_json=arguments.json)
+    return 0
+
+
 def pause(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Pause
 

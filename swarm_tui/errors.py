@@ -19,7 +19,7 @@
     ├── ConfigError         8   config or theme file
     ├── SnapshotError       9   incomplete, altered, or made by something else
     ├── StorageFull        10   no room
-    ├── AuditError         11   the record cannot be written, so nothing was done
+    ├── AuditError         11   the record cannot be written, so nothing was done; or it was altered
     ├── SetupError         12   a program, package or image that we need is missing
     ├── ReviewError        13   what the guest gave cannot be reviewed, or a verdict is void
     └── SignatureError     14   a verdict cannot be signed, or its signature does not hold

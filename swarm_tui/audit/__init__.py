@@ -2,31 +2,31 @@
 
 One JSON object a line: an intent before the act, an outcome after it. The intent is on the disk
 before anything happens; if it cannot be written, nothing happens. An intent without an outcome
-means that nobody knows how it ended.
+means that nobody knows how it ended. The lines are a chain: see `chain`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import getpass
-import json
 import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from swarm_tui import durable
+from swarm_tui.audit.chain import Chain, Proof, parse
 from swarm_tui.errors import AuditError, SwarmError
 from swarm_tui.model import Agent, HostName, Verb
 from swarm_tui.text import Safe, sanitize
 
 _TAIL_BYTES: Final = 1 << 20
+_DETAIL: Final = 20_000
+"""Characters kept of what is said beside an act."""
 
 
 class Outcome(StrEnum):
@@ -52,10 +52,10 @@ class Entry:
 
 
 class Audit:
-    """The file. Several processes may append to it: each holds its lock for a line."""
+    """The log of one home. Several processes may append to it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._chain = Chain(path)
         self._actor = _actor()
 
     def intend(self, verb: Verb, *, agent: str, name: str, host: str, detail: str = "") -> str:
@@ -119,60 +119,42 @@ class Audit:
         return done
 
     def _append(self, fields: dict[str, Any]) -> None:
-        line = json.dumps({"at": round(time.time(), 3), **fields}, ensure_ascii=True) + "\n"
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            is_new = not self._path.exists()
-            handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                # While another one writes, the file's size may be ahead of its last byte.
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                size = os.fstat(handle).st_size
-                if size and os.pread(handle, 1, size - 1) != b"\n":
-                    line = "\n" + line  # a crash or a full disk cut the last one short
-                if os.write(handle, line.encode()) != len(line):
-                    raise OSError("the line was cut short")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            if is_new:
-                durable.sync_folder(self._path.parent)
-        except OSError as error:
-            raise AuditError(
-                "The audit log cannot be written",
-                f"{self._path}: {error}",
-                "Nothing is done without its record: make room or mend the folder's permissions.",
-            ) from error
+        detail = str(fields.get("detail", ""))[:_DETAIL]
+        self._chain.append({"at": round(time.time(), 3), **fields, "detail": detail})
 
     def recent(self, agent: str | None = None) -> Sequence[Entry]:
         """Entries of the file's last MiB, oldest first; all agents when `agent` is None.
 
         Raises AuditError when the file cannot be read.
         """
-        try:
-            with open(self._path, "rb") as file:
-                file.seek(0, os.SEEK_END)
-                start = max(0, file.tell() - _TAIL_BYTES)
-                file.seek(start)
-                lines = file.read().splitlines()[1 if start else 0 :]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise AuditError("The audit log cannot be read", f"{self._path}: {error}") from error
-        entries: dict[str, Entry] = {}
-        for line in lines:
-            try:
-                raw = json.loads(line)
-            except ValueError:
-                continue  # a line cut by a crash: its act shows as unfinished
-            if not isinstance(raw, dict):
-                continue
-            entry = str(raw.get("id"))
-            if raw.get("record") == "intent":
-                entries[entry] = _entry(raw)
-            elif raw.get("record") == "outcome" and entry in entries:
-                entries[entry] = _concluded(entries[entry], raw)
-        return [entry for entry in entries.values() if agent in (None, entry.agent)]
+        entries = _entries(self._chain.lines(-_TAIL_BYTES))
+        return [entry for entry in entries if agent in (None, entry.agent)]
+
+    def since(self, at: float) -> Sequence[Entry]:
+        """Entries of the whole file that began at `at` (Unix seconds) or later, oldest first.
+
+        Raises AuditError when the file cannot be read.
+        """
+        return [entry for entry in _entries(self._chain.lines()) if entry.at >= at]
+
+    def verify(self) -> Proof:
+        """Check the whole log. Raises AuditError that says which line is the first wrong one."""
+        return self._chain.verify()
+
+
+def _entries(lines: Iterable[bytes]) -> Sequence[Entry]:
+    """Acts with their outcomes. A line cut by a crash is passed over: its act is unfinished."""
+    entries: dict[str, Entry] = {}
+    for line in lines:
+        raw = parse(line)
+        if raw is None:
+            continue
+        entry = str(raw.get("id"))
+        if raw.get("record") == "intent":
+            entries[entry] = _entry(raw)
+        elif raw.get("record") == "outcome" and entry in entries:
+            entries[entry] = _concluded(entries[entry], raw)
+    return list(entries.values())
 
 
 def _time(raw: dict[str, Any]) -> float:
