@@ -17,17 +17,15 @@ from textual.binding import BindingType
 from textual.command import SimpleCommand
 from textual.filter import LineFilter
 from textual.markup import escape
-from textual.screen import Screen
 
-from swarm_tui.command import Command, Review, Say, Spawn, Verdict
+from swarm_tui.command import Command, Say, Spawn
 from swarm_tui.errors import ConfigError, SwarmError
-from swarm_tui.model import AgentId, Judgement, State
+from swarm_tui.model import AgentId, State
 from swarm_tui.supervisor import Supervisor
-from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
+from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.action import Action
 from swarm_tui.ui.actions import at
 from swarm_tui.ui.agent import AgentScreen
-from swarm_tui.ui.court import Terms
 from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog
 from swarm_tui.ui.editor import MessageDialog
 from swarm_tui.ui.figures import plural
@@ -38,7 +36,7 @@ from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
 from swarm_tui.ui.notice import How, Notices
 from swarm_tui.ui.question import ask_before, ask_to_leave
-from swarm_tui.ui.review import ReviewScreen
+from swarm_tui.ui.reviews import Reviews
 from swarm_tui.ui.roster import Roster
 from swarm_tui.ui.screen import Context, SwarmScreen, top
 from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
@@ -103,12 +101,9 @@ class SwarmApp(App[None], inherit_bindings=False):
             self._show_error,
         )
         self._jobs: set[asyncio.Task[object]] = set()
-        self._reviewing: set[AgentId] = set()
-        """Whose review is about to be opened."""
+        self._reviews = Reviews(self, self._swarm, self._start, self._tell)
         self._unsent: tuple[list[AgentId], str] = ([], "")
         """The last message and whom it was for, when it did not reach all of them."""
-        self._ungiven: dict[AgentId, tuple[int, dict[Judgement, str]]] = {}
-        """What was typed with verdicts that were not given, and on which review of the agent."""
         self._last_error: BaseException | None = None
         self._is_away = False
         """The terminal is somebody else's now."""
@@ -242,8 +237,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._open_shell(action, current)
             case "spawn":
                 self._spawn(action)
-            case "review":
-                self._review(action, current)
+            case "review" if current and not self._refuse(action, current):
+                self._reviews.open(current)
             case "message":
                 self._write_message(action, targets)
             case _ if action.verb:
@@ -347,54 +342,6 @@ class SwarmApp(App[None], inherit_bindings=False):
 
     async def _make(self, command: Spawn) -> None:
         self._tell(literal("New agent"), await self._supervisor.do(command))
-
-    # Reviews
-
-    def _review(self, action: Action, agent: AgentId | None) -> None:
-        """Take the agent's work and open it; a review that is open already is only opened."""
-        if self._refuse(action, agent) or agent is None:
-            return
-        if agent not in self._reviewing:
-            self._reviewing.add(agent)
-            place = (self.screen, top(self).current())
-            self._start(self._take_review(agent, place), action.id)
-
-    async def _take_review(self, agent: AgentId, place: tuple[Screen[Any], AgentId | None]) -> None:
-        """`place` is where the person was; who has gone on since is told, not interrupted."""
-        known = self._roster.agents[agent]
-        is_open = known.record is not None and known.record.review is not None
-        try:
-            if not (is_open and known.state is State.SAVED):
-                await self._supervisor.do(Review(agent))
-            if place != (self.screen, top(self).current()):
-                ready = join((literal("The review of"), known.name, literal("is ready")))
-                self._tell(ready, literal("press r on it"))
-                return
-            await self._show_review(agent)
-        finally:
-            self._reviewing.discard(agent)
-
-    async def _show_review(self, agent: AgentId) -> None:
-        reading = await self._supervisor.reading(agent)
-        terms, repository = self._supervisor.terms, self._supervisor.repository(agent)
-        told = Terms(
-            sanitize(str(repository), max_cells=60) if repository else EMPTY,
-            terms.reviewer if terms.signer else EMPTY,
-        )
-        number = reading.review.number
-        if self._ungiven.get(agent, (0,))[0] != number:
-            self._ungiven[agent] = (number, {})
-        messages = self._ungiven[agent][1]
-        self.push_screen(ReviewScreen(self._swarm, agent, reading, told, messages, self._decide))
-
-    def _decide(self, verdict: Verdict) -> None:
-        self._start(self._judge(verdict), verdict.verb)
-
-    async def _judge(self, verdict: Verdict) -> None:
-        known = self._roster.agents.get(verdict.agent)
-        done = await self._supervisor.do(verdict)
-        self._ungiven.pop(verdict.agent, None)
-        self._tell(join((known.name if known else EMPTY, literal(verdict.verb)), ": "), done)
 
     # Shell
 
