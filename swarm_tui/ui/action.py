@@ -10,13 +10,14 @@ from typing import Final, Literal
 from swarm_tui.command import Command
 from swarm_tui.model import AgentId, Verb
 
-Place = Literal["fleet", "agent", "review"]
+Place = Literal["fleet", "agent", "review", "audit"]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
 AGENT: Final[tuple[Place, ...]] = ("agent",)
 REVIEW: Final[tuple[Place, ...]] = ("review",)
 BOTH: Final[tuple[Place, ...]] = ("fleet", "agent")
-ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review")
+AUDIT: Final[tuple[Place, ...]] = ("audit",)
+ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review", "audit")
 
 
 class Section(StrEnum):

@@ -10,7 +10,7 @@ from typing import Final
 
 from swarm_tui.command import Kill, Pause, Resume
 from swarm_tui.model import Verb
-from swarm_tui.ui.action import AGENT, ALL, FLEET, REVIEW, Action, Place, Section
+from swarm_tui.ui.action import AGENT, ALL, AUDIT, BOTH, FLEET, REVIEW, Action, Place, Section
 
 ACTIONS: Final[tuple[Action, ...]] = (
     Action(
@@ -186,7 +186,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
     ),
     Action("side", ("o",), Section.REVIEW, "", "Side by side: comment on the other side", REVIEW),
     Action("open", ("enter",), Section.MOVE, "", "Open the agent", FLEET, acts_on_agent=True),
-    Action("back", ("escape",), Section.MOVE, "", "Back; in the fleet: clear selection and filter"),
+    Action(
+        "back",
+        ("escape",),
+        Section.MOVE,
+        "",
+        "Back; in the fleet: clear selection and filter",
+        (*BOTH, "audit"),
+    ),
     Action(
         "leave",
         ("escape",),
@@ -215,6 +222,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "Move the cursor; in a log: scroll",
+        (*BOTH, "audit"),
         told="hjkl ←↓↑→",
     ),
     Action(
@@ -271,6 +279,15 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "console",
         "Serial console of the VM, read only; for when SSH is out of reach",
         AGENT,
+    ),
+    Action("audit", ("A",), Section.VIEW, "", "Who did what to which agent, newest first"),
+    Action(
+        "only",
+        ("enter",),
+        Section.VIEW,
+        "only this agent, or all",
+        "Only what was done to this agent, or to all again",
+        AUDIT,
     ),
     Action("files", ("b",), Section.VIEW, "files", "Show or hide the files", REVIEW),
     Action("pane", ("tab",), Section.VIEW, "", "Between the files and the diff", REVIEW),

@@ -25,6 +25,7 @@ from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.action import Action
 from swarm_tui.ui.actions import at
+from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog
 from swarm_tui.ui.editor import MessageDialog
@@ -233,6 +234,9 @@ class SwarmApp(App[None], inherit_bindings=False):
             case "open" | "logs" if current:
                 log_alone = action.id == "logs"
                 self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))
+            case "audit":
+                is_one = isinstance(top(self), AgentScreen)
+                self.push_screen(AuditScreen(self._swarm, current if is_one else None))
             case "shell":
                 self._open_shell(action, current)
             case "spawn":

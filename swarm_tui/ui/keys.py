@@ -7,7 +7,7 @@ from typing import Final
 
 from textual.binding import Binding, BindingType
 
-from swarm_tui.ui.action import AGENT, FLEET, REVIEW, Action, Place, Section
+from swarm_tui.ui.action import AGENT, AUDIT, FLEET, REVIEW, Action, Place, Section
 from swarm_tui.ui.actions import ACTIONS, at
 
 
@@ -80,9 +80,12 @@ def render_keys_markdown() -> str:
         lines += [f"**{section}**", "", "| key | what it does |", "|---|---|"]
         for action in actions:
             keys = " ".join(f"`{key}`" for key in key_names(action).split())
-            where = {FLEET: " (fleet)", AGENT: " (agent)", REVIEW: " (review)"}.get(
-                action.places, ""
-            )
+            where = {
+                FLEET: " (fleet)",
+                AGENT: " (agent)",
+                REVIEW: " (review)",
+                AUDIT: " (audit)",
+            }.get(action.places, "")
             lines.append(f"| {keys} | {action.help}{where} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

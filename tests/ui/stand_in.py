@@ -20,6 +20,7 @@ from unittest.mock import patch
 from textual import events
 from textual.pilot import Pilot
 
+from swarm_tui.audit import Entry as Audited
 from swarm_tui.command import Approve, Command, Kill, Pause, Reject, Resume, Review, SendBack, Spawn
 from swarm_tui.errors import Refused, SwarmError
 from swarm_tui.lifecycle.handoff import Terms
@@ -116,6 +117,8 @@ class StandInSupervisor(Supervisor):
     """The reviews that are opened, or would be taken."""
     owners: Path | None = Path("/home/hanne/src/invoices")
     seq: int = 0
+    told_acts: Sequence[Audited] | SwarmError = ()
+    """What was done before, oldest first."""
 
     def __post_init__(self) -> None:
         self.store = Store(self.clock.now)
@@ -128,6 +131,11 @@ class StandInSupervisor(Supervisor):
         known = self.store.agent(agent) if agent else None
         host = self.store.host(known.host if known else HostName("local"))
         return decide(verb, known, host.capabilities if host else None, is_quick=is_quick)
+
+    def acts(self, agent: str | None = None) -> Sequence[Audited]:
+        if isinstance(self.told_acts, SwarmError):
+            raise self.told_acts
+        return [act for act in self.told_acts if agent in (None, act.agent)]
 
     def spawners(self) -> Sequence[HostName]:
         return self.spawning_hosts

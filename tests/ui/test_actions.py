@@ -8,6 +8,7 @@ from stand_in import make_app, make_fleet, running
 from swarm_tui.model import Verb
 from swarm_tui.ui.action import Place
 from swarm_tui.ui.actions import ACTIONS, BY_ID, at
+from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.keys import bindings, key_names, render_keys_markdown
@@ -18,6 +19,7 @@ SCREENS: dict[Place, type[SwarmScreen]] = {
     "fleet": FleetScreen,
     "agent": AgentScreen,
     "review": ReviewScreen,
+    "audit": AuditScreen,
 }
 
 
@@ -66,7 +68,9 @@ async def test_everything_that_can_be_pressed_is_done_by_somebody(place: Place) 
                 app.pop_screen()
             if action.id == "quit":
                 break
-        assert {"fleet": "pause", "agent": "pause", "review": "help"}[place] in posted
+        assert {"fleet": "pause", "agent": "pause", "review": "help", "audit": "help"}[
+            place
+        ] in posted
 
 
 def test_the_readme_table_names_every_key() -> None:

@@ -1,0 +1,289 @@
+"""Who did what to which agent, newest first; only the visible lines are drawn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final
+
+from rich.segment import Segment
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from swarm_tui.amount import render_age
+from swarm_tui.audit import Entry, Outcome
+from swarm_tui.errors import SwarmError
+from swarm_tui.model import AgentId
+from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
+from swarm_tui.ui.bar import Bar, Inked
+from swarm_tui.ui.figures import fit, plural, wrap
+from swarm_tui.ui.ink import Ink, Line, draw, fit_line, ink_of
+from swarm_tui.ui.keys import bindings, quiet
+from swarm_tui.ui.pen import CURSOR
+from swarm_tui.ui.screen import Context, SwarmScreen
+
+_DETAIL_LINES: Final = 3
+_READ_S: Final = 1.0
+_WIDE: Final = 110
+_DAY_S: Final = 86_400
+_SIGNS: Final = {Outcome.DONE: "✓", Outcome.FAILED: "✗", Outcome.UNKNOWN: "?", None: "…"}
+
+
+class Acts(Inked, ScrollView, can_focus=True):
+    """Lines of acts. The cursor stays on its act when newer ones come, but for the newest."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        quiet("up,k", "move(-1)"),
+        quiet("down,j", "move(1)"),
+        quiet("pageup,ctrl+u", "page(-1)"),
+        quiet("pagedown,ctrl+d", "page(1)"),
+        quiet("home", "end(0)"),
+        quiet("end", "end(1)"),
+    ]
+    DEFAULT_CSS = """
+    Acts { height: 1fr; overflow-x: hidden; overflow-y: scroll; scrollbar-size-vertical: 1; }
+    """
+
+    class Moved(Message):
+        """Another act is under the cursor, or it ended."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(id="acts")
+        self._now = now
+        self._acts: Sequence[Entry] = ()
+        self._cursor = 0
+        self._note: Safe = literal("reading …")
+
+    @property
+    def count(self) -> int:
+        return len(self._acts)
+
+    @property
+    def current(self) -> Entry | None:
+        return self._acts[self._cursor] if self._acts else None
+
+    def show(self, acts: Sequence[Entry], note: Safe = EMPTY) -> None:
+        """Newest first. Of none, the `note` stands there."""
+        if (acts, note) == (self._acts, self._note):
+            return
+        was = self.current
+        self._acts, self._note = acts, note
+        places = {act.id: place for place, act in enumerate(acts)}
+        is_followed = self._cursor == 0 or was is None
+        cursor = 0 if is_followed else places.get(was.id if was else "", 0)
+        self.virtual_size = Size(self.size.width, len(acts))
+        if cursor != self._cursor:
+            self.scroll_to(y=self.scroll_offset.y + cursor - self._cursor, animate=False)
+        self._cursor = cursor
+        self.refresh()
+        self.post_message(self.Moved())
+
+    # Moving
+
+    def action_move(self, down: int) -> None:
+        self._go(self._cursor + down)
+
+    def action_page(self, direction: int) -> None:
+        self._go(self._cursor + direction * max(1, self.size.height - 2))
+
+    def action_end(self, last: int) -> None:
+        self._go(len(self._acts) * last)
+
+    def _go(self, line: int) -> None:
+        was, self._cursor = self._cursor, max(0, min(line, len(self._acts) - 1))
+        top, height = self.scroll_offset.y, self.size.height
+        if self._cursor < top:
+            self.scroll_to(y=self._cursor, animate=False)
+        elif self._cursor >= top + height > 0:
+            self.scroll_to(y=self._cursor - height + 1, animate=False)
+        top = self.scroll_offset.y
+        self.refresh(*(Region(0, row - top, self.size.width, 1) for row in (was, self._cursor)))
+        self.post_message(self.Moved())
+
+    def on_click(self, event: events.Click) -> None:
+        self._go(event.y + self.scroll_offset.y)
+
+    # Drawing
+
+    def render_line(self, y: int) -> Strip:
+        number, width = y + self.scroll_offset.y, self.scrollable_content_region.width
+        if number >= len(self._acts):
+            text = f"  {self._note}" if number == 0 else ""
+            return Strip(fit_line([Segment(text, self.ink.faint)], width, self.ink.text), width)
+        is_cursor = number == self._cursor
+        ink = ink_of(self.app, "cursor") if is_cursor else self.ink
+        mark = Segment(CURSOR if is_cursor else " ", ink.accent)
+        line, by = _draw(self._acts[number], ink, width, self._now())
+        return draw(width, [mark, *line], by, fill=ink.text)
+
+
+def _draw(act: Entry, ink: Ink, width: int, now: float) -> tuple[Line, Line]:
+    style = {Outcome.DONE: ink.good, Outcome.FAILED: ink.bad, None: ink.accent}
+    line = [
+        Segment(f"{_when(act.at, now)} ", ink.faint),
+        Segment(f"{_SIGNS[act.outcome]} ", style.get(act.outcome, ink.warning)),
+        Segment(f"{fit(act.verb, 9)} ", ink.text),
+        Segment(f"{fit(act.name or '-', 14)} ", ink.strong),
+    ]
+    if width >= _WIDE:
+        line.append(Segment(f"{fit(act.host, 12)} ", ink.muted))
+    line.append(Segment(act.detail, ink.bad if act.outcome is Outcome.FAILED else ink.muted))
+    room = 30 if width >= _WIDE else 18
+    return line, [Segment(f" {fit(act.actor, room)}", ink.muted)]
+
+
+def _when(at: float, now: float) -> str:
+    """Time of day; of what is older than a day, the date."""
+    form = "%H:%M:%S" if abs(now - at) < _DAY_S else "%y-%m-%d"
+    try:
+        return time.strftime(form, time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return "--:--:--"
+
+
+class _Head(Bar):
+    """Whose acts these are, and how many."""
+
+    def __init__(self) -> None:
+        super().__init__(id="summary")
+        self._left: Safe = EMPTY
+        self._right: Safe = EMPTY
+
+    def show(self, left: Safe, right: Safe) -> None:
+        if (left, right) != (self._left, self._right):
+            self._left, self._right = left, right
+            self.refresh()
+
+    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
+        left = [Segment(" acts ", ink.accent), Segment(self._left, ink.strong)]
+        return left, [Segment(f" {self._right} ", ink.muted)]
+
+
+class _Detail(Bar):
+    """The act under the cursor in full."""
+
+    def __init__(self) -> None:
+        super().__init__(id="detail")
+        self._act: Entry | None = None
+
+    def show(self, act: Entry | None) -> None:
+        if act != self._act:
+            self._act = act
+            self.refresh()
+
+    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
+        act = self._act
+        if act is None:
+            return [], []
+        if y:
+            pieces = [piece for line in act.detail.split("\n") for piece in wrap(line, width - 2)]
+            rest = "…" if y == _DETAIL_LINES - 1 and len(pieces) >= _DETAIL_LINES else ""
+            piece = pieces[y - 1] if y <= len(pieces) else ""
+            return [Segment(f" {fit(piece + rest, width - 2)}", ink.text)], []
+        took = f" in {render_age(act.ended - act.at)}" if act.ended else ""
+        told = act.outcome.value if act.outcome else "not ended, or nobody knows how"
+        return [
+            Segment(f" {_when(act.at, act.at)} {act.verb} ", ink.strong),
+            Segment(f"{act.name} on {act.host} ", ink.text) if act.name else Segment(""),
+            Segment(f"by {act.actor}: {told}{took}", ink.muted),
+        ], []
+
+
+class AuditScreen(SwarmScreen):
+    """Everybody's acts on all agents, or on one."""
+
+    PLACE = "audit"
+    BINDINGS: ClassVar[list[BindingType]] = bindings("audit")
+
+    def __init__(self, context: Context, agent: AgentId | None = None) -> None:
+        """`agent`: only what was done to this one, to begin with."""
+        super().__init__(context)
+        self._agent = agent
+        self._head = _Head()
+        self._acts = Acts(context.now)
+        self._detail = _Detail()
+        self._all: Sequence[Entry] = ()
+        self._is_read = False
+        self._problem: SwarmError | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    def compose(self) -> ComposeResult:
+        yield self._head
+        yield self._acts
+        yield self._detail
+        yield self.footer
+
+    def on_mount(self) -> None:
+        self._detail.styles.height = _DETAIL_LINES
+        self._reading = asyncio.create_task(self._read(), name="read acts")
+        self.set_focus(self._acts)
+
+    def on_unmount(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+
+    def aims(self) -> Sequence[AgentId]:
+        return []
+
+    def current(self) -> AgentId | None:
+        return None
+
+    def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
+        pass  # acts are read at their own pace
+
+    def catch_up(self) -> None:
+        self._show()
+
+    async def _read(self) -> None:
+        """Read what is there, again and again: others act, too."""
+        while True:
+            problem: SwarmError | None = None
+            try:
+                acts = await asyncio.to_thread(self.context.supervisor.acts)
+                self._all, self._is_read = list(reversed(acts)), True
+            except SwarmError as error:
+                problem = error
+            if problem and not self._problem:
+                self.context.show_error(problem)
+            self._problem = problem
+            self._show()
+            await asyncio.sleep(_READ_S)
+
+    def _show(self) -> None:
+        acts = [act for act in self._all if self._agent is None or act.agent == str(self._agent)]
+        note = literal("nothing was done yet" if self._is_read else "reading …")
+        self._acts.show(acts, self._problem.title if self._problem else note)
+        count = literal(plural(len(acts), "act"))
+        stale = literal("cannot be read now") if self._problem else EMPTY
+        self._head.show(self._whose(), join((stale, count), " · "))
+
+    def _whose(self) -> Safe:
+        if self._agent is None:
+            return literal("on all agents")
+        known = self.context.store.agent(self._agent)
+        named = next((act.name for act in self._all if act.agent == str(self._agent)), EMPTY)
+        return join((literal("on"), known.name if known else named or sanitize(self._agent)))
+
+    @on(Acts.Moved)
+    def _show_detail(self) -> None:
+        self._detail.show(self._acts.current)
+
+    def do_only(self) -> None:
+        """Between the acts on one agent and those on all."""
+        act = self._acts.current
+        if self._agent is not None:
+            self._agent = None
+        elif act and act.agent:
+            self._agent = AgentId(act.agent)
+        else:
+            self.footer.say("this act was on no agent")
+        self._show()
+
+    def do_back(self) -> None:
+        self.dismiss()
