@@ -45,6 +45,11 @@ FAR_NEEDS="
 /usr/sbin/sshd openssh-server
 "
 
+# What the tests of a team's store take: the programs, not the cluster that its package makes.
+STORE_NEEDS="
+/usr/lib/postgresql/*/bin/postgres postgresql
+"
+
 have() { # NEED
   local place places
   IFS='|' read -ra places <<<"$1"
@@ -154,6 +159,7 @@ set_up() { # GROUP: demo or test; returns when everything is there
   mapfile -t packages < <(
     missing_from "$RUN_NEEDS"
     [ "$1" = demo ] || missing_from "$CH_NEEDS"
+    [ "$1" = demo ] || missing_from "$STORE_NEEDS"
     [ "$1" = demo ] || [ -d /run/systemd/system ] || missing_from "$FAR_NEEDS"
   )
   is_made "$1" || made=no

@@ -22,7 +22,12 @@
     ├── AuditError         11   the record cannot be written, so nothing was done; or it was altered
     ├── SetupError         12   a program, package or image that we need is missing
     ├── ReviewError        13   what the guest gave cannot be reviewed, or a verdict is void
-    └── SignatureError     14   a verdict cannot be signed, or its signature does not hold
+    ├── SignatureError     14   a verdict cannot be signed, or its signature does not hold
+    └── StoreError         15   the shared store: it refuses, or may only be read
+        ├── StoreUnreachable    locked, gone, refused, cut; it may come back by itself
+        ├── StoreDamaged        what is in it is not what was written
+        ├── StoreNewer          its schema is of a newer program
+        └── ClaimLost           the agent was ours and may be somebody else's by now
 
 Adapters map their library's errors into this tree once, with the cause chained; the edges
 (command line, app) show title, detail and hint.
@@ -151,3 +156,23 @@ class ReviewError(SwarmError):
 
 class SignatureError(SwarmError):
     exit_code = 14
+
+
+class StoreError(SwarmError):
+    exit_code = 15
+
+
+class StoreUnreachable(StoreError):
+    pass
+
+
+class StoreDamaged(StoreError):
+    pass
+
+
+class StoreNewer(StoreError):
+    pass
+
+
+class ClaimLost(StoreError):
+    pass

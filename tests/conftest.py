@@ -10,9 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
+
+from swarm_tui.database import Database, open_database
+
+if TYPE_CHECKING:
+    from postgres import Cluster
 
 CACHE_VARIABLE = "SWARM_TUI_TEST_CACHE"
 """Where guest images are kept from one test run to the next."""
@@ -110,3 +115,32 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
         monkeypatch.setattr(sys, "stdin", terminal)
         yield type_in
     os.close(master)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server for this session; who stops it starts it again."""
+    from postgres import cluster
+
+    with cluster() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty shared store; whoever takes it is tested with both kinds."""
+    if request.param == "sqlite":
+        yield f"sqlite://{tmp_path}/shared/store.db"
+        return
+    server: Cluster = request.getfixturevalue("postgres")
+    url = server.make_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
+def database(store_url: str) -> Iterator[Database]:
+    """Such a store, opened."""
+    opened = open_database(store_url)
+    yield opened
+    opened.close()
