@@ -22,7 +22,7 @@ from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.errors import SetupError
-from swarm_tui.model import Agent, AgentId, HostName, Snapshot, Vm
+from swarm_tui.model import Agent, AgentId, HostName, Label, Snapshot, Vm
 from swarm_tui.paths import Paths, locate
 from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
@@ -424,9 +424,11 @@ class LocalSpawner:
         self._swarm: LocalSwarm | None = None
         self._preparing = asyncio.Lock()
 
-    async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
+    async def spawn(
+        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
+    ) -> Spawned:
         swarm = await self.prepare(on_progress)
-        return await swarm.spawn(name, task, on_progress)
+        return await swarm.spawn(name, task, on_progress, labels)
 
     async def discard(self, vm: Vm) -> None:
         from swarm_tui.local.swarm import discard_files

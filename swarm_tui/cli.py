@@ -79,7 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="one JSON object on stdout")
         return command
 
-    add("ls", commands.ls, "list the agents of all hosts")
+    ls = add("ls", commands.ls, "list the agents of all hosts")
+    ls.add_argument("--filter", default="", metavar="FILTER", help="e.g. 'state:asking host:lab'")
     add("show", commands.show, "everything known of one agent", agent=True)
     pause = add(
         "pause", commands.pause, "pause an agent to a snapshot, freeing its memory", agent=True
@@ -107,6 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
     spawn.add_argument("--host", help="on which host; default: the only one that can")
     spawn.add_argument("--name", default="", help="default: the next free name")
     spawn.add_argument("--task", default="", help="what it shall do")
+    spawn.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="a mark to find it by; may be given again",
+    )
     audit = add("audit", commands.audit, "who did what to which agent, and how it ended")
     audit.add_argument("--agent", default="", metavar="AGENT", help="only what was done to it")
     audit.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from swarm_tui.model import AgentId, HostName, Verb
+from swarm_tui.model import AgentId, HostName, Label, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class Spawn:
     name: str = ""
     """Empty: the next free name."""
     task: str = ""
+    labels: tuple[Label, ...] = ()
     verb: Verb = field(default=Verb.SPAWN, init=False)
 
 

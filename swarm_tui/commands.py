@@ -113,10 +113,12 @@ def tui(arguments: argparse.Namespace) -> int:
 
 def ls(arguments: argparse.Namespace) -> int:
     from swarm_tui import report
+    from swarm_tui.filter import parse
     from swarm_tui.store import sort_key
 
+    chosen = parse(arguments.filter)
     seen = _glance(arguments, _load(arguments))
-    agents = sorted(seen.store.agents(), key=sort_key)
+    agents = sorted(filter(chosen.matches, seen.store.agents()), key=sort_key)
     if arguments.json:
         hosts = [
             {"name": host.name, "uri": host.uri, "state": host.state, "detail": host.detail}
@@ -127,6 +129,8 @@ def ls(arguments: argparse.Namespace) -> int:
         )
     elif agents:
         report.write_table(report.AGENT_HEADER, [report.agent_row(agent) for agent in agents])
+    elif seen.store.agents():
+        print("no agent matches the filter", file=sys.stderr)
     elif not seen.errors:
         where = "on any host" if seen.store.hosts() else "and no host; try `swarm-tui demo`"
         print(f"no agents {where}", file=sys.stderr)
@@ -287,6 +291,9 @@ def spawn(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Spawn
     from swarm_tui.model import HostName
     from swarm_tui.report import agent_object, write_json
+    from swarm_tui.tag import make_labels
+
+    labels = make_labels(arguments.label)
 
     async def act() -> int:
         supervisor = make_supervisor(
@@ -303,7 +310,7 @@ def spawn(arguments: argparse.Namespace) -> int:
                 )
             before = {agent.id for agent in supervisor.store.agents()}
             done = await supervisor.do(
-                Spawn(HostName(arguments.host or hosts[0]), arguments.name, arguments.task),
+                Spawn(HostName(arguments.host or hosts[0]), arguments.name, arguments.task, labels),
                 None if arguments.json else _tell,
             )
             new = [agent for agent in supervisor.store.agents() if agent.id not in before]

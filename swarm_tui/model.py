@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
-from swarm_tui.text import EMPTY, Safe
+from swarm_tui.text import EMPTY, Safe, join
 
 AgentId = NewType("AgentId", str)
 """The domain's UUID, lower case with dashes."""
@@ -104,6 +104,20 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """A mark that was given to an agent when it was made, to find it by."""
+
+    key: Safe
+    value: Safe = EMPTY
+    """Empty: the key alone says it."""
+
+    @property
+    def text(self) -> Safe:
+        """ "key=value", or "key"."""
+        return join((self.key, self.value), "=")
+
+
+@dataclass(frozen=True, slots=True)
 class Tag:
     """What we write into a domain's definition when it is made; never changed afterwards."""
 
@@ -113,6 +127,8 @@ class Tag:
     base: str = ""
     """Commit of the workspace at spawn, against which reviews are made; hex or empty."""
     address: Address | None = None
+    labels: tuple[Label, ...] = ()
+    """By key, each key once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from swarm_tui.model import (
     EventBatch,
     Hint,
     HostName,
+    Label,
     Message,
     Vm,
 )
@@ -403,7 +404,9 @@ class Spawned:
 class Spawner(Protocol):
     """Makes new agents on one host."""
 
-    async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
+    async def spawn(
+        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
+    ) -> Spawned:
         """Make an agent and wait until it answers over SSH; empty `name`: the next free one.
 
         A spawn that fails half-way leaves nothing behind.

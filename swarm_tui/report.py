@@ -36,6 +36,7 @@ def agent_object(agent: Agent) -> dict[str, Any]:
         "owner": agent.tag.owner or None,
         "created": agent.tag.created,
         "base": agent.tag.base or None,
+        "labels": {label.key: label.value for label in agent.tag.labels},
         "vcpus": agent.vm.vcpus if agent.vm else None,
         "memory_bytes": agent.vm.memory_bytes if agent.vm else None,
         "ssh": {

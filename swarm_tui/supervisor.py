@@ -334,7 +334,9 @@ class Supervisor:
                 "It has no image to make them of.",
                 f"Hosts that can: {', '.join(self.spawners()) or 'none'}.",
             )
-        spawned = await place.site.spawner.spawn(command.name, command.task, on_progress or _unseen)
+        spawned = await place.site.spawner.spawn(
+            command.name, command.task, on_progress or _unseen, command.labels
+        )
         with contextlib.suppress(SwarmError):  # it is there; the next list will show it
             await place.watch.reread(spawned.agent)
         return join((spawned.name, literal(f"answers after {spawned.seconds:.1f} s")))

@@ -26,7 +26,7 @@ from swarm_tui.local.machine import Machine
 from swarm_tui.local.network import remove_network
 from swarm_tui.local.programs import telling
 from swarm_tui.local.project import ensure_project
-from swarm_tui.model import Address, AgentId, Tag, Vm
+from swarm_tui.model import Address, AgentId, Label, Tag, Vm
 from swarm_tui.ports import Hypervisor, Progress, Spawned
 from swarm_tui.tag import render_tag
 from swarm_tui.text import literal, sanitize
@@ -103,7 +103,9 @@ class LocalSwarm:
                 await self._kind.prepare(on_progress)
                 self._is_prepared = True
 
-    async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
+    async def spawn(
+        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
+    ) -> Spawned:
         """Make an agent, as `ports.Spawner` says.
 
         Raises UsageError for a name that is no host name, and Refused for one that is taken.
@@ -119,7 +121,7 @@ class LocalSwarm:
             for attempt in range(1, ATTEMPTS + 1):
                 machine = await self._take_place(name, is_retry=attempt > 1)
                 try:
-                    await self._make(machine, task, on_progress)
+                    await self._make(machine, task, labels, on_progress)
                     break
                 except (HostError, Refused) as error:
                     # Somebody outside of this process may have been quicker.
@@ -153,13 +155,15 @@ class LocalSwarm:
             self._pending.add(machine)
             return machine
 
-    async def _make(self, machine: Machine, task: str, on_progress: Progress) -> None:
+    async def _make(
+        self, machine: Machine, task: str, labels: tuple[Label, ...], on_progress: Progress
+    ) -> None:
         furnishing = asyncio.ensure_future(asyncio.to_thread(self._furnish, machine))
         try:
             on_progress(literal("making its disk"), None)
             host_key = await asyncio.shield(furnishing)
             address = self._home.address(machine.host, machine.port, host_key.public)
-            tag = self._render_tag(address, task)
+            tag = self._render_tag(address, task, labels)
             first = await self._kind.start(machine, address, tag, on_progress)
             on_progress(literal("giving it a name and keys of its own"), None)
             await self._identify(machine, first, host_key.private, task)
@@ -172,7 +176,7 @@ class LocalSwarm:
         with telling("make an agent's disk"):
             return self._kind.furnish(machine)
 
-    def _render_tag(self, address: Address, task: str) -> str:
+    def _render_tag(self, address: Address, task: str, labels: tuple[Label, ...]) -> str:
         return render_tag(
             Tag(
                 task=sanitize(task),
@@ -180,6 +184,7 @@ class LocalSwarm:
                 created=time.time(),
                 base=self._home.image.base_commit,
                 address=address,
+                labels=labels,
             )
         )
 

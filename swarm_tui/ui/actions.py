@@ -248,9 +248,10 @@ ACTIONS: Final[tuple[Action, ...]] = (
         ("slash",),
         Section.VIEW,
         "filter",
-        "Show only agents with these words in name, host, state, task or owner; !word: without",
+        "Show only some: words, host: state: owner: label: name: task: is:, !not; tab completes",
         FLEET,
     ),
+    Action("complete", ("tab",), Section.VIEW, "", "In a filter: complete the word", FLEET),
     Action(
         "select",
         ("space",),
@@ -263,7 +264,15 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("select-all", ("a",), Section.VIEW, "", "Select all that are shown, or none", FLEET),
     Action("view", ("v",), Section.VIEW, "", "Tiles or table", FLEET),
     Action("sort", ("o",), Section.VIEW, "", "Sort by the next column", FLEET),
-    Action("group", ("g",), Section.VIEW, "", "Group by host, by state, or not", FLEET),
+    Action("reverse", ("O",), Section.VIEW, "", "Sort the other way round", FLEET),
+    Action(
+        "group",
+        ("g",),
+        Section.VIEW,
+        "",
+        "Group by host, state, owner, a label, or not",
+        FLEET,
+    ),
     Action(
         "details",
         ("i",),

@@ -20,8 +20,9 @@ from textual.widgets import Button, Input, Static
 
 from swarm_tui import __version__
 from swarm_tui.command import Spawn
-from swarm_tui.errors import SwarmError
+from swarm_tui.errors import SwarmError, UsageError
 from swarm_tui.model import HostName
+from swarm_tui.tag import make_labels
 from swarm_tui.text import Safe, literal, sanitize
 from swarm_tui.ui.action import Action, Place
 from swarm_tui.ui.actions import at
@@ -121,6 +122,8 @@ class SpawnDialog(ModalScreen[Spawn | None]):
             yield Field(id="name", placeholder="the next free name")
             yield Static(Content("task"), classes="label")
             yield Field(id="task", placeholder="what it is to do")
+            yield Static(Content("labels"), classes="label")
+            yield Field(id="labels", placeholder="team=web urgent")
             if len(self._hosts) > 1:
                 yield Static(Content(f"host: {', '.join(self._hosts)}"), classes="label")
                 yield Field(id="host", value=self._hosts[0])
@@ -154,7 +157,13 @@ class SpawnDialog(ModalScreen[Spawn | None]):
         name, task = (
             self.query_one(f"#{field}", Input).value.strip() for field in ("name", "task")
         )
-        self.dismiss(Spawn(host, name, task))
+        try:
+            labels = make_labels(self.query_one("#labels", Input).value.split())
+        except UsageError as error:
+            self.query_one("#dialog-problem", Static).update(Content(error.title))
+            self.set_focus(self.query_one("#labels", Input))
+            return
+        self.dismiss(Spawn(host, name, task, labels))
 
     @on(Button.Pressed, "#no")
     def action_no(self) -> None:

@@ -16,7 +16,7 @@ from textual.strip import Strip
 from swarm_tui.amount import NOT_KNOWN, render_age, render_bytes
 from swarm_tui.model import Agent, Host, Link
 from swarm_tui.store import History
-from swarm_tui.text import sanitize
+from swarm_tui.text import join, sanitize
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.brief import age_of, cpu_figure, cpu_top, is_off, usage_of
 from swarm_tui.ui.figures import plural, render_chart, render_count, wrap
@@ -51,6 +51,8 @@ def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
     if agent.status and agent.status != agent.reason:
         yield Fact("status", agent.status)
     yield Fact("owner", tag.owner or NOT_KNOWN, "text" if tag.owner else "faint")
+    if tag.labels:
+        yield Fact("labels", join((label.text for label in tag.labels), ", "))
     yield Fact("made", _when(tag.created, now))
     if agent.model:
         yield Fact("model", agent.model, source="told by the agent")

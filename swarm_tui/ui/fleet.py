@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar, Final
 
 from rich.cells import cell_len
@@ -14,6 +14,8 @@ from textual.binding import BindingType
 from textual.widgets import Input
 
 from swarm_tui.amount import render_age
+from swarm_tui.errors import UsageError
+from swarm_tui.filter import complete
 from swarm_tui.model import AgentId, Host, HostState
 from swarm_tui.text import sanitize
 from swarm_tui.ui.bar import Bar
@@ -21,6 +23,7 @@ from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import plural, render_count, wrap
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 from swarm_tui.ui.grid import Grid, TableHead, View
+from swarm_tui.ui.hint import Hint
 from swarm_tui.ui.ink import Ink, Line, Role
 from swarm_tui.ui.keys import bindings
 from swarm_tui.ui.roster import URGENCY, Group, Order, Roster
@@ -28,6 +31,9 @@ from swarm_tui.ui.screen import Context, SwarmScreen
 
 _NOTICES_AT_MOST: Final = 3
 """Lines for hosts that are not up."""
+
+_LABELS_AT_MOST: Final = 4
+"""Keys of labels that grouping goes through."""
 
 _Row = tuple[tuple[str, Role], ...]
 
@@ -47,7 +53,7 @@ class Summary(Bar):
         hosts = self._swarm.store.hosts()
         shown = (
             dict(roster.counts),
-            (roster.order, roster.group, roster.filter, len(roster)),
+            (roster.order, roster.is_reversed, roster.grouped, roster.filter, len(roster)),
             self.selected,
             [host.state for host in hosts],
             int(self._swarm.now()) // 60,
@@ -85,10 +91,11 @@ class Summary(Bar):
         if roster.filter:
             shown = f"/{sanitize(roster.filter, max_cells=20)} {render_count(len(roster))} shown"
             parts.append(Segment(shown, ink.accent))
-        if roster.order is not Order.ATTENTION:
-            parts.append(Segment(f"by {roster.order}", ink.muted))
-        if roster.group is not Group.NONE and width >= 100:
-            parts.append(Segment(f"grouped by {roster.group}", ink.muted))
+        if roster.order is not Order.ATTENTION or roster.is_reversed:
+            arrow = " ↑" if roster.is_reversed else ""
+            parts.append(Segment(f"by {roster.order}{arrow}", ink.muted))
+        if roster.grouped and width >= 100:
+            parts.append(Segment(f"grouped by {roster.grouped}", ink.muted))
         hosts = self._swarm.store.hosts()
         up = sum(host.state is HostState.UP for host in hosts)
         if hosts and (width >= 100 or up < len(hosts)):
@@ -162,7 +169,10 @@ class FleetScreen(SwarmScreen):
         self._head = TableHead(id="head")
         self._summary = Summary(context)
         self._hosts = HostNotices(context)
-        self._input = Field(id="filter", placeholder="words; !word: without")
+        self._input = Field(id="filter", placeholder="words  host:lab  state:asking  !word: not")
+        self._hint = Hint()
+        self._known: Mapping[str, Iterable[str]] = {}
+        """What there was to filter by when the filter was opened."""
         self._second = 0
 
     def compose(self) -> ComposeResult:
@@ -171,10 +181,11 @@ class FleetScreen(SwarmScreen):
         yield self._head
         yield self.grid
         yield self._input
+        yield self._hint
         yield self.footer
 
     def on_mount(self) -> None:
-        self._input.display = False
+        self._input.display = self._hint.display = False
         self._head.display = self.grid.view is View.TABLE
         self.set_focus(self.grid)
         self.catch_up()
@@ -252,6 +263,8 @@ class FleetScreen(SwarmScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if parameters == ("logs", "l"):  # among tiles it moves right; a table has nothing there
             return self.grid.view is View.TABLE
+        if parameters == ("complete", "tab"):
+            return self.focused is self._input
         return parameters != ("open", "enter") or self.focused is not self._input
 
     def do_back(self) -> None:
@@ -262,8 +275,11 @@ class FleetScreen(SwarmScreen):
             self.drop_selection()
 
     def do_filter(self) -> None:
-        self._input.display = True
+        self._input.display = self._hint.display = True
         self._input.value = self._roster.filter
+        self._input.cursor_position = len(self._input.value)
+        self._known = self._roster.known()
+        self._hint.show(None, complete(self._input.value, self._known))
         self.set_focus(self._input)
 
     def do_select(self) -> None:
@@ -285,14 +301,19 @@ class FleetScreen(SwarmScreen):
         self._choose(order=orders[(orders.index(self._roster.order) + 1) % len(orders)])
         self.footer.say(f"sorted by {self._roster.order}")
 
+    def do_reverse(self) -> None:
+        self._choose(is_reversed=not self._roster.is_reversed)
+        self.footer.say("the last first" if self._roster.is_reversed else "the first first")
+
     def do_group(self) -> None:
-        groups = list(Group)
-        self._choose(group=groups[(groups.index(self._roster.group) + 1) % len(groups)])
-        self.footer.say(
-            "not grouped"
-            if self._roster.group is Group.NONE
-            else f"grouped by {self._roster.group}"
-        )
+        roster = self._roster
+        keys = roster.label_keys()[:_LABELS_AT_MOST]
+        groups: list[tuple[Group, str]] = [(each, "") for each in Group if each is not Group.LABEL]
+        groups += [(Group.LABEL, key) for key in keys]
+        now = (roster.group, roster.label if roster.group is Group.LABEL else "")
+        group, label = groups[(groups.index(now) + 1) % len(groups) if now in groups else 0]
+        self._choose(group=group, label=label)
+        self.footer.say(f"grouped by {grouped}" if (grouped := roster.grouped) else "not grouped")
 
     def do_next_waiting(self) -> None:
         agent = self._roster.next_asking(self.grid.cursor)
@@ -304,24 +325,61 @@ class FleetScreen(SwarmScreen):
         self.grid.move_to(agent)
 
     def _choose(
-        self, *, order: Order | None = None, group: Group | None = None, filter: str | None = None
+        self,
+        *,
+        order: Order | None = None,
+        is_reversed: bool | None = None,
+        group: Group | None = None,
+        label: str | None = None,
+        filter: str | None = None,
     ) -> None:
-        self._roster.choose(self.context.monotonic(), order=order, group=group, filter=filter)
+        self._roster.choose(
+            self.context.monotonic(),
+            order=order,
+            is_reversed=is_reversed,
+            group=group,
+            label=label,
+            filter=filter,
+        )
         self.catch_up()
 
     def _close_filter(self) -> None:
-        self._input.display = False
+        self._input.display = self._hint.display = False
         self.set_focus(self.grid)
 
     @on(Input.Changed)
     def _filter_as_typed(self, event: Input.Changed) -> None:
-        if self._input.display and event.value != self._roster.filter:
-            self._choose(filter=event.value)
+        if self._input.display:
+            self._hint.show(self._try_filter(event.value), complete(event.value, self._known))
+
+    def _try_filter(self, text: str) -> UsageError | None:
+        """Show what it lets through. If it is wrong: what is, and then all but its last word hold.
+
+        If those are wrong as well, the last good list stays.
+        """
+        problem = None
+        for part in (text, text.rpartition(" ")[0]):
+            try:
+                if part != self._roster.filter:
+                    self._choose(filter=part)
+            except UsageError as error:
+                problem = problem or error
+            else:
+                break
+        return problem
 
     @on(Input.Submitted)
     def _keep_filter(self, event: Input.Submitted) -> None:
-        self._close_filter()
-        self._choose(filter=event.value)
+        problem = self._try_filter(event.value)
+        if problem:
+            self._hint.show(problem, ())
+        else:
+            self._close_filter()
+
+    def do_complete(self) -> None:
+        if self.focused is self._input and self._hint.completions:
+            self._input.value = self._hint.completions[0].text
+            self._input.cursor_position = len(self._input.value)
 
     @on(Grid.Opened)
     def _open(self) -> None:

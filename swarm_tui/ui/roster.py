@@ -10,14 +10,15 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-from swarm_tui.model import Agent, AgentId, HostName, State
+from swarm_tui.filter import Filter, parse
+from swarm_tui.model import Agent, AgentId, HostName, State, Tag
 from swarm_tui.store import Store, sort_key
 from swarm_tui.text import sanitize
 
@@ -41,6 +42,9 @@ class Group(StrEnum):
     NONE = "none"
     HOST = "host"
     STATE = "state"
+    OWNER = "owner"
+    LABEL = "label"
+    """By the value of one label, which `Roster.label` names."""
 
 
 URGENCY: Final[Mapping[State, int]] = {
@@ -84,8 +88,13 @@ class Roster:
         self.hosts: Counter[HostName] = Counter(agent.host for agent in self.agents.values())
         self.order = Order.ATTENTION
         self.group = Group.NONE
-        self.filter = ""
-        self._matches: Callable[[Agent], bool] = _all
+        self.is_reversed = False
+        """The last stands first."""
+        self.label = ""
+        """The key of the label by which agents are grouped."""
+        self._filter = parse("")
+        self._chosen: dict[AgentId, Agent] = self.agents
+        """Those that the filter lets through; without one, all of them."""
         self.sections: tuple[Section, ...] = ()
         self._starts: list[int] = []
         self._position: dict[AgentId, int] = {}
@@ -94,6 +103,36 @@ class Roster:
         self.arrange(0.0)
 
     # Reads
+
+    @property
+    def filter(self) -> str:
+        return self._filter.text
+
+    @property
+    def grouped(self) -> str:
+        """By what, in words; empty when it is not."""
+        match self.group:
+            case Group.NONE:
+                return ""
+            case Group.LABEL:
+                return f"label {self.label}"
+        return self.group
+
+    def known(self) -> Mapping[str, Iterable[str]]:
+        """What there is to filter by: key → values."""
+        tags = {agent.tag for agent in self.agents.values()}
+        labels = {label for tag in tags for label in tag.labels}
+        return {
+            "host": list(self.hosts),
+            "owner": {"me", *(tag.owner for tag in tags if tag.owner)},
+            "label": {text for label in labels for text in (label.key, label.text)},
+            "name": {agent.name for agent in self.agents.values()},
+        }
+
+    def label_keys(self) -> Sequence[str]:
+        """The keys of labels that agents have, those of the most agents first."""
+        keys = Counter(label.key for agent in self.agents.values() for label in agent.tag.labels)
+        return [key for key, _ in sorted(keys.items(), key=lambda item: (-item[1], item[0]))]
 
     def __len__(self) -> int:
         """How many agents are shown."""
@@ -152,10 +191,13 @@ class Roster:
         if fresh is None:
             if was:
                 del self.agents[agent]
+                self._chosen.pop(agent, None)
                 self._count(was, -1)
                 self._is_stale = True
             return
         self.agents[agent] = fresh
+        if not self._filter.is_everything:
+            self._choose_again(agent, fresh)
         if was is None:
             self._count(fresh, 1)
             self._is_stale = True
@@ -164,8 +206,17 @@ class Roster:
             self._count(was, -1)
             self._count(fresh, 1)
             self._is_stale = True
-        elif (was.since, was.waits_since, was.name) != (fresh.since, fresh.waits_since, fresh.name):
+        elif _place(was) != _place(fresh):
             self._is_stale = True
+
+    def _choose_again(self, agent: AgentId, fresh: Agent) -> None:
+        """Ask the filter about one agent that has changed."""
+        was_chosen = agent in self._chosen
+        if self._filter.matches(fresh):
+            self._chosen[agent] = fresh
+        else:
+            self._chosen.pop(agent, None)
+        self._is_stale |= was_chosen != (agent in self._chosen)
 
     def _count(self, agent: Agent, step: int) -> None:
         self.counts[agent.state] += step
@@ -178,26 +229,32 @@ class Roster:
         now: float,
         *,
         order: Order | None = None,
+        is_reversed: bool | None = None,
         group: Group | None = None,
+        label: str | None = None,
         filter: str | None = None,
     ) -> None:
-        """Show it otherwise, at once."""
-        self.order = order or self.order
-        self.group = group or self.group
+        """Show it otherwise, at once. Raises UsageError for a wrong filter; then all stays."""
         if filter is not None:
-            self.filter = filter
-            self._matches = parse_filter(filter)
+            self._take_filter(parse(filter))
+        self.order = order or self.order
+        self.is_reversed = self.is_reversed if is_reversed is None else is_reversed
+        self.group = group or self.group
+        self.label = self.label if label is None else label
         self.arrange(now)
+
+    def _take_filter(self, filter: Filter) -> None:
+        self._filter = filter
+        self._chosen = self.agents
+        if not filter.is_everything:
+            self._chosen = {
+                agent: known for agent, known in self.agents.items() if filter.matches(known)
+            }
 
     def arrange(self, now: float) -> bool:
         """Choose, group and sort anew; True when anything is at another place."""
         self._is_stale, self._sorted_at = False, now
-        chosen = (
-            list(self.agents.values())
-            if self._matches is _all
-            else [agent for agent in self.agents.values() if self._matches(agent)]
-        )
-        chosen.sort(key=_KEYS[self.order])
+        chosen = sorted(self._chosen.values(), key=_KEYS[self.order], reverse=self.is_reversed)
         was = self.sections
         self.sections = tuple(self._divide(chosen))
         if self.sections == was:
@@ -224,26 +281,29 @@ class Roster:
                     by_state.setdefault(agent.state, []).append(agent.id)
                 for state in sorted(by_state, key=URGENCY.__getitem__):
                     yield Section(state.value, state, tuple(by_state[state]))
+            case Group.OWNER:
+                yield from _by_text(agents, lambda tag: tag.owner, "no owner")
+            case Group.LABEL:
+                key = self.label
+                yield from _by_text(agents, lambda tag: _label_of(tag, key), f"no {key}")
 
 
-def _all(_: Agent) -> bool:
-    return True
+def _place(agent: Agent) -> tuple[object, ...]:
+    """What decides where it stands, besides its state and its host."""
+    return (agent.since, agent.waits_since, agent.name, agent.tag)
 
 
-def parse_filter(text: str) -> Callable[[Agent], bool]:
-    """Every word must occur in name, host, state, task or owner; "!word" must not."""
-    words = text.casefold().split()
-    wanted = [word for word in words if not word.startswith("!")]
-    unwanted = [word[1:] for word in words if len(word) > 1 and word.startswith("!")]
-    if not wanted and not unwanted:
-        return _all
+def _by_text(agents: list[Agent], text: Callable[[Tag], str], none: str) -> Iterable[Section]:
+    """By a text of their tags, those without one last."""
+    groups: dict[str, list[AgentId]] = {}
+    for agent in agents:
+        groups.setdefault(text(agent.tag), []).append(agent.id)
+    for title in sorted(groups, key=lambda title: (not title, title)):
+        yield Section(title or none, None, tuple(groups[title]))
 
-    def matches(agent: Agent) -> bool:
-        tag = agent.tag
-        about = "\n".join((agent.name, agent.host, agent.state, tag.task, tag.owner)).casefold()
-        return all(word in about for word in wanted) and not any(word in about for word in unwanted)
 
-    return matches
+def _label_of(tag: Tag, key: str) -> str:
+    return next((label.text for label in tag.labels if label.key == key), "")
 
 
 @lru_cache(32768)

@@ -60,6 +60,7 @@ from swarm_tui.review.desk import Reading
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.store import Store
 from swarm_tui.supervisor import Supervisor
+from swarm_tui.tag import make_labels
 from swarm_tui.text import Safe, sanitize
 from swarm_tui.ui.app import Settings, SwarmApp
 
@@ -263,16 +264,19 @@ class StandInSupervisor(Supervisor):
         memory_mib: int = 256,
         address: str = "127.0.0.1",
         folder: str = "/var/lib/swarm",
+        owner: str = "hanne",
+        labels: Sequence[str] = (),
     ) -> AgentId:
         self.seq += 1
         number = len(self.store.agents()) + 1
         agent = AgentId(f"0b5e{number:04x}-77aa-4c11-9d20-{number:012x}")
         tag = Tag(
             sanitize(task),
-            sanitize("hanne"),
+            sanitize(owner),
             self.clock.now() - age,
             "1405df66cbe219b0bf6355bc3d60361a8376b6b4",
             address=Address(address, 2200 + number, "ssh-ed25519 AAAA", Path("/k/id")),
+            labels=make_labels(labels),
         )
         vm = Vm(
             agent,

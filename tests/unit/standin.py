@@ -32,6 +32,7 @@ from swarm_tui.model import (
     Counters,
     Hint,
     HostName,
+    Label,
     Power,
     Tag,
     Vm,
@@ -401,7 +402,9 @@ class StandInSpawner:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def spawn(self, name: str, task: str, on_progress: Progress) -> Spawned:
+    async def spawn(
+        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
+    ) -> Spawned:
         plan = await self._world.begin("spawn")
         count = len(self._world.agents()) + 1
         agent = AgentId(f"6f1c7b0e-0000-4000-8000-{count:012}")

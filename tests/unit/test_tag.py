@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from swarm_tui.model import Address, Tag
-from swarm_tui.tag import parse_tag, render_tag
+from swarm_tui.errors import UsageError
+from swarm_tui.model import Address, Label, Tag
+from swarm_tui.tag import LABELS, make_labels, parse_tag, render_tag
 from swarm_tui.text import literal, sanitize
 
 ADDRESS = Address(
@@ -26,6 +27,7 @@ TAG = Tag(
     created=1700000000.125,
     base="0123456789abcdef0123456789abcdef01234567",
     address=ADDRESS,
+    labels=make_labels(["team=web & <shop>", "urgent"]),
 )
 SHELL = """
 <domain type='qemu'><name>agent-01</name>
@@ -49,7 +51,9 @@ def tampered(**attributes: str) -> Tag:
     return tag
 
 
-@pytest.mark.parametrize("tag", [TAG, Tag(), replace(TAG, address=None), Tag(owner=TAG.owner)])
+@pytest.mark.parametrize(
+    "tag", [TAG, Tag(), replace(TAG, address=None), Tag(owner=TAG.owner), Tag(labels=TAG.labels)]
+)
 def test_what_is_written_is_read_back(tag: Tag) -> None:
     assert reread(render_tag(tag)) == tag
 
@@ -120,3 +124,30 @@ def test_an_address_that_is_not_wholly_sound_is_none(attributes: dict[str, str])
 def test_hostile_text_in_a_tag_is_made_safe() -> None:
     tag = tampered(task="x\u202e", owner="a\nb")
     assert (tag.task, tag.owner) == ("x\ufffd", "a␊b")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "=web", "two words", "-x", "a" * 41, "k=\x1b[31m", "k=" + "v" * 81]
+)
+def test_what_cannot_be_a_label_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        make_labels([text])
+
+
+def test_a_label_is_given_once_and_there_are_not_too_many() -> None:
+    with pytest.raises(UsageError, match="given twice"):
+        make_labels(["team=a", "team=b"])
+    with pytest.raises(UsageError, match="at most"):
+        make_labels([f"l{number}" for number in range(LABELS + 1)])
+
+
+def test_labels_of_a_hostile_host_are_bounded_and_safe() -> None:
+    many = "".join(f"<label key='k{number:02}' value='x'/>" for number in range(100))
+    odd = "<label/><label key='a b'/><label key='v' value='&#x202e;{}'/>".format("v" * 500)
+    tag = reread(f"<agent xmlns='urn:swarm-tui:1'>{odd}{many}</agent>")
+    assert tag
+    assert len(tag.labels) == LABELS
+    assert tag.labels[-1].key == "v"
+    assert tag.labels[-1].value.startswith("\ufffdvvv")
+    assert len(tag.labels[-1].value) <= 80
+    assert Label(literal("k00"), literal("x")) in tag.labels

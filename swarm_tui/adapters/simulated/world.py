@@ -19,8 +19,8 @@ from swarm_tui.adapters.simulated.project import BASE, Project
 from swarm_tui.adapters.simulated.script import Draws, fates
 from swarm_tui.adapters.simulated.tasks import OWNERS, TASKS
 from swarm_tui.errors import AgentGone, DeadlineExceeded, HostUnreachable, SwarmError
-from swarm_tui.model import Address, AgentId, Hint, HostName, Power, Tag, Vm
-from swarm_tui.tag import render_tag
+from swarm_tui.model import Address, AgentId, Hint, HostName, Label, Power, Tag, Vm
+from swarm_tui.tag import make_labels, render_tag
 from swarm_tui.text import EMPTY, literal, sanitize
 
 BOOT_S: Final = 2.5
@@ -38,6 +38,7 @@ about 1,200 lines a second. Their figures change as often as ever."""
 _LONG: Final = frozenset({"save", "restore", "checkpoint", "fork", "spawn"})
 _PACE_S: Final = {"save": 0.6, "restore": 0.4, "checkpoint": 0.1, "fork": 0.9, "spawn": 1.2}
 """How long the slow calls take on a real local swarm."""
+_LABELS: Final = tuple(map(make_labels, (["team=web"], ["team=core", "urgent"], ["team=core"], [])))
 _IDS: Final = uuid.UUID("8e8a4a4e-1f0b-5d6c-9a57-5f6d1c0a7b11")
 
 
@@ -128,12 +129,13 @@ class World:
             created=round(self.clock.wall() - lived - past_s, 3),
             base=BASE,
             address=self._next_address(site),
+            labels=_LABELS[index % len(_LABELS)],
         )
         gib = (1, 1, 2, 4)[draws.whole(0, 3)]
         machine = self._add(site, self._next_id(), name, tag, gib << 30, max(1, gib // 2), life)
         self.turn(machine, Power.RUNNING, "booted", past_s=past_s)
 
-    def spawn(self, site: Site, name: str, task: str) -> Machine:
+    def spawn(self, site: Site, name: str, task: str, labels: tuple[Label, ...] = ()) -> Machine:
         """A new machine, on and booting; empty `name`: the next free one."""
         index = self._born
         tag = Tag(
@@ -142,6 +144,7 @@ class World:
             created=round(self.clock.wall(), 3),
             base=BASE,
             address=self._next_address(site),
+            labels=labels,
         )
         life = self._make_life(index, "asks", 0.0)
         machine = self._add(site, self._next_id(), name or self._free_name(), tag, 1 << 30, 1, life)
