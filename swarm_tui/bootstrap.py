@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from swarm_tui import database
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
+from swarm_tui.database import Database
 from swarm_tui.errors import SetupError
 from swarm_tui.model import Agent, AgentId, HostName, Label, Snapshot, Vm
 from swarm_tui.paths import Paths, locate
@@ -42,6 +44,11 @@ LOCAL: Final = (HostName("local"), HostName("local-swarm"))
 that is free."""
 CONNECTED: Final = HostName("connected")
 """Name of the host that --connect names."""
+
+
+def open_database(loaded: Loaded) -> Database:
+    """The shared store; nothing is opened before its first use."""
+    return database.open_database(loaded.config.store.url)
 
 
 def open_catalogue(loaded: Loaded) -> Catalogue:

@@ -68,6 +68,11 @@ class Paths:
         return self.state / "catalogue"
 
     @property
+    def store(self) -> Path:
+        """The file of the shared store, where none is configured."""
+        return self.state / "store.db"
+
+    @property
     def audit_log(self) -> Path:
         return self.state / "audit.jsonl"
 

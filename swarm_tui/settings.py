@@ -112,6 +112,25 @@ def _read_uri(raw: object) -> str:
     return raw
 
 
+def _read_store(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise ValueError
+    if re.fullmatch(r"sqlite:///[^\x00-\x1f\x7f]+", raw):
+        return raw
+    if not re.fullmatch(r"postgres(ql)?://[!-~]*", raw):
+        raise ValueError
+    from urllib.parse import parse_qsl, urlsplit
+
+    try:
+        parts = urlsplit(raw)
+    except ValueError as error:
+        raise ValueError("it cannot be taken apart") from error
+    given = {name.casefold() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    if parts.password is not None or given & {"password", "sslpassword"}:
+        raise ValueError("a password does not belong in a URL; use ~/.pgpass or a service file")
+    return raw
+
+
 def _read_principal(raw: object) -> str:
     # Of allowed_signers' principals, those that are no patterns and no lists (ssh-keygen(1)).
     if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9@._+-]{1,100}", raw):
@@ -151,6 +170,11 @@ PATH: Final = _folder()
 FAR_PATH: Final = Kind("an absolute path on the host", _read_far_path)
 NETWORK: Final = Kind("auto, or a network such as 10.90.0.0/24", _read_network)
 SOCKET: Final = Kind("auto, or an absolute path of a socket", _read_socket)
+STORE: Final = Kind(
+    "sqlite:///FILE or postgresql://USER@HOST/DATABASE",
+    _read_store,
+    default=lambda paths: f"sqlite://{paths.store}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +236,14 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedStore:
+    """What supervisors share: records of agents, claims on them, reviews, the audit log."""
+
+    url: Annotated[str, STORE]
+    """sqlite:///FILE for one machine, postgresql://USER@HOST/DATABASE for a team."""
+
+
+@dataclass(frozen=True, slots=True)
 class Supervision:
     poll_s: Annotated[float, _seconds(0.2, 60)] = 1.0
     """Pause between two readings of a host's counters."""
@@ -270,6 +302,7 @@ class Config:
     snapshots: Snapshots
     review: Reviewing
     local: Local
+    store: SharedStore
     supervisor: Supervision
     paths: Folders
 
@@ -280,6 +313,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "snapshots": Snapshots,
     "review": Reviewing,
     "local": Local,
+    "store": SharedStore,
     "supervisor": Supervision,
 }
 HOST: Final[Mapping[str, Kind]] = {

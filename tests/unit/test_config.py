@@ -139,7 +139,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "that begins with ~/",
         "config.toml:9: hosts.lab.uri: missing; a host needs one",
         "config.toml:10: loca: unknown key; did you mean 'local'?; there are: "
-        "hosts, local, paths, review, snapshots, supervisor, ui",
+        "hosts, local, paths, review, snapshots, store, supervisor, ui",
         "config.toml:13: local.agents: found true; allowed: a whole number from 1 to 200",
         "config.toml:14: local.accel: found 'kmv'; allowed: auto, kvm or tcg; did you mean 'kvm'?",
         "config.toml:16: supervisor.poll_s: found 0.1; allowed: seconds from 0.2 to 60",
@@ -340,3 +340,23 @@ def test_what_a_review_needs_is_configured(tmp_path: Path, text: str, value: obj
 @pytest.mark.parametrize("text", ["reviewer = 'ann, bob'", "key = 'id'", "repository = 'src'"])
 def test_a_reviewer_is_one_name_and_a_key_an_absolute_path(tmp_path: Path, text: str) -> None:
     assert text.split(" ")[0] in problems(tmp_path, f"[review]\n{text}\n")[0]
+
+
+def test_a_team_names_its_store_in_one_line(tmp_path: Path) -> None:
+    assert read(tmp_path, "").config.store.url == f"sqlite://{tmp_path}/state/store.db"
+    for url in ("postgresql://pat@lab/swarm?sslmode=verify-full", "sqlite:///srv/my swarm.db"):
+        assert read(tmp_path, f'[store]\nurl = "{url}"').config.store.url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgresql://pat:secret@lab/swarm", "a password does not belong in a URL"),
+        ("postgresql://lab/swarm?password=secret", "a password does not belong in a URL"),
+        ("mysql://lab/swarm", "allowed: sqlite:///FILE or postgresql://"),
+        ("sqlite://relative.db", "allowed: sqlite:///FILE or postgresql://"),
+    ],
+)
+def test_a_store_is_refused_with_its_reason(tmp_path: Path, url: str, why: str) -> None:
+    [told] = problems(tmp_path, f'[store]\nurl = "{url}"')
+    assert why in told
