@@ -29,6 +29,7 @@ from swarm_tui.paths import Paths, locate
 from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
 from swarm_tui.snapshot import Archive, Snapshots
+from swarm_tui.spool import Spool
 from swarm_tui.text import Safe, literal, sanitize
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ def open_database(loaded: Loaded) -> Database:
 
 def open_catalogue(loaded: Loaded) -> Catalogue:
     return Catalogue(loaded.paths.catalogue)
+
+
+def open_logs(loaded: Loaded) -> Spool:
+    return Spool(loaded.paths.catalogue, loaded.config.logs.quota_mib << 20)
 
 
 def open_snapshots(loaded: Loaded) -> Snapshots:
@@ -258,6 +263,7 @@ def make_supervisor(
         keep_snapshots=loaded.config.snapshots.keep,
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
+        logs=open_logs(loaded) if is_following else None,
     )
 
 
@@ -306,7 +312,6 @@ def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]
         Snapshots(home / "snapshots"),
         Audit(home / "audit.jsonl"),
         Terms(Shelf(home / "reviews"), literal("nobody"), None, home / "allowed_signers", 1 << 20),
-        is_spooling=False,
     )
     return supervisor, swarm
 

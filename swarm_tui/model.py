@@ -198,7 +198,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GuestEvent:
-    """One line of a guest's /run/swarm/events.jsonl; every field is the guest's own claim."""
+    """One line of a guest's /run/swarm/events.jsonl; all but `heard` and `missed` is its claim."""
 
     kind: EventKind
     text: Safe
@@ -206,6 +206,10 @@ class GuestEvent:
     model: Safe = EMPTY
     tokens_in: int = 0
     tokens_out: int = 0
+    heard: float | None = field(default=None, compare=False)
+    """When we read it, by our own clock, the same for all of a batch. None: nobody noted it."""
+    missed: int = field(default=0, compare=False)
+    """Lines between the one before it and this one that came too fast to be read out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,10 @@ class EventBatch:
     events: tuple[GuestEvent, ...]
     offset: int
     dropped: int = 0
-    """Events that were skipped because they came faster than we keep."""
+    """Lines that are not among the events because they came faster than we read them out."""
+    raw: bytes | None = field(default=None, compare=False)
+    """All lines as the guest wrote them, for the spool; None: only `events` are known."""
+    heard: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

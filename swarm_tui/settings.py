@@ -201,6 +201,14 @@ class Snapshots:
 
 
 @dataclass(frozen=True, slots=True)
+class Logs:
+    """What agents said."""
+
+    quota_mib: Annotated[int, _integer(16, 1 << 20)] = 1024
+    """Space on disk for the logs of all agents together; the oldest of the biggest go first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reviewing:
     """Reviews and their verdicts."""
 
@@ -300,6 +308,7 @@ class Config:
     """By name, in the order of the file; empty: none is configured."""
     ui: Ui
     snapshots: Snapshots
+    logs: Logs
     review: Reviewing
     local: Local
     store: SharedStore
@@ -311,6 +320,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "paths": Folders,  # first: other defaults follow from the folders
     "ui": Ui,
     "snapshots": Snapshots,
+    "logs": Logs,
     "review": Reviewing,
     "local": Local,
     "store": SharedStore,

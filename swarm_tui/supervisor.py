@@ -46,6 +46,7 @@ from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Hypervisor, Progress, Spawner
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.snapshot import Archive
+from swarm_tui.spool import Spool
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
 from swarm_tui.watch import GuestWatch, HostWatch, OnFailure, RecordWatch
@@ -95,13 +96,14 @@ class Supervisor:
         keep_snapshots: int = 2,
         timing: Timing = Timing(),
         is_following: bool = True,
-        is_spooling: bool = True,
+        logs: Spool | None = None,
     ) -> None:
         """`is_following`: hold a link into every guest; not needed for a single verb.
 
-        `is_spooling`: keep what guests say on disk.
+        `logs`: where what guests say is kept on disk; None: it is not.
         """
         self.store = Store()
+        self.logs = logs
         self.audit = audit
         self.snapshots = snapshots
         self.terms = terms
@@ -117,7 +119,7 @@ class Supervisor:
             lambda agent: self._place_of(agent).guest,
             self._apply,
             self._start_task,
-            catalogue.folder if is_spooling else None,
+            logs,
         )
         self._records = RecordWatch(
             catalogue,

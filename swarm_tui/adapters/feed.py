@@ -3,47 +3,74 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from collections import deque
-from typing import Any, Final
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
-from swarm_tui.model import EventBatch, EventKind, GuestEvent
-from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
+from swarm_tui.event import LONGEST_LINE_BYTES, parse_event
+from swarm_tui.model import EventBatch, GuestEvent
 
-LONGEST_LINE_BYTES: Final = 64 << 10
 KEPT_LINES: Final = 2000
 """Most events of one batch, and as many again that are rarer than log lines."""
+LINES_PER_S: Final = 10_000
+"""Lines that all guests' logs together may cost the screen's process to read out, a second."""
+QUIET_LINES: Final = 20
+"""Lines of one batch that are always read out, however loud other guests are."""
 
 _SLICE: Final = 100
-"""Lines parsed before the loop gets a turn: one to three milliseconds."""
-_EXCERPT_CELLS: Final = 400
-_LATEST: Final = 253402300800.0
-"""The year 10000, in Unix seconds: beyond it nothing can print a date."""
-_MOST_TOKENS: Final = 10**12
-
+"""Lines parsed before the loop gets a turn: one to two milliseconds."""
 _RARE: Final = re.compile(rb'"(?:status|tool|usage|ask|done)"')
-_KINDS: Final = {str(kind): kind for kind in EventKind if kind is not EventKind.OTHER}
-_CUT: Final = literal(f"(a line of more than {LONGEST_LINE_BYTES >> 10} KiB, cut)")
 
-# Not strict: a raw tab inside a string is no reason to refuse a line.
-_decode = json.JSONDecoder(strict=False).decode
+
+class Intake:
+    """How much of all guests' logs is read out: so many lines a second, one slice at a time.
+
+    What goes beyond is counted as dropped from memory; the bytes themselves are in the batch.
+    """
+
+    def __init__(
+        self, lines_per_s: int = LINES_PER_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.turn = asyncio.Lock()
+        """Held while a slice is parsed and until the loop has had its turn after it."""
+        self._rate = lines_per_s
+        self._clock = clock
+        self._room = float(lines_per_s)
+        self._filled = clock()
+        self._heard = 0.0
+
+    def grant(self, lines: int) -> int:
+        """How many of a batch's lines may be read out now; at least the quiet guest's."""
+        now = self._clock()
+        self._room = min(self._rate, self._room + (now - self._filled) * self._rate)
+        self._filled = now
+        granted = min(lines, max(QUIET_LINES, int(self._room)))
+        self._room = max(0.0, self._room - granted)
+        return granted
+
+    def hear(self) -> float:
+        """The time of day, later each time it is asked: no two batches were heard at once."""
+        self._heard = max(time.time(), self._heard + 1e-6)
+        return self._heard
 
 
 class Feed:
-    """Takes chunks in, gives batches out; holds a bounded number of lines of bounded length."""
+    """Takes chunks in, gives batches out; parses a bounded number of lines of bounded length."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, intake: Intake | None = None) -> None:
         """Bytes begin at `offset`, or one byte before it unless it is 0.
 
-        That byte tells whether a line begins at `offset`: a rest of a line is skipped.
+        That byte tells whether a line begins at `offset`: a rest of a line is skipped. Without an
+        `intake` to share, all that one batch may hold is read out.
         """
+        self._intake = intake or Intake(1 << 30)
         self._position = max(0, offset - 1)
         self._is_skipping = offset > 0
         self._line = b""
-        self._lines: deque[bytes] = deque()
-        self._rare: deque[bytes] = deque()
-        self._dropped = 0
+        self._whole: list[bytes] = []
+        """Whole lines, each with its end."""
         self._taken_to = offset
 
     @property
@@ -57,80 +84,50 @@ class Feed:
 
     def add(self, chunk: bytes) -> None:
         self._position += len(chunk)
-        first, *others = chunk.split(b"\n")
-        if not self._is_skipping:
-            self._line += first
-        for later in others:
-            if not self._is_skipping:
-                self._keep(self._line)
+        if self._is_skipping:
+            _, end, chunk = chunk.partition(b"\n")
+            if not end:
+                return
             self._is_skipping = False
-            self._line = later
+        lines, end, rest = chunk.rpartition(b"\n")
+        if end:
+            self._whole.append(self._line + lines + end)
+            self._line = rest
+        else:
+            self._line += rest
         if len(self._line) > LONGEST_LINE_BYTES:
             # Told at once: it may never end.
-            self._keep(self._line)
+            self._whole.append(self._line[: LONGEST_LINE_BYTES + 1] + b"\n")
             self._line = b""
             self._is_skipping = True
 
     async def take(self) -> EventBatch:
-        """All that came since the last time, parsed in slices so that the loop stays live."""
-        lines = [*self._rare, *self._lines]
-        batch_offset, dropped = self.offset, self._dropped
-        self._rare.clear()
-        self._lines.clear()
-        self._dropped, self._taken_to = 0, batch_offset
+        """All that came since the last time, parsed in slices so that the loop stays live.
+
+        Of more lines than may be read out the newest are, and of the older ones those that change
+        more than the log.
+        """
+        batch_offset = self._taken_to = self.offset
+        raw = b"".join(self._whole)
+        self._whole.clear()
+        lines = [line for line in raw.split(b"\n") if line]
+        older: list[bytes] = []
+        if lines:
+            room = min(KEPT_LINES, self._intake.grant(len(lines)))
+            older, lines = lines[:-room], lines[-room:]
+        rare = [line for line in older if _RARE.search(line)][-KEPT_LINES:]
+        heard = self._intake.hear()
+        events = await self._parse(rare, heard)
+        newest = await self._parse(lines, heard)
+        dropped = len(older) - len(rare)
+        if dropped:
+            newest[0] = replace(newest[0], missed=dropped)
+        return EventBatch((*events, *newest), batch_offset, dropped, raw, heard)
+
+    async def _parse(self, lines: list[bytes], heard: float) -> list[GuestEvent]:
         events: list[GuestEvent] = []
         for start in range(0, len(lines), _SLICE):
-            events += map(parse_event, lines[start : start + _SLICE])
-            await asyncio.sleep(0)
-        return EventBatch(tuple(events), batch_offset, dropped)
-
-    def _keep(self, line: bytes) -> None:
-        """Keep the newest lines; of the older ones those that change more than the log."""
-        if not line:
-            return
-        self._lines.append(line[: LONGEST_LINE_BYTES + 1])
-        if len(self._lines) > KEPT_LINES:
-            oldest = self._lines.popleft()
-            if _RARE.search(oldest):
-                self._rare.append(oldest)
-                if len(self._rare) <= KEPT_LINES:
-                    return
-                self._rare.popleft()
-            self._dropped += 1
-
-
-def parse_event(line: bytes) -> GuestEvent:
-    """One line as an event. What is not of the contract becomes OTHER, with the line's text."""
-    if len(line) > LONGEST_LINE_BYTES:
-        excerpt = sanitize(line[: _EXCERPT_CELLS * 4], max_cells=_EXCERPT_CELLS)
-        return GuestEvent(EventKind.OTHER, join((_CUT, excerpt)))
-    try:
-        fields = _decode(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return GuestEvent(EventKind.OTHER, sanitize(line.rstrip(b"\r")))
-    match fields:
-        case {"kind": str(word)} if word in _KINDS and isinstance(fields.get("text", ""), str):
-            return GuestEvent(
-                _KINDS[word],
-                sanitize(fields.get("text", "")),
-                _read_time(fields.get("ts")),
-                _read_name(fields.get("model")),
-                _read_count(fields.get("tokens_in")),
-                _read_count(fields.get("tokens_out")),
-            )
-    return GuestEvent(EventKind.OTHER, sanitize(line.rstrip(b"\r")))
-
-
-def _read_time(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value < _LATEST else None
-
-
-def _read_name(value: Any) -> Safe:
-    return sanitize(value, max_cells=100) if isinstance(value, str) else EMPTY
-
-
-def _read_count(value: Any) -> int:
-    is_count = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_count and 0 <= value <= _MOST_TOKENS else 0
+            async with self._intake.turn:
+                events += [parse_event(line, heard) for line in lines[start : start + _SLICE]]
+                await asyncio.sleep(0)
+        return events

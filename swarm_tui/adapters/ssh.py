@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 import asyncssh
 
 from swarm_tui.adapters import script as scripts
-from swarm_tui.adapters.feed import Feed
+from swarm_tui.adapters.feed import Feed, Intake
 from swarm_tui.adapters.link import DIAL_S, Links, Way, cut, mapped, place
 from swarm_tui.adapters.sink import Memory, Sink, Spool
 from swarm_tui.adapters.terminal import CHUNK_BYTES, Terminal
@@ -68,17 +68,19 @@ class SshGuest:
         self._run_folder = run_folder
         self._refresh_helper = refresh_helper
         self._links = Links(ways)
+        self._intake = Intake()
 
     async def events(self, address: Address, offset: int) -> AsyncIterator[EventBatch]:
         """Follow the guest's event file from a byte offset. Raises GuestError when cut.
 
-        A batch is what came within 0.1 s, or 1 MiB; a guest that writes faster is slowed down. The
-        lines beyond `feed.KEPT_LINES` are counted as dropped, log lines and the oldest first.
+        A batch is what came within 0.1 s, or 1 MiB; a guest that writes faster is slowed down. Of
+        the lines beyond what all guests' logs may cost together (`feed.Intake`), log lines and the
+        oldest first, a batch has the bytes only, and their count.
         """
         clock = asyncio.get_running_loop().time
         quiet_until = clock()
         while True:
-            feed = Feed(offset)
+            feed = Feed(offset, self._intake)
             async with self._stream(address, scripts.FOLLOW, self._run_folder, offset) as stream:
                 while chunk := await stream.read(CHUNK_BYTES):
                     feed.add(chunk)

@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from swarm_tui import spool
 from swarm_tui.errors import GuestError, SwarmError
 from swarm_tui.model import (
     Address,
@@ -28,6 +26,7 @@ from swarm_tui.model import (
     Power,
 )
 from swarm_tui.ports import Guest
+from swarm_tui.spool import Spool, Writer
 from swarm_tui.text import join, sanitize
 from swarm_tui.watch.task import FIRST_BACK_OFF_S, LAST_BACK_OFF_S, Apply, Start
 
@@ -52,13 +51,13 @@ class GuestWatch:
         guest_of: Callable[[Agent], Guest],
         apply: Apply,
         start: Start,
-        spool_folder: Callable[[AgentId], Path] | None,
+        logs: Spool | None,
     ) -> None:
-        """Without folders, nothing is kept on disk."""
+        """Without `logs`, nothing is kept on disk."""
         self._guest_of = guest_of
         self._apply = apply
         self._start = start
-        self._spool_folder = spool_folder
+        self._logs = logs
         self._followed: dict[AgentId, _Followed] = {}
         self._offsets: dict[AgentId, int] = {}
         self._reading = asyncio.Semaphore(_SPOOLS)
@@ -113,19 +112,23 @@ class GuestWatch:
                 back_off_s = min(LAST_BACK_OFF_S / 4, back_off_s * 2)
 
     async def _follow_events(
-        self, agent: AgentId, address: Address, guest: Guest, writer: spool.Writer | None
+        self, agent: AgentId, address: Address, guest: Guest, writer: Writer | None
     ) -> None:
+        unkept = ""
         async for batch in guest.events(address, self._offsets.get(agent, 0)):
             self._apply(LinkChanged(agent, Link.UP))
             self._offsets[agent] = batch.offset
             if batch.events or batch.dropped:
                 self._apply(GuestHeard(agent, batch))
-                if writer:
+                if self._logs and writer:
                     try:
-                        writer.append(batch)
-                    except SwarmError as error:  # e.g. a full disk: the log goes on without
-                        self._remark(agent, error)
-                        writer = None
+                        await self._logs.append(writer, batch)
+                    except SwarmError as error:  # e.g. a full disk: the log goes on in memory
+                        if str(error) != unkept:
+                            self._remark(agent, error)
+                        unkept = str(error)
+                    else:
+                        unkept = unkept if writer.is_resting else ""
         raise GuestError("The guest closed its event stream")
 
     async def _follow_traffic(self, agent: AgentId, address: Address, guest: Guest) -> None:
@@ -133,22 +136,22 @@ class GuestWatch:
             self._apply(LinkChanged(agent, Link.UP))
             self._apply(GuestSampled(agent, time.monotonic(), received, sent))
 
-    async def _open_spool(self, agent: AgentId, stack: contextlib.ExitStack) -> spool.Writer | None:
+    async def _open_spool(self, agent: AgentId, stack: contextlib.ExitStack) -> Writer | None:
         """Take in what was spooled earlier, once, and go on writing after it."""
-        if self._spool_folder is None:
+        if self._logs is None:
             return None
-        folder = self._spool_folder(agent)
         try:
-            if agent not in self._offsets:
-                async with self._reading:
-                    batch, _ = await asyncio.to_thread(spool.read, folder, FIRST_READ_BYTES)
-                self._offsets[agent] = batch.offset
-                if batch.events:
-                    self._apply(GuestHeard(agent, batch))
-            return stack.enter_context(spool.Writer(folder))
+            async with self._reading:
+                batch, writer = await asyncio.to_thread(self._logs.open, agent, FIRST_READ_BYTES)
         except SwarmError as error:
             self._remark(agent, error)
             return None
+        stack.callback(writer.close)
+        if agent not in self._offsets:
+            self._offsets[agent] = batch.offset
+            if batch.events:
+                self._apply(GuestHeard(agent, batch))
+        return writer
 
     def _remark(self, agent: AgentId, error: SwarmError) -> None:
         """Tell in the agent's own log that it is not kept on disk."""

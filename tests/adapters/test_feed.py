@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from swarm_tui.adapters.feed import KEPT_LINES, LONGEST_LINE_BYTES, Feed, parse_event
+from swarm_tui.adapters.feed import KEPT_LINES, QUIET_LINES, Feed, Intake
+from swarm_tui.event import LONGEST_LINE_BYTES, parse_event, render_event
 from swarm_tui.model import EventKind, GuestEvent
 from swarm_tui.text import literal, sanitize
 
@@ -162,3 +163,36 @@ async def test_a_flood_of_what_matters_is_bounded_too() -> None:
     batch = await feed.take()
     assert len(batch.events) == 2 * KEPT_LINES
     assert batch.dropped == 3 * KEPT_LINES
+
+
+async def test_all_lines_are_in_the_batch_as_they_were_written() -> None:
+    feed = Feed(0)
+    content = b"\x1b[31m junk\n" + line(text="one") * (3 * KEPT_LINES)
+    feed.add(content + b"unfinished")
+    batch = await feed.take()
+    assert batch.raw == content
+    assert batch.events[0].missed == batch.dropped == 2 * KEPT_LINES + 1
+    assert {event.heard for event in batch.events} == {batch.heard}
+
+
+async def test_a_loud_guest_takes_nothing_from_a_quiet_one() -> None:
+    now = 0.0
+    intake = Intake(1000, lambda: now)
+    loud, quiet = Feed(0, intake), Feed(0, intake)
+    kept = 0
+    for _ in range(20):
+        now += 0.1
+        loud.add(line(text="noise") * 5000)
+        kept += len((await loud.take()).events)
+        quiet.add(line(text="news") * QUIET_LINES)
+        batch = await quiet.take()
+        assert (len(batch.events), batch.dropped) == (QUIET_LINES, 0)
+    assert kept <= 1000 + 20 * 100 + 20 * QUIET_LINES
+
+
+def test_an_event_is_written_as_it_is_read() -> None:
+    for written in (line("ask", "why\tnot"), line("usage", model="m", tokens_in=1, tokens_out=2)):
+        event = parse_event(written.strip())
+        assert parse_event(render_event(event)) == event
+    junk = parse_event(b"plain \xff words")
+    assert parse_event(render_event(junk)) == junk

@@ -57,7 +57,6 @@ class Floor:
             Snapshots(home / "snapshots"),
             Audit(home / "audit.jsonl"),
             terms,
-            is_spooling=False,
         )
 
     def agent(self, agent: AgentId) -> Agent:

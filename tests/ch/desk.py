@@ -64,7 +64,6 @@ class Desk:
             Audit(self.folder / "audit.jsonl"),
             terms,
             is_following=False,
-            is_spooling=False,
         )
 
     @property

@@ -14,6 +14,7 @@ from swarm_tui.lifecycle import Terms
 from swarm_tui.model import AgentId, HostName, State
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.snapshot import Snapshots
+from swarm_tui.spool import Spool
 from swarm_tui.supervisor import Site, Supervisor, Timing
 from swarm_tui.text import literal
 
@@ -103,6 +104,7 @@ class Lab:
             ),
             timing=Timing(poll_s=0.02, relist_s=relist_s),
             is_following=is_following,
+            logs=Spool(self.home / "catalogue", 1 << 30),
         )
 
     @asynccontextmanager

@@ -139,7 +139,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "that begins with ~/",
         "config.toml:9: hosts.lab.uri: missing; a host needs one",
         "config.toml:10: loca: unknown key; did you mean 'local'?; there are: "
-        "hosts, local, paths, review, snapshots, store, supervisor, ui",
+        "hosts, local, logs, paths, review, snapshots, store, supervisor, ui",
         "config.toml:13: local.agents: found true; allowed: a whole number from 1 to 200",
         "config.toml:14: local.accel: found 'kmv'; allowed: auto, kvm or tcg; did you mean 'kvm'?",
         "config.toml:16: supervisor.poll_s: found 0.1; allowed: seconds from 0.2 to 60",
