@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -314,47 +312,6 @@ def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]
         Terms(Shelf(home / "reviews"), literal("nobody"), None, home / "allowed_signers", 1 << 20),
     )
     return supervisor, swarm
-
-
-# The screen
-
-
-def run_app(
-    supervisor: Supervisor,
-    loaded: Loaded,
-    shell_argv: Callable[[AgentId], list[str]],
-    banner: str = "",
-) -> int:
-    """Show the screen until the person leaves; returns the exit code.
-
-    `shell_argv` gives the command that joins a terminal to an agent's shell.
-    """
-    from swarm_tui.ui.app import Settings, SwarmApp
-    from swarm_tui.ui.glyphs import needs_plain
-    from swarm_tui.ui.grid import View
-
-    ui = loaded.config.ui
-    is_plain = needs_plain(os.environ.get("TERM", "")) if ui.ascii == "auto" else ui.ascii == "yes"
-    settings = Settings(
-        theme=ui.theme,
-        view=View(ui.view),
-        themes=(ui.themes,),
-        banner=banner,
-        notify=ui.notify,
-        is_plain=is_plain,
-    )
-
-    async def run() -> int:
-        async with supervisor:
-            app = SwarmApp(supervisor, settings, shell_argv)
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                # A closed terminal, say: verbs at work come to their end, and we leave in order.
-                ended = partial(app.exit, return_code=128 + number)
-                asyncio.get_running_loop().add_signal_handler(number, ended)
-            await app.run_async()
-            return app.return_code or 0
-
-    return asyncio.run(run())
 
 
 # The local swarm

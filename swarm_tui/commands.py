@@ -104,7 +104,8 @@ def wait_for_enter() -> None:
 
 
 def tui(arguments: argparse.Namespace) -> int:
-    from swarm_tui.bootstrap import make_supervisor, run_app
+    from swarm_tui.bootstrap import make_supervisor
+    from swarm_tui.stage import run_app
 
     loaded = _load(arguments)
     supervisor = make_supervisor(loaded, connect=arguments.connect)

@@ -22,12 +22,12 @@ from swarm_tui.bootstrap import (
     open_local,
     open_shelf,
     open_snapshots,
-    run_app,
 )
 from swarm_tui.command import Spawn
 from swarm_tui.config import Loaded
 from swarm_tui.model import Agent, AgentId
 from swarm_tui.report import agent_object, write_json
+from swarm_tui.stage import run_app
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe
 

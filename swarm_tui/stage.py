@@ -1,0 +1,51 @@
+"""The app on this terminal, over a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+
+from swarm_tui.config import Loaded
+from swarm_tui.model import AgentId
+from swarm_tui.supervisor import Supervisor
+
+
+def run_app(
+    supervisor: Supervisor,
+    loaded: Loaded,
+    shell_argv: Callable[[AgentId], list[str]],
+    banner: str = "",
+) -> int:
+    """Show the screen until the person leaves; returns the exit code.
+
+    `shell_argv` gives the command that joins a terminal to an agent's shell.
+    """
+    from swarm_tui.ui.app import Settings, SwarmApp
+    from swarm_tui.ui.glyphs import needs_plain
+    from swarm_tui.ui.grid import View
+
+    ui = loaded.config.ui
+    is_plain = needs_plain(os.environ.get("TERM", "")) if ui.ascii == "auto" else ui.ascii == "yes"
+    settings = Settings(
+        theme=ui.theme,
+        view=View(ui.view),
+        themes=(ui.themes,),
+        banner=banner,
+        notify=ui.notify,
+        is_plain=is_plain,
+    )
+
+    async def run() -> int:
+        async with supervisor:
+            app = SwarmApp(supervisor, settings, shell_argv)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                # A closed terminal, say: verbs at work come to their end, and we leave in order.
+                ended = partial(app.exit, return_code=128 + number)
+                asyncio.get_running_loop().add_signal_handler(number, ended)
+            await app.run_async()
+            return app.return_code or 0
+
+    return asyncio.run(run())
