@@ -161,7 +161,9 @@ def _add_host_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         return command
 
     ls = add("ls", commands.host_ls, "every host, and where it is configured", host=False)
-    ls.add_argument("--check", action="store_true", help="also whether it answers")
+    ls.add_argument(
+        "--check", action="store_true", help="also whether it answers, and its capacity"
+    )
     new = add("add", commands.host_add, "trust a host's SSH key, configure the host, and check it")
     new.add_argument("uri", metavar="URI", help="e.g. ch+ssh://me@lab/system or qemu:///system")
     new.add_argument("--identity", metavar="FILE", help="private key to log in to the host")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from swarm_tui import register, report, trust
+from swarm_tui.amount import NOT_KNOWN, render_bytes
 from swarm_tui.bootstrap import (
     greet,
     local_host,
@@ -19,11 +20,12 @@ from swarm_tui.bootstrap import (
     open_shelf,
     open_snapshots,
 )
+from swarm_tui.capacity import Load
 from swarm_tui.config import Loaded
 from swarm_tui.doctor import Finding, examine_host
 from swarm_tui.errors import HostDenied, HostKeyUnknown, NotFound, SwarmError, UsageError
-from swarm_tui.model import HostName
-from swarm_tui.ports import Hypervisor
+from swarm_tui.model import Agent, HostName, State, Vm
+from swarm_tui.ports import HostFacts, Hypervisor
 from swarm_tui.settings import NAME, HostEntry
 from swarm_tui.text import Safe, sanitize
 
@@ -65,9 +67,9 @@ def ls(loaded: Loaded, *, is_checked: bool, is_json: bool) -> int:
     if is_json:
         report.write_json({"file": loaded.file, "hosts": rows})
     elif rows:
-        header = [*rows[0]]
+        lines = [_cells(row) for row in rows]
         report.write_table(
-            [name.upper() for name in header], [[row[name] for name in header] for row in rows]
+            [name.upper() for name in lines[0]], [[*line.values()] for line in lines]
         )
     else:
         print("no hosts; try `swarm-tui host add`, or `swarm-tui demo`", file=sys.stderr)
@@ -91,8 +93,10 @@ async def _ask_all(rows: list[dict[str, Any]], hypervisors: Sequence[Hypervisor]
 
     async def ask(row: dict[str, Any]) -> int:
         hypervisor = by_name[row["name"]]
+        row |= dict.fromkeys(_CAPACITY)
         try:
             told = await hypervisor.open(lambda hint: None)
+            row |= _measure(await hypervisor.facts(), await hypervisor.list())
         except SwarmError as error:
             row |= {"state": "down", "detail": str(error)}
             return error.exit_code
@@ -103,6 +107,49 @@ async def _ask_all(rows: list[dict[str, Any]], hypervisors: Sequence[Hypervisor]
 
     codes = await asyncio.gather(*map(ask, rows))
     return next(filter(None, codes), 0)
+
+
+_CAPACITY: Final = (
+    "cpus",
+    "memory_total",
+    "memory_free",
+    "memory_given",
+    "vcpus_given",
+    "agents",
+)
+
+
+def _measure(facts: HostFacts, vms: Sequence[Vm]) -> Mapping[str, int | None]:
+    """A host's capacity and what its agents take of it, in bytes; null for what nobody tells."""
+    load = Load()
+    for vm in vms:
+        load.add(Agent(vm.id, vm.name, vm.host, State.UNKNOWN, None, vm=vm))
+    figures = (
+        facts.cpus,
+        facts.memory_total,
+        facts.memory_free,
+        load.memory_given,
+        load.vcpus_given,
+        load.agents,
+    )
+    return dict(zip(_CAPACITY, figures, strict=True))
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the table; what is told at length comes last."""
+    cells = {name: row[name] for name in ("name", "uri", "where")}
+    if "state" in row:
+        known = {name: NOT_KNOWN if row[name] is None else f"{row[name]}" for name in _CAPACITY}
+        cells |= {
+            "state": row["state"],
+            "cpus": known["cpus"],
+            "memory": render_bytes(row["memory_total"]),
+            "free": render_bytes(row["memory_free"]),
+            "given": render_bytes(row["memory_given"]),
+            "agents": known["agents"],
+            "detail": row["detail"],
+        }
+    return cells
 
 
 def add(loaded: Loaded, trial: Loaded, new: New, *, is_checked: bool, is_json: bool) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import NewType
+from typing import Final, NewType
 
 from swarm_tui.text import EMPTY, Safe, join
 
@@ -19,6 +19,11 @@ AgentId = NewType("AgentId", str)
 HostName = NewType("HostName", str)
 SnapshotId = NewType("SnapshotId", str)
 """Folder name of a snapshot: UTC time of its making and a random suffix; sorts by age."""
+
+
+_STALE_POLLS: Final = 4
+_STALE_S: Final = 5.0
+"""A host that answers later than this, and than so many polls, is stale."""
 
 
 class State(StrEnum):
@@ -347,6 +352,27 @@ class Host:
     memory_total: int | None = None
     memory_free: int | None = None
     cpus: int | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Which of these three nobody tells → the reason."""
+    poll_s: float = 1.0
+    """Seconds between two readings, as far as the host answers so soon."""
+    latency_s: float | None = None
+    """How long the last reading took."""
+    next_try: float | None = None
+    """When it is tried again; None: nothing is waited for."""
+    failure: Safe = EMPTY
+    """The last failure in full, in lines; it stays when the host is back."""
+    failed_at: float | None = None
+
+    def stale_s(self, now: float) -> float | None:
+        """Age of its last reading, when that is older than it should be; None: it is not.
+
+        A host that is not up is not stale: then its agents are lost.
+        """
+        if self.state is not HostState.UP or self.seen is None:
+            return None
+        age_s = now - self.seen
+        return age_s if age_s > max(_STALE_S, _STALE_POLLS * self.poll_s) else None
 
 
 @dataclass(frozen=True, slots=True)

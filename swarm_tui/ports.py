@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +40,8 @@ class HostFacts:
     cpus: int | None = None
     memory_total: int | None = None
     memory_free: int | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Name of one that is unknown → the reason shown to users."""
 
 
 class Console(Protocol):

@@ -341,7 +341,8 @@ class _Domains:
         except libvirt.libvirtError as error:
             if not is_unsupported(error.get_error_code()):
                 raise
-            return HostFacts(cpus=cpus, memory_total=memory_mib << 20)
+            missing = {"memory_free": "the driver does not tell it (virNodeGetMemoryStats)"}
+            return HostFacts(cpus=cpus, memory_total=memory_mib << 20, missing=missing)
         free = sum(told.get(part, 0) for part in ("free", "buffers", "cached"))
         return HostFacts(cpus=cpus, memory_total=told["total"] << 10, memory_free=free << 10)
 

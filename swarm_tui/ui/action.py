@@ -10,14 +10,15 @@ from typing import Final, Literal
 from swarm_tui.command import Command
 from swarm_tui.model import AgentId, Verb
 
-Place = Literal["fleet", "agent", "review", "audit"]
+Place = Literal["fleet", "agent", "review", "audit", "hosts"]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
 AGENT: Final[tuple[Place, ...]] = ("agent",)
 REVIEW: Final[tuple[Place, ...]] = ("review",)
 BOTH: Final[tuple[Place, ...]] = ("fleet", "agent")
 AUDIT: Final[tuple[Place, ...]] = ("audit",)
-ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review", "audit")
+HOSTS: Final[tuple[Place, ...]] = ("hosts",)
+ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review", "audit", "hosts")
 
 
 class Section(StrEnum):

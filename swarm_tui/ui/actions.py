@@ -10,7 +10,18 @@ from typing import Final
 
 from swarm_tui.command import Kill, Pause, Resume
 from swarm_tui.model import Verb
-from swarm_tui.ui.action import AGENT, ALL, AUDIT, BOTH, FLEET, REVIEW, Action, Place, Section
+from swarm_tui.ui.action import (
+    AGENT,
+    ALL,
+    AUDIT,
+    BOTH,
+    FLEET,
+    HOSTS,
+    REVIEW,
+    Action,
+    Place,
+    Section,
+)
 
 ACTIONS: Final[tuple[Action, ...]] = (
     Action(
@@ -185,6 +196,17 @@ ACTIONS: Final[tuple[Action, ...]] = (
         REVIEW,
     ),
     Action("side", ("o",), Section.REVIEW, "", "Side by side: comment on the other side", REVIEW),
+    Action(
+        "hosts",
+        ("H",),
+        Section.VIEW,
+        "hosts",
+        "The hosts: state, capacity, versions, what each cannot do and why",
+        FLEET,
+    ),
+    Action(
+        "show-agents", ("enter",), Section.MOVE, "agents", "Show the host's agents alone", HOSTS
+    ),
     Action("open", ("enter",), Section.MOVE, "", "Open the agent", FLEET, acts_on_agent=True),
     Action(
         "back",
@@ -192,7 +214,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "Back; in the fleet: clear selection and filter",
-        (*BOTH, "audit"),
+        (*BOTH, "audit", "hosts"),
     ),
     Action(
         "leave",

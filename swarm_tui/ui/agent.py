@@ -92,7 +92,9 @@ class Head(Bar):
             ], right
         if self._swarm.store.agent(self._agent_id) is None:
             return [Segment("   it is gone; this is what was last known. esc: back", ink.bad)], []
-        text, style = tell(agent, now, self._frame, ink)
+        host = self._swarm.store.host(agent.host)
+        stale_s = host.stale_s(now) if host else None
+        text, style = tell(agent, now, self._frame, ink, stale_s)
         return [Segment("   ", ink.text), Segment(text, style)], []
 
 
@@ -199,6 +201,8 @@ class AgentScreen(OneAgentScreen):
             and bool(tell(known, self.context.now(), 0, self._head.ink)[0])
             and (known.operation is not None or known.state is not State.RUNNING or known.reason)
         )
+        host = self.context.store.host(known.host) if known else None
+        says = says or (host is not None and host.stale_s(self.context.now()) is not None)
         self._head.styles.height = 2 if says else 1
         self._head.update(self._ticks // 2)
 

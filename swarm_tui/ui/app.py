@@ -33,6 +33,7 @@ from swarm_tui.ui.figures import plural
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
 from swarm_tui.ui.grid import View
+from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
 from swarm_tui.ui.notice import How, Notices
@@ -234,6 +235,8 @@ class SwarmApp(App[None], inherit_bindings=False):
             case "open" | "logs" if current:
                 log_alone = action.id == "logs"
                 self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))
+            case "hosts":
+                self.push_screen(HostsScreen(self._swarm))
             case "audit":
                 is_one = isinstance(top(self), AgentScreen)
                 self.push_screen(AuditScreen(self._swarm, current if is_one else None))

@@ -72,10 +72,17 @@ def render_operation(operation: Operation, frame: int) -> str:
     return f"{SPINNER[frame % SPINNER_FRAMES]} {operation.verb}{done}{step}"
 
 
-def tell(agent: Agent, now: float, frame: int, ink: Ink) -> tuple[str, Style]:
-    """What is to be said beside the state word, and how; empty when there is nothing to say."""
+def tell(
+    agent: Agent, now: float, frame: int, ink: Ink, stale_s: float | None = None
+) -> tuple[str, Style]:
+    """What is to be said beside the state word, and how; empty when there is nothing to say.
+
+    `stale_s`: for so long its host has not been heard; None: it has.
+    """
     if agent.operation:
         return render_operation(agent.operation, frame), ink.accent
+    if stale_s is not None:
+        return join((literal(f"stale {render_age(stale_s)}"), agent.reason), " · "), ink.warning
     match agent.state:
         case State.LOST:
             seen = f"last seen {render_age(now - agent.seen)} ago" if agent.seen else ""

@@ -113,7 +113,7 @@ class Summary(Bar):
 
 
 class HostNotices(Bar):
-    """A few lines about the hosts that are not up: why, and what happens next."""
+    """A few lines about the hosts that are not up or not heard: why, and what happens next."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(id="hosts")
@@ -121,7 +121,12 @@ class HostNotices(Bar):
         self._rows: list[_Row] = []
 
     def update(self) -> None:
-        hosts = [host for host in self._swarm.store.hosts() if host.state is not HostState.UP]
+        now = self._swarm.now()
+        hosts = [
+            host
+            for host in self._swarm.store.hosts()
+            if host.state is not HostState.UP or host.stale_s(now) is not None
+        ]
         shown = hosts if len(hosts) <= _NOTICES_AT_MOST else hosts[: _NOTICES_AT_MOST - 1]
         rows: list[_Row] = []
         for host in shown:
@@ -140,6 +145,11 @@ class HostNotices(Bar):
         if host.state is HostState.CONNECTING:
             said = f"  connecting to {host.uri}"
             return [((" … ", "muted"), (name, "text"), (said, "muted"))]
+        stale_s = host.stale_s(self._swarm.now())
+        if stale_s is not None:
+            told = f"  connected, but not heard for {render_age(stale_s)}"
+            told += f"  {host.detail}" if host.detail else ""
+            return [((" ◌ ", "warning"), (name, "strong"), (told, "warning"))]
         age = render_age(self._swarm.now() - host.since)
         head: _Row = ((" ○ ", "bad"), (name, "strong"), (f"  out of reach for {age}", "bad"))
         width = self.app.size.width - 4

@@ -300,13 +300,15 @@ class Grid(Inked, ScrollView, can_focus=True):
         ink = ink_of(self.app, "cursor") if is_cursor and is_table else self.ink
         if agent is None:  # gone since the roster was arranged
             return [[Segment(" " * width, ink.text)]] * self._height
+        now, host = self._now(), self._store.host(agent.host)
         look = tile.Look(
             ink=ink,
-            now=self._now(),
+            now=now,
             frame=self._ticks // _SPIN_EVERY,
             is_cursor=is_cursor,
             is_selected=agent_id in self.selected,
             shows_host=len(self._roster.hosts) > 1,
+            stale_s=host.stale_s(now) if host else None,
         )
         history = self._store.history(agent_id)
         lines = (

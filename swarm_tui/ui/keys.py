@@ -7,7 +7,7 @@ from typing import Final
 
 from textual.binding import Binding, BindingType
 
-from swarm_tui.ui.action import AGENT, AUDIT, FLEET, REVIEW, Action, Place, Section
+from swarm_tui.ui.action import AGENT, AUDIT, FLEET, HOSTS, REVIEW, Action, Place, Section
 from swarm_tui.ui.actions import ACTIONS, at
 
 
@@ -85,6 +85,7 @@ def render_keys_markdown() -> str:
                 AGENT: " (agent)",
                 REVIEW: " (review)",
                 AUDIT: " (audit)",
+                HOSTS: " (hosts)",
             }.get(action.places, "")
             lines.append(f"| {keys} | {action.help}{where} |")
         lines.append("")

@@ -53,7 +53,7 @@ class Column:
 def _name(cell: Cell, _: int) -> tuple[str, Style]:
     ink = cell.look.ink
     return cell.agent.name or cell.agent.id, (
-        ink.muted if cell.agent.state is State.LOST else ink.strong
+        ink.muted if cell.look.is_old(cell.agent) else ink.strong
     )
 
 
@@ -73,7 +73,7 @@ def _number(
         number = value(cell.usage)
         if number is None:
             return ("off" if is_off(cell.agent) else NOT_KNOWN), ink.faint
-        quiet = number < 1 or cell.agent.state is State.LOST
+        quiet = number < 1 or cell.look.is_old(cell.agent)
         return render(number), ink.faint if quiet else ink.text
 
     return draw
@@ -84,12 +84,12 @@ def _spark(cell: Cell, width: int) -> tuple[str, Style]:
     if is_off(cell.agent) or not cell.history:
         return "", ink.faint
     line = render_spark(cell.history.cpu_percent, width, cpu_top(cell.agent, cell.history))
-    return line, ink.faint if cell.agent.state is State.LOST else ink.cpu
+    return line, ink.faint if cell.look.is_old(cell.agent) else ink.cpu
 
 
 def _cpu(cell: Cell, _: int) -> tuple[str, Style]:
     ink = cell.look.ink
-    quiet = cell.usage.cpu_percent is None or cell.agent.state is State.LOST
+    quiet = cell.usage.cpu_percent is None or cell.look.is_old(cell.agent)
     return cpu_figure(cell.agent), ink.faint if quiet else ink.text
 
 
@@ -109,9 +109,10 @@ def _task(cell: Cell, _: int) -> tuple[str, Style]:
 
 def _doing(cell: Cell, _: int) -> tuple[str, Style]:
     agent, look = cell.agent, cell.look
-    text, style = tell(agent, look.now, look.frame, look.ink)
+    text, style = tell(agent, look.now, look.frame, look.ink, look.stale_s)
     if (
         agent.operation
+        or look.stale_s is not None
         or agent.state in (State.ASKING, State.FAILED, State.LOST)
         or (agent.state is State.RUNNING and agent.reason)
     ):

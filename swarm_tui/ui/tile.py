@@ -35,6 +35,12 @@ class Look:
     is_cursor: bool
     is_selected: bool
     shows_host: bool
+    stale_s: float | None = None
+    """For so long its host has not been heard; None: it has."""
+
+    def is_old(self, agent: Agent) -> bool:
+        """What is shown of the agent is not how it is now, for all we know."""
+        return agent.state is State.LOST or self.stale_s is not None
 
 
 def draw_tile(agent: Agent, history: History | None, width: int, look: Look) -> list[Line]:
@@ -53,7 +59,7 @@ def draw_tile(agent: Agent, history: History | None, width: int, look: Look) -> 
 
     content = [
         _state_line(agent, look),
-        *_usage_lines(agent, history, inner, ink),
+        *_usage_lines(agent, history, inner, look),
         _last_line(agent, look),
     ]
     bottom = "┗" + "━" * (width - 2) + "┛" if look.is_cursor else "╰" + "─" * (width - 2) + "╯"
@@ -83,7 +89,7 @@ def _title_line(agent: Agent, width: int, look: Look, edge: Style) -> Line:
     line = [
         Segment(f"{start}{SELECTED if look.is_selected else rule} ", edge),
         Segment(f"{STATE_GLYPHS[agent.state]} ", ink.states[agent.state]),
-        Segment(name, ink.muted if agent.state is State.LOST else ink.strong),
+        Segment(name, ink.muted if look.is_old(agent) else ink.strong),
         Segment(" " + rule * (width - fixed - cell_len(name)), edge),
     ]
     if host:
@@ -93,7 +99,7 @@ def _title_line(agent: Agent, width: int, look: Look, edge: Style) -> Line:
 
 def _state_line(agent: Agent, look: Look) -> Line:
     ink = look.ink
-    text, style = tell(agent, look.now, look.frame, ink)
+    text, style = tell(agent, look.now, look.frame, ink, look.stale_s)
     line = [Segment(agent.state.value, ink.states[agent.state])]
     if text:
         line += [Segment(" · ", ink.faint), Segment(text, style)]
@@ -111,7 +117,8 @@ def _last_line(agent: Agent, look: Look) -> Line:
     return []
 
 
-def _usage_lines(agent: Agent, history: History | None, inner: int, ink: Ink) -> list[Line]:
+def _usage_lines(agent: Agent, history: History | None, inner: int, look: Look) -> list[Line]:
+    ink = look.ink
     graph = inner - 4 - 1 - _FIGURE
     label = ink.faint
     if is_off(agent):
@@ -123,7 +130,7 @@ def _usage_lines(agent: Agent, history: History | None, inner: int, ink: Ink) ->
             [Segment(" ", ink.text)],
         ]
     usage = usage_of(agent)
-    dim = agent.state is State.LOST
+    dim = look.is_old(agent)
     samples = history.cpu_percent if history else ()
     given = usage.memory_given or (agent.vm.memory_bytes if agent.vm else None)
     filled = bar_cells(usage.memory_used, given, graph)

@@ -30,7 +30,7 @@ from swarm_tui.model import (
     VmSeen,
 )
 from swarm_tui.ports import HostFacts, Hypervisor
-from swarm_tui.text import EMPTY, join, literal, sanitize
+from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.watch.task import FIRST_BACK_OFF_S, LAST_BACK_OFF_S, Apply
 
 MANY_HINTS: Final = 32
@@ -88,6 +88,7 @@ class HostWatch:
             uri=sanitize(hypervisor.uri),
             state=HostState.CONNECTING,
             since=time.time(),
+            poll_s=poll_s,
         )
         self.capabilities: Capabilities | None = None
         """Known since the first connection."""
@@ -108,11 +109,12 @@ class HostWatch:
                 if time.monotonic() - connected > LAST_BACK_OFF_S:
                     back_off_s = FIRST_BACK_OFF_S
                 delay_s = back_off_s * random.uniform(0.8, 1.2)
-                self._show_down(error, f"next try in {delay_s:.0f} s")
+                self._show_down(error, f"next try in {delay_s:.0f} s", time.time() + delay_s)
                 self.settled.set()
             finally:
                 await self._hypervisor.close()
             await asyncio.sleep(delay_s)
+            self._show(replace(self._host, next_try=None))
             back_off_s = min(LAST_BACK_OFF_S, back_off_s * 2)
 
     async def relist(self) -> None:
@@ -142,15 +144,16 @@ class HostWatch:
             f"{type(error).__name__}: {error}",
             "This is a fault of swarm-tui; start it again.",
         )
-        self._show_down(self.error, "no further try")
+        self._show_down(self.error, "no further try", None)
         self.settled.set()
 
     async def _watch_once(self) -> None:
         hints = self._hints = _Hints()
         self.capabilities = await self._hypervisor.open(hints.add)
         await self._before_list()
+        begun = time.monotonic()
         await self.relist()
-        await self._show_up()
+        await self._show_up(time.monotonic() - begun)
         self.settled.set()
         pump = asyncio.create_task(self._pump(hints))
         poll = asyncio.create_task(self._poll())
@@ -193,13 +196,22 @@ class HostWatch:
         while True:
             begun = time.monotonic()
             try:
-                await self._sample(await self._hypervisor.counters())
+                counters = await self._hypervisor.counters()
+                latency_s = time.monotonic() - begun
+                await self._sample(counters)
             except HostUnreachable:
                 raise
             except (HostError, DeadlineExceeded) as error:
-                self._show(replace(self._host, detail=error.title))
+                self._show(
+                    replace(
+                        self._host,
+                        detail=error.title,
+                        failure=_in_full(error),
+                        failed_at=time.time(),
+                    )
+                )
             else:
-                await self._show_up()
+                await self._show_up(latency_s)
             if time.monotonic() >= relist_at:
                 await self.relist()
                 relist_at = time.monotonic() + self._relist_s
@@ -212,13 +224,16 @@ class HostWatch:
             self._apply(Sampled(self._hypervisor.host, dict(items[start : start + _SLICE])))
             await asyncio.sleep(0)
 
-    async def _show_up(self) -> None:
+    async def _show_up(self, latency_s: float) -> None:
+        """It answered, and took `latency_s` for it."""
         try:
             facts = await self._hypervisor.facts()
         except HostUnreachable:
             raise
-        except (HostError, DeadlineExceeded):
-            facts = HostFacts()
+        except (HostError, DeadlineExceeded) as error:
+            facts = HostFacts(
+                missing=dict.fromkeys(("cpus", "memory_total", "memory_free"), error.title)
+            )
         now = time.time()
         self.error = None
         self._show(
@@ -233,10 +248,13 @@ class HostWatch:
                 memory_total=facts.memory_total,
                 memory_free=facts.memory_free,
                 cpus=facts.cpus,
+                missing=facts.missing,
+                latency_s=latency_s,
+                next_try=None,
             )
         )
 
-    def _show_down(self, error: SwarmError, next_try: str) -> None:
+    def _show_down(self, error: SwarmError, told: str, next_try: float | None) -> None:
         self.error = error
         reason = join((error.title, error.detail))
         was_down = self._host.state is HostState.DOWN
@@ -245,11 +263,18 @@ class HostWatch:
                 self._host,
                 state=HostState.DOWN,
                 since=self._host.since if was_down else time.time(),
-                detail=join((reason, literal(f"({next_try})"))),
+                detail=join((reason, literal(f"({told})"))),
                 reason=reason,
+                next_try=next_try,
+                failure=_in_full(error),
+                failed_at=time.time(),
             )
         )
 
     def _show(self, host: Host) -> None:
         self._host = host
         self._apply(HostSeen(host))
+
+
+def _in_full(error: SwarmError) -> Safe:
+    return join((error.title, error.detail, error.hint), "\n")

@@ -121,6 +121,20 @@ def test_a_host_that_fails_its_check_stays_configured(
     assert (code, finding["level"], finding["exit_code"]) == (5, "fail", 5)
 
 
+def test_a_checked_list_tells_capacity(tell: Callable[..., tuple[int, str]], file: Path) -> None:
+    file.write_text(f"[hosts.lab]\nuri = '{WORKS}'\n\n[hosts.gone]\nuri = '{NOWHERE}'\n")
+    code, said = tell("ls", "--check", "--json")
+    lab, gone = json.loads(said)["hosts"]
+    assert (code, lab["state"], gone["state"]) == (5, "up", "down")
+    assert lab["cpus"] > 0
+    assert lab["memory_total"] > 0
+    assert lab["agents"] == 0
+    assert gone["cpus"] is gone["memory_total"] is gone["agents"] is None
+    code, said = tell("ls", "--check")
+    assert "FREE" in said
+    assert "n/a" in said
+
+
 def test_a_check_can_be_left_out(tell: Callable[..., tuple[int, str]]) -> None:
     code, said = tell("add", "gone", NOWHERE, "--no-check", "--json")
     added = json.loads(said)

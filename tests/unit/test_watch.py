@@ -65,6 +65,8 @@ async def test_a_lost_connection_is_made_again_and_everything_read_anew(lab: Lab
         assert host.state is HostState.DOWN
         assert "No daemon" in host.detail
         assert "next try" in host.detail
+        assert host.failure == "No daemon"
+        assert host.failed_at is not None
         lab.world.plans.clear()
         await until(lambda: lab.state(supervisor) is State.PAUSED)
         assert lab.state(supervisor, other.id) is State.RUNNING
@@ -89,6 +91,27 @@ async def test_a_host_that_refuses_is_named(lab: Lab) -> None:
         with pytest.raises(HostUnreachable, match="No route"):
             await supervisor.connected(DEADLINE_S)
         assert lab.state(supervisor) is State.RUNNING, "the other host was not waited for"
+
+
+async def test_a_reading_tells_how_long_it_took_and_one_that_fails_why(lab: Lab) -> None:
+    async with lab.running() as supervisor:
+        await until(lambda: supervisor.store.hosts()[0].latency_s is not None)
+        lab.world.plans["counters"] = Call(before=HostError("No stats", "busy", "Wait."))
+        await until(lambda: supervisor.store.hosts()[0].failure == "No stats\nbusy\nWait.")
+        [host] = supervisor.store.hosts()
+        assert host.state is HostState.UP
+        seen = host.seen
+        lab.world.plans.clear()
+        await until(lambda: supervisor.store.hosts()[0].seen != seen)
+
+
+async def test_facts_that_cannot_be_read_are_unknown_with_the_reason(lab: Lab) -> None:
+    lab.world.plans["facts"] = Call(before=HostError("No size is told"))
+    async with lab.running() as supervisor:
+        await until(lambda: supervisor.store.hosts()[0].missing)
+        [host] = supervisor.store.hosts()
+        assert (host.cpus, host.memory_free) == (None, None)
+        assert host.missing["cpus"] == "No size is told"
 
 
 async def test_a_storm_of_hints_is_merged(lab: Lab) -> None:
