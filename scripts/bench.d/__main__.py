@@ -19,6 +19,7 @@ from noticing import noticing
 from reading import reading
 from review import review
 from review_content import review_content
+from scale import scale
 from screen import command_line, cost, first_paint, keys
 from verbs import verbs
 
@@ -35,6 +36,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "reading": reading,
     "review": review,
     "review-content": review_content,
+    "scale": scale,
 }
 
 
@@ -43,6 +45,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer samples, smaller swarms")
     parser.add_argument(
         "--only", action="append", choices=MEASURES, metavar="NAME", help="this measure (again: +)"
+    )
+    parser.add_argument(
+        "--scale",
+        action="append_const",
+        dest="only",
+        const="scale",
+        help="100, 1,000 and 10,000 agents beside virt-top and virsh; some eight minutes",
     )
     parser.add_argument("--list", action="store_true", help="name the measures")
     arguments = parser.parse_args()

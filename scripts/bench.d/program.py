@@ -22,6 +22,9 @@ from typing import Final, Self
 
 _PLACE_OR_MARK: Final = re.compile(rb"\x1b\[(\d+);\d+H|\xe2\x96\x8c|\xe2\x94\x8f")
 """A move of the terminal's cursor, or what marks the selected agent: ▌ in the table, ┏ on tiles."""
+_NAME: Final = re.compile(r"┏. \S ([\w-]+)|▌.\S ([\w-]+)")
+"""That mark, a mark of the selection or none, the glyph of the state, and the agent's name."""
+_STYLE: Final = re.compile(r"\x1b\[[\d;]*m")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -114,13 +117,17 @@ class Program:
                 found = row
         return found
 
+    def selected_name(self) -> str | None:
+        """The name of the selected agent as it was last drawn, in the output so far."""
+        names = _NAME.findall(_STYLE.sub("", self.text()))
+        return "".join(names[-1]) if names else None
+
     def text(self) -> str:
         return self.output.decode(errors="replace")
 
     def cpu_seconds(self) -> float:
         """User and system time of the process and all of its threads."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return cpu_seconds(self._process.pid)
 
     def memory_mb(self) -> float:
         """Resident size, in 10^6 bytes."""
@@ -128,6 +135,12 @@ class Program:
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found
         return int(found[1]) * 1024 / 1e6
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @dataclass(frozen=True)

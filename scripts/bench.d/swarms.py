@@ -37,16 +37,20 @@ def tested(uri: str) -> list[str]:
 def write_test_host(folder: Path, agents: int) -> str:
     """A host of libvirt's test driver with that many running agents; its URI."""
     file = folder / f"host-{agents}.xml"
-    domains = "".join(_domain(number) for number in range(agents))
+    domains = "".join(tested_domain(number) for number in range(agents))
     file.write_text(f"<node>{domains}</node>")
     return f"test://{file}"
 
 
-def _domain(number: int) -> str:
-    tag = render_tag(Tag(task=literal(f"Task {number}"), owner=literal("bench"), created=1.7e9))
+def tested_domain(number: int) -> str:
+    """A running agent of libvirt's test driver."""
     return (
         f"<domain type='test'><name>agent-{number:04}</name>"
         f"<uuid>{uuid.uuid5(uuid.NAMESPACE_OID, str(number))}</uuid>"
-        f"<metadata>{tag}</metadata><memory unit='MiB'>256</memory><vcpu>1</vcpu>"
+        f"<metadata>{bench_tag(number)}</metadata><memory unit='MiB'>256</memory><vcpu>1</vcpu>"
         "<os><type>hvm</type></os></domain>"
     )
+
+
+def bench_tag(number: int) -> str:
+    return render_tag(Tag(task=literal(f"Task {number}"), owner=literal("bench"), created=1.7e9))
