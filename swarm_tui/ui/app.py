@@ -18,7 +18,8 @@ from textual.command import SimpleCommand
 from textual.filter import LineFilter
 from textual.markup import escape
 
-from swarm_tui.command import Command, Say, Spawn
+from swarm_tui.batch import Batch, Fate
+from swarm_tui.command import Spawn
 from swarm_tui.errors import ConfigError, SwarmError
 from swarm_tui.model import AgentId, State
 from swarm_tui.supervisor import Supervisor
@@ -28,8 +29,6 @@ from swarm_tui.ui.actions import at
 from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog
-from swarm_tui.ui.editor import MessageDialog
-from swarm_tui.ui.figures import plural
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
 from swarm_tui.ui.grid import View
@@ -37,19 +36,17 @@ from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
 from swarm_tui.ui.notice import How, Notices
-from swarm_tui.ui.question import ask_before, ask_to_leave
+from swarm_tui.ui.question import ask_to_leave
 from swarm_tui.ui.reviews import Reviews
 from swarm_tui.ui.roster import Roster
 from swarm_tui.ui.screen import Context, SwarmScreen, top
 from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
 from swarm_tui.ui.theme import DEFAULT, builtin_folder, load_themes
+from swarm_tui.ui.verbs import Verbs, make_batches
 
 TICK_S: Final = 0.1
 _TOAST_S: Final = 4.0
 _ERROR_S: Final = 10.0
-_ERRORS_AT_MOST: Final = 3
-_AT_ONCE: Final = 4
-"""Verbs on many agents are done so many at a time: each may write gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +98,11 @@ class SwarmApp(App[None], inherit_bindings=False):
             sanitize(settings.banner, max_cells=40),
             self.act,
             self._show_error,
+            make_batches(),
         )
         self._jobs: set[asyncio.Task[object]] = set()
         self._reviews = Reviews(self, self._swarm, self._start, self._tell)
-        self._unsent: tuple[list[AgentId], str] = ([], "")
-        """The last message and whom it was for, when it did not reach all of them."""
+        self._verbs = Verbs(self, self._swarm, self._start, self._tell)
         self._last_error: BaseException | None = None
         self._is_away = False
         """The terminal is somebody else's now."""
@@ -194,7 +191,7 @@ class SwarmApp(App[None], inherit_bindings=False):
         message = join((error.detail, error.hint), "\n") or literal("e tells more")
         self.notify(message, title=error.title, severity="error", timeout=_ERROR_S, markup=False)
 
-    def _tell(self, title: Safe, message: Safe, *, is_refusal: bool = False) -> None:
+    def _tell(self, title: Safe, message: Safe, is_refusal: bool = False) -> None:
         severity: Literal["warning", "information"] = "warning" if is_refusal else "information"
         self.notify(message, title=title, severity=severity, timeout=_TOAST_S, markup=False)
 
@@ -244,100 +241,18 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._open_shell(action, current)
             case "spawn":
                 self._spawn(action)
-            case "review" if current and not self._refuse(action, current):
+            case "review" if current and not self._verbs.refuse(action, current):
                 self._reviews.open(current)
             case "message":
-                self._write_message(action, targets)
+                self._verbs.write_message(action, targets)
+            case "batches":
+                self._verbs.show_batches()
             case _ if action.verb:
-                self._steer(action, targets)
-
-    def _refuse(self, action: Action, agent: AgentId | None) -> bool:
-        """Tell why policy says no; False when it does not."""
-        denied = self._swarm.deny(action, agent)
-        if denied:
-            known = self._roster.agents.get(agent) if agent else None
-            whom = (known.name,) if known else ()
-            title = join((literal(f"Cannot {action.verb}"), *whom, literal("now")))
-            self._tell(title, denied.reason, is_refusal=True)
-        return denied is not None
-
-    def _steer(self, action: Action, targets: list[AgentId]) -> None:
-        assert action.verb
-        allowed = [agent for agent in targets if not self._swarm.deny(action, agent)]
-        if not allowed:
-            self._refuse(action, targets[0] if targets else None)
-            return
-        make = action.command
-        assert make
-        agents = [self._roster.agents[agent] for agent in allowed]
-        decision = self._supervisor.may(action.verb, allowed[0], is_quick=action.is_quick)
-        question = ask_before(action, agents, len(targets) - len(allowed), decision)
-        if question is None:
-            self._start(self._carry_out(action, allowed, make), action.id)
-            return
-
-        def answered(is_yes: bool | None) -> None:
-            if is_yes:
-                top(self).drop_selection()
-                self._start(self._carry_out(action, allowed, make), action.id)
-
-        self.push_screen(Confirm(question, self._swarm.monotonic), answered)
-
-    async def _carry_out(
-        self, action: Action, agents: list[AgentId], make: Callable[[AgentId], Command]
-    ) -> bool:
-        """Do one verb to each agent, a few at a time, and tell of all of them once.
-
-        True when all of it was done.
-        """
-        names = {agent: self._roster.agents[agent].name for agent in agents}
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def carry_out(command: Command) -> Safe:
-            async with gate:
-                return await self._supervisor.do(command)
-
-        results = await asyncio.gather(
-            *(carry_out(make(agent)) for agent in agents), return_exceptions=True
-        )
-        failed = [result for result in results if isinstance(result, BaseException)]
-        for error in failed[:_ERRORS_AT_MOST]:
-            self._show_error(error)
-        if len(failed) > _ERRORS_AT_MOST:
-            more = literal(f"{len(failed) - _ERRORS_AT_MOST} more failed likewise")
-            self._tell(literal(f"{action.verb}"), more, is_refusal=True)
-        done = [result for result in results if not isinstance(result, BaseException)]
-        if len(agents) == 1 and done:
-            self._tell(join((names[agents[0]], literal(f"{action.verb}")), ": "), done[0])
-        elif done:
-            self._tell(literal(f"{action.verb}"), literal(f"done to {plural(len(done), 'agent')}"))
-        return not failed
-
-    def _write_message(self, action: Action, targets: list[AgentId]) -> None:
-        allowed = [agent for agent in targets if not self._swarm.deny(action, agent)]
-        if not allowed:
-            self._refuse(action, targets[0] if targets else None)
-            return
-        agents = [self._roster.agents[agent] for agent in allowed]
-
-        def answered(text: str | None) -> None:
-            if text:
-                top(self).drop_selection()
-                self._start(self._send(action, allowed, text), action.id)
-
-        whom = agents[0].name if len(agents) == 1 else literal(plural(len(agents), "agent"))
-        about = agents[0].reason if len(agents) == 1 else join((a.name for a in agents), ", ")
-        title = join((literal("Message to"), whom))
-        text = self._unsent[1] if self._unsent[0] == allowed else ""
-        self.push_screen(MessageDialog(title, about, text), answered)
-
-    async def _send(self, action: Action, agents: list[AgentId], text: str) -> None:
-        is_sent = await self._carry_out(action, agents, lambda agent: Say(agent, text))
-        self._unsent = ([], "") if is_sent else (agents, text)
+                self._verbs.steer(action, targets)
 
     def _spawn(self, action: Action) -> None:
         hosts = self._supervisor.spawners()
-        if self._refuse(action, None) or not hosts:
+        if self._verbs.refuse(action, None) or not hosts:
             return
 
         def answered(command: Spawn | None) -> None:
@@ -353,7 +268,7 @@ class SwarmApp(App[None], inherit_bindings=False):
     # Shell
 
     def _open_shell(self, action: Action, agent: AgentId | None) -> None:
-        if agent and not self._refuse(action, agent):
+        if agent and not self._verbs.refuse(action, agent):
             name = self._roster.agents[agent].name
             self._start(self._attach_shell(self._shell_argv(agent), name), action.id)
 
@@ -402,10 +317,15 @@ class SwarmApp(App[None], inherit_bindings=False):
         if not at_work and not self._jobs:
             self._leave(True)
             return
-        question = ask_to_leave(at_work)
+        question = ask_to_leave(at_work, sum(map(_unbegun, self._swarm.batches)))
         self.push_screen(Confirm(question, self._swarm.monotonic), self._leave)
 
     def _leave(self, is_yes: bool | None) -> None:
         if is_yes:
+            self._verbs.call_off()
             self._write_terminal("\x1b[23;0t")
             self.exit()
+
+
+def _unbegun(batch: Batch) -> int:
+    return len(batch.having(Fate.WAITING))

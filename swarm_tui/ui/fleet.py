@@ -14,6 +14,7 @@ from textual.binding import BindingType
 from textual.widgets import Input
 
 from swarm_tui.amount import render_age
+from swarm_tui.batch import Batch, Fate
 from swarm_tui.errors import UsageError
 from swarm_tui.filter import complete
 from swarm_tui.model import AgentId, Host, HostState
@@ -46,6 +47,8 @@ class Summary(Bar):
         self._swarm = context
         self._shown: object = None
         self.selected = 0
+        self.hidden = 0
+        """Of those selected."""
 
     def update(self) -> None:
         """Draw again if anything on it changed."""
@@ -54,7 +57,8 @@ class Summary(Bar):
         shown = (
             dict(roster.counts),
             (roster.order, roster.is_reversed, roster.grouped, roster.filter, len(roster)),
-            self.selected,
+            (self.selected, self.hidden),
+            [batch.counts for batch in self._swarm.batches if not batch.is_over],
             [host.state for host in hosts],
             int(self._swarm.now()) // 60,
         )
@@ -86,8 +90,12 @@ class Summary(Bar):
     def _right(self, ink: Ink, width: int) -> Line:
         roster = self._swarm.roster
         parts: Line = []
+        for batch in self._swarm.batches:
+            if not batch.is_over:
+                parts += _progress(batch, ink)
         if self.selected:
-            parts.append(Segment(f"{render_count(self.selected)} selected", ink.accent))
+            hidden = f", {render_count(self.hidden)} not shown" if self.hidden else ""
+            parts.append(Segment(f"{render_count(self.selected)} selected{hidden}", ink.accent))
         if roster.filter:
             shown = f"/{sanitize(roster.filter, max_cells=20)} {render_count(len(roster))} shown"
             parts.append(Segment(shown, ink.accent))
@@ -110,6 +118,17 @@ class Summary(Bar):
         for part in parts:
             line += [Segment("  ", ink.text), part]
         return [*line, Segment(" ", ink.text)]
+
+
+def _progress(batch: Batch, ink: Ink) -> Line:
+    counts = batch.counts
+    ended = counts.get(Fate.DONE, 0) + counts.get(Fate.FAILED, 0)
+    line = [
+        Segment(f"{batch.word} {ended}/{len(batch.items) - counts.get(Fate.LEFT, 0)}", ink.accent)
+    ]
+    if failed := counts.get(Fate.FAILED):
+        line.append(Segment(f"{failed} failed", ink.bad))
+    return line
 
 
 class HostNotices(Bar):
@@ -214,6 +233,9 @@ class FleetScreen(SwarmScreen):
     def drop_selection(self) -> None:
         self.grid.select(())
 
+    def take_selection(self, agents: Collection[AgentId]) -> None:
+        self.grid.select(agent for agent in agents if agent in self._roster.agents)
+
     def on_resize(self) -> None:
         self._hosts.update()
 
@@ -250,6 +272,7 @@ class FleetScreen(SwarmScreen):
 
     def _show_summary(self) -> None:
         self._summary.selected = len(self.grid.selected)
+        self._summary.hidden = sum(agent not in self._roster for agent in self.grid.selected)
         self._summary.update()
 
     def _explain_nothing(self) -> None:
@@ -298,7 +321,12 @@ class FleetScreen(SwarmScreen):
 
     def do_select_all(self) -> None:
         shown = {agent for section in self._roster.sections for agent in section.ids}
-        self.grid.select(() if self.grid.selected >= shown else shown)
+        selected = self.grid.selected
+        self.grid.select(selected - shown if selected >= shown else selected | shown)
+
+    def do_invert(self) -> None:
+        shown = {agent for section in self._roster.sections for agent in section.ids}
+        self.grid.select(self.grid.selected ^ shown)
 
     def do_view(self) -> None:
         view = View.TABLE if self.grid.view is View.TILES else View.TILES

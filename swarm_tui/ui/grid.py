@@ -77,6 +77,10 @@ class Grid(Inked, ScrollView, can_focus=True):
         quiet("down,j", "move(0,1)"),
         quiet("left,h", "move(-1,0)"),
         quiet("right,l", "move(1,0)"),
+        quiet("shift+up", "extend(0,-1)"),
+        quiet("shift+down", "extend(0,1)"),
+        quiet("shift+left", "extend(-1,0)"),
+        quiet("shift+right", "extend(1,0)"),
         quiet("pageup,ctrl+u", "page(-1)"),
         quiet("pagedown,ctrl+d", "page(1)"),
         quiet("home", "end(0)"),
@@ -107,6 +111,10 @@ class Grid(Inked, ScrollView, can_focus=True):
         self.view = view
         self.cursor: AgentId | None = None
         self.selected: set[AgentId] = set()
+        self._anchor: AgentId | None = None
+        """Where a range that is being selected began."""
+        self._held: frozenset[AgentId] = frozenset()
+        """What was selected before it."""
         self._now = now
         self._monotonic = monotonic
         self._disturbed_at = float("-inf")
@@ -156,7 +164,7 @@ class Grid(Inked, ScrollView, can_focus=True):
 
     def move_to(self, agent: AgentId) -> None:
         """Put the cursor on an agent, because a person said so."""
-        was, self.cursor = self.cursor, agent
+        was, self.cursor, self._anchor = self.cursor, agent, None
         self._disturbed_at = float("-inf")
         self._remember()
         self._scroll_to_cursor()
@@ -392,6 +400,19 @@ class Grid(Inked, ScrollView, can_focus=True):
             return
         self._go_within(section, row * per_row + column)
 
+    def action_extend(self, right: int, down: int) -> None:
+        """Move, and select what lies between here and where that began."""
+        anchor, start = self._anchor, self.cursor
+        self.action_move(right, down)
+        self._extend(anchor, start)
+
+    def _extend(self, anchor: AgentId | None, start: AgentId | None) -> None:
+        if anchor is None:
+            anchor, self._held = start, frozenset(self.selected)
+        if anchor and self.cursor and (span := self._roster.between(anchor, self.cursor)):
+            self.select(self._held.union(span))
+            self._anchor = anchor
+
     def action_page(self, direction: int) -> None:
         rows = max(1, self.size.height // self._height - 1)
         position = self._roster.position(self.cursor) if self.cursor else None
@@ -426,9 +447,12 @@ class Grid(Inked, ScrollView, can_focus=True):
         agent = self._agent_at(event.x, event.y)
         if agent is None:
             return
+        anchor, start = self._anchor, self.cursor
         self.move_to(agent)
         if event.ctrl:
             self.toggle(agent)
+        elif event.shift:
+            self._extend(anchor, start)
         elif event.chain == 2:
             self.post_message(self.Opened())
 

@@ -39,6 +39,7 @@ def quiet(keys: str, action: str) -> Binding:
 
 _NAMES: Final = {
     "slash": "/",
+    "asterisk": "*",
     "colon": ":",
     "question_mark": "?",
     "escape": "esc",

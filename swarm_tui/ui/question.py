@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from swarm_tui.batch import count, tell_refusals
 from swarm_tui.model import Agent
 from swarm_tui.policy import Ask, Decision
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
@@ -33,37 +34,48 @@ class Question:
 
 
 def ask_before(
-    action: Action, agents: Sequence[Agent], refused: int, decision: Decision
+    action: Action,
+    agents: Sequence[Agent],
+    refusals: Sequence[Safe],
+    hidden: int,
+    decision: Decision,
 ) -> Question | None:
     """The question before a verb on some agents; None when it needs no asking.
 
-    `refused` others were meant too, but policy does not allow it.
+    `refusals` are why policy does not allow it for others that were meant too; `hidden` of all
+    are not shown now.
     """
     is_grave = isinstance(decision, Ask)
-    is_many = len(agents) + refused > 1
+    meant = len(agents) + len(refusals)
+    is_many = meant > 1
     if not is_grave and not is_many:
         return None
     lines = []
-    if refused:
-        lines.append(literal(f"{plural(refused, 'other')} selected cannot, and stay as they are."))
+    if len(agents) > 1:
+        lines.append(count(agents))
+    if hidden:
+        lines.append(literal(f"{plural(hidden, 'agent')} of these the filter does not show."))
+    lines += tell_refusals(refusals)
     if isinstance(decision, Ask):
         lines.append(decision.reason)
     word = action.id.replace("-", " ")
-    title = literal(f"{word.capitalize()} {plural(len(agents), 'agent')}?")
+    of = f" of {meant:,}" if refusals else ""
+    title = literal(f"{word.capitalize()} {len(agents):,}{of} agents?")
     if len(agents) == 1:
-        title = join((literal(f"{word.capitalize()} "), agents[0].name, literal("?")), "")
-    typed = f"{action.verb} {len(agents)}" if is_grave and len(agents) > 1 else ""
+        only = literal(f", one of {meant}?" if refusals else "?")
+        title = join((literal(f"{word.capitalize()} "), agents[0].name, only), "")
+    typed = f"{len(agents)}" if is_grave and len(agents) > 1 else ""
     return Question(title, _list(agents), lines, word, typed, is_grave)
 
 
-def ask_to_leave(at_work: Sequence[Agent]) -> Question:
-    """The question before leaving while verbs are at work."""
-    return Question(
-        literal("Leave while a verb is at work?"),
-        _list(at_work),
-        [literal("It comes to its end before the program leaves.")],
-        "leave",
-    )
+def ask_to_leave(at_work: Sequence[Agent], unbegun: int) -> Question:
+    """The question before leaving while verbs are at work; `unbegun` have not begun."""
+    lines = [literal("It comes to its end before the program leaves.")]
+    if unbegun:
+        lines.append(
+            literal(f"{plural(unbegun, 'agent')} not begun with will be left as they are.")
+        )
+    return Question(literal("Leave while a verb is at work?"), _list(at_work), lines, "leave")
 
 
 def _list(agents: Sequence[Agent]) -> list[Safe]:

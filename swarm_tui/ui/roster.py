@@ -152,6 +152,16 @@ class Roster:
         section, index = self.locate(max(0, min(position, len(self) - 1)))
         return self.sections[section].ids[index]
 
+    def between(self, one: AgentId, other: AgentId) -> Sequence[AgentId]:
+        """Both and all that are shown between them; nobody when either is not shown."""
+        places = sorted(
+            place for agent in (one, other) if (place := self.position(agent)) is not None
+        )
+        if len(places) < 2:
+            return []
+        shown = [agent for section in self.sections for agent in section.ids]
+        return shown[places[0] : places[1] + 1]
+
     def in_order(self, agents: Iterable[AgentId]) -> list[AgentId]:
         """Those that are known, in the order in which they are shown."""
         known = [agent for agent in agents if agent in self.agents]

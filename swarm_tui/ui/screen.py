@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 from textual.app import App
 from textual.screen import Screen
 
+from swarm_tui.batch import Batch
 from swarm_tui.model import AgentId
 from swarm_tui.policy import Deny
 from swarm_tui.store import Store
@@ -40,6 +42,8 @@ class Context:
     act: Callable[[Action, list[AgentId], AgentId | None], None]
     """Does what is not of one screen alone, to some agents or to the one under the cursor."""
     show_error: Callable[[BaseException], None]
+    batches: deque[Batch]
+    """Verbs on many, the last ones; the newest at the end."""
 
     @property
     def store(self) -> Store:
@@ -90,6 +94,9 @@ class SwarmScreen(Screen[None]):
 
     def drop_selection(self) -> None:
         """A verb has been started on all that were selected."""
+
+    def take_selection(self, agents: Collection[AgentId]) -> None:
+        """Select these instead, where there is anything to select."""
 
     def action_act(self, action_id: str, _key: str = "") -> None:
         action = BY_ID[action_id]
