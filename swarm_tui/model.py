@@ -177,7 +177,7 @@ class Counters:
 class Usage:
     """Rates made of two readings; seen from the guest (received = by the guest)."""
 
-    at: float
+    at: float = field(compare=False)
     cpu_percent: float | None = None
     """100 is one core of the host."""
     memory_used: int | None = None

@@ -9,7 +9,7 @@ What has taken long already is not waited for, and everything here may still blo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -38,6 +38,11 @@ class Definitions:
         self._library_error = library_error
         self._kept: dict[str, Definition | None] = {}
         self._epoch = 0
+
+    @property
+    def kept(self) -> Mapping[str, Definition | None]:
+        """Those that need not be read, by UUID."""
+        return self._kept
 
     def recall(self, asked: Iterable[Any]) -> tuple[dict[str, Definition | None], list[Any]]:
         """The definitions that are kept, by UUID, and the domains whose are not.

@@ -218,7 +218,9 @@ def _to_bytes(kib: int | None) -> int | None:
 
 
 def _total(stats: Mapping[str, object], group: str, counter: str) -> int | None:
-    count = _number(stats, f"{group}.count") or 0
+    count = _number(stats, f"{group}.count")
+    if not count:
+        return None
     values = [_number(stats, f"{group}.{index}.{counter}") for index in range(count)]
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -43,7 +44,10 @@ from swarm_tui.ports import Console, HostFacts, Progress
 from swarm_tui.text import literal
 
 PROGRESS_S: Final = 0.2
+CALLS_AT_MOST: Final = 250
+"""VMs asked one by one in a reading of the counters, in turn, where no call tells of all."""
 CHECKPOINT: Final = "warm"
+_Told = tuple[Any, dict[str, object]]
 
 
 class Way(Protocol):
@@ -122,11 +126,13 @@ class LibvirtHypervisor:
         connection, domains = self._opened()
         states = await connection.read("list the VMs", domains.states)
         definitions = await self._learn([domain for domain, *_ in states])
-        return [
-            self._lead(definition.to_vm(self._host, state, reason))
-            for domain, state, reason in states
-            if (definition := definitions[domain.UUIDString()]) and definition.tag
-        ]
+        vms = []
+        for place, (domain, state, reason) in enumerate(states):
+            if (definition := definitions[domain.UUIDString()]) and definition.tag:
+                vms.append(self._lead(definition.to_vm(self._host, state, reason)))
+            if place % CALLS_AT_MOST == 0:
+                await asyncio.sleep(0)  # a key may have been pressed
+        return vms
 
     async def _learn(self, asked: Iterable[Any]) -> Mapping[str, Definition | None]:
         """The definitions of these domains, by UUID; None for what is none of ours.
@@ -169,11 +175,12 @@ class LibvirtHypervisor:
     async def counters(self) -> Mapping[AgentId, Counters]:
         connection, domains = self._opened()
         told = await connection.read("read the counters", domains.statistics)
-        definitions = await self._learn(domain for domain, *_ in told)
+        kept = domains.definitions.kept
+        learned = await self._learn([domain for domain, uuid, _ in told if uuid not in kept])
         return {
-            definition.id: counters_of(statistics, monotonic)
-            for domain, statistics, monotonic in told
-            if (definition := definitions[domain.UUIDString()]) and definition.tag
+            definition.id: counters
+            for _, uuid, counters in told
+            if (definition := kept.get(uuid) or learned.get(uuid)) and definition.tag
         }
 
     async def facts(self) -> HostFacts:
@@ -274,6 +281,7 @@ class _Domains:
         self._host = host
         self._connection = connection
         self.definitions = Definitions(libvirt.libvirtError)
+        self._turn = 0  # of those that are asked one by one
         connection.changed = self.definitions.forget
 
     def _domain(self, agent: AgentId) -> Any:
@@ -314,24 +322,28 @@ class _Domains:
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
         return self.definitions.read_xml(self._domain(agent), flags)
 
-    def statistics(self) -> Sequence[tuple[Any, dict[str, object], float]]:
-        """Every active domain with what is told of it, and when."""
+    def statistics(self) -> Sequence[tuple[Any, str, Counters]]:
+        """Active domains with their UUIDs and what is told of them; see `CALLS_AT_MOST`."""
+        whole: list[_Told] = []
+        alone: list[_Told] = []
+        for domain, told in self._statistics_of_active():
+            (whole if "cpu.time" in told else alone).append((domain, told))
+        alone = alone[self._turn :] + alone[: self._turn]
+        self._turn = (self._turn + CALLS_AT_MOST) % max(1, len(alone))
+        asked = ((domain, _info(domain) | told) for domain, told in alone[:CALLS_AT_MOST])
         return [
-            (domain, told if "cpu.time" in told else _info(domain) | told, time.monotonic())
-            for domain, told in self._statistics_of_active()
+            (domain, domain.UUIDString(), counters_of(told, time.monotonic()))
+            for domain, told in chain(whole, asked)
         ]
 
-    def _statistics_of_active(self) -> Iterable[tuple[Any, dict[str, object]]]:
-        if not self._connection.statistics:
+    def _statistics_of_active(self) -> Iterable[_Told]:
+        handle, groups = self._connection.handle, self._connection.statistics
+        if not groups:
             active = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
-            return [(domain, {}) for domain in self._connection.handle.listAllDomains(active)]
+            return [(domain, {}) for domain in handle.listAllDomains(active)]
         active = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-        records: Iterable[tuple[Any, dict[str, object]]] = (
-            self._connection.handle.getAllDomainStats(
-                self._connection.statistics, active | self._connection.nowait
-            )
-        )
-        return records
+        told: Iterable[_Told] = handle.getAllDomainStats(groups, active | self._connection.nowait)
+        return told
 
     def facts(self) -> HostFacts:
         _, memory_mib, cpus, *_ = self._connection.handle.getInfo()
@@ -421,9 +433,8 @@ class _Domains:
                 return None
             if not self._connection.is_alive():
                 raise
-            raise SnapshotError(
-                "The saved memory cannot be read", error.get_error_message()
-            ) from error
+            why = error.get_error_message()
+            raise SnapshotError("The saved memory cannot be read", why) from error
 
     def checkpoint(self, agent: AgentId) -> str:
         domain = self._domain(agent)

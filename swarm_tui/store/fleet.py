@@ -255,7 +255,7 @@ class Store:
         if seconds > 0:
             known.history = known.history or History()
             known.history.add(known.usage)
-        return self._derive(agent, known)
+        return self._use(agent, known)
 
     def _sample_traffic(self, agent: AgentId, fact: GuestSampled) -> bool:
         known = self._known.get(agent)
@@ -273,7 +273,18 @@ class Store:
             net_sent_per_s=_rate(fact.net_sent, was.net_sent, seconds),
             is_net_claimed=True,
         )
-        return self._derive(agent, known)
+        return self._use(agent, known)
+
+    def _use(self, agent: AgentId, known: Known) -> bool:
+        """As `_derive`, where nothing but its usage is another: most of all facts by far."""
+        was, usage = known.agent, known.usage
+        if was is None:
+            return self._derive(agent, known)
+        if usage is None or was.usage == usage:
+            return False
+        known.agent = _with_usage(was, usage)
+        self._dirty.add(agent)
+        return True
 
     def _derive(self, agent: AgentId, known: Known) -> bool:
         """Make the agent's public record anew; True when it differs in what a screen shows."""
@@ -320,6 +331,15 @@ class Store:
 def _is_reviewed(agent: Agent) -> bool:
     """Whether a review or a verdict is at work on it."""
     return agent.operation is not None and agent.operation.verb in _REVIEWING
+
+
+def _with_usage(agent: Agent, usage: Usage) -> Agent:
+    """The same agent with other numbers: `dataclasses.replace` at a third of its cost."""
+    other = object.__new__(Agent)
+    for name in Agent.__slots__:
+        object.__setattr__(other, name, getattr(agent, name))
+    object.__setattr__(other, "usage", usage)
+    return other
 
 
 def _rate(now: int | None, was: int | None, seconds: float) -> float | None:

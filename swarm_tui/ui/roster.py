@@ -1,21 +1,22 @@
 """The fleet in the order, the groups and the choice in which it is shown.
 
 Kept up to date from the store's changed ids alone: nothing is done per agent in a tick in which
-that agent did not change, and the whole is sorted again at most once per `REST_S` seconds.
+that agent did not change, and the others are put among the sorted ones at most once per `REST_S`
+seconds.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from swarm_tui.filter import Filter, parse
 from swarm_tui.model import Agent, AgentId, HostName, State, Tag
@@ -24,6 +25,8 @@ from swarm_tui.text import sanitize
 
 REST_S: Final = 1.0
 """Between two sortings, so that a busy list can be read."""
+_MANY: Final = 8
+"""When more than one in so many agents has another place, all are sorted anew."""
 VOLATILE_REST_S: Final = 2.0
 """The same where the order is by a number that changes with every sample."""
 
@@ -67,6 +70,8 @@ URGENCY: Final[Mapping[State, int]] = {
 """States in the order in which a human should look at them."""
 
 Key = tuple[float | int | str, ...]
+Rank = tuple[Any, ...]
+"""What an order sorts by; the last part is the agent's id, so that no two are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,11 @@ class Roster:
         self._filter = parse("")
         self._chosen: dict[AgentId, Agent] = self.agents
         """Those that the filter lets through; without one, all of them."""
+        self._ranking: list[Rank] = []
+        """The ranks of all agents in order."""
+        self._ranks: dict[AgentId, Rank] = {}
+        self._misplaced: set[AgentId] = set(self.agents)
+        """Whose place in the ranking may be another one."""
         self.sections: tuple[Section, ...] = ()
         self._starts: list[int] = []
         self._position: dict[AgentId, int] = {}
@@ -203,21 +213,25 @@ class Roster:
                 del self.agents[agent]
                 self._chosen.pop(agent, None)
                 self._count(was, -1)
-                self._is_stale = True
+                self._misplace(agent)
             return
         self.agents[agent] = fresh
         if not self._filter.is_everything:
             self._choose_again(agent, fresh)
         if was is None:
             self._count(fresh, 1)
-            self._is_stale = True
+            self._misplace(agent)
             return
         if was.state is not fresh.state or was.host != fresh.host:
             self._count(was, -1)
             self._count(fresh, 1)
-            self._is_stale = True
+            self._misplace(agent)
         elif _place(was) != _place(fresh):
-            self._is_stale = True
+            self._misplace(agent)
+
+    def _misplace(self, agent: AgentId) -> None:
+        self._misplaced.add(agent)
+        self._is_stale = True
 
     def _choose_again(self, agent: AgentId, fresh: Agent) -> None:
         """Ask the filter about one agent that has changed."""
@@ -247,7 +261,9 @@ class Roster:
         """Show it otherwise, at once. Raises UsageError for a wrong filter; then all stays."""
         if filter is not None:
             self._take_filter(parse(filter))
-        self.order = order or self.order
+        if order and order is not self.order:
+            self.order = order
+            self._misplaced.update(self.agents)
         self.is_reversed = self.is_reversed if is_reversed is None else is_reversed
         self.group = group or self.group
         self.label = self.label if label is None else label
@@ -264,7 +280,9 @@ class Roster:
     def arrange(self, now: float) -> bool:
         """Choose, group and sort anew; True when anything is at another place."""
         self._is_stale, self._sorted_at = False, now
-        chosen = sorted(self._chosen.values(), key=_KEYS[self.order], reverse=self.is_reversed)
+        self._rank()
+        ranking = reversed(self._ranking) if self.is_reversed else self._ranking
+        chosen = [agent for rank in ranking if (agent := self._chosen.get(rank[-1]))]
         was = self.sections
         self.sections = tuple(self._divide(chosen))
         if self.sections == was:
@@ -273,6 +291,23 @@ class Roster:
         ids = (agent for section in self.sections for agent in section.ids)
         self._position = {agent: place for place, agent in enumerate(ids)}
         return True
+
+    def _rank(self) -> None:
+        """Put those that may stand elsewhere into their places."""
+        rank_of = _RANKS[self.order]
+        if self.order in (Order.CPU, Order.MEMORY) or (
+            len(self._misplaced) * _MANY > len(self.agents)
+        ):
+            self._ranks = {agent: rank_of(known) for agent, known in self.agents.items()}
+            self._ranking = sorted(self._ranks.values())
+        else:
+            for agent in self._misplaced:
+                if was := self._ranks.pop(agent, None):
+                    del self._ranking[bisect_left(self._ranking, was)]
+                if known := self.agents.get(agent):
+                    self._ranks[agent] = rank_of(known)
+                    insort(self._ranking, self._ranks[agent])
+        self._misplaced.clear()
 
     def _divide(self, agents: list[Agent]) -> Iterable[Section]:
         match self.group:
@@ -331,7 +366,7 @@ def _descending(value: float | None) -> float:
     return math.inf if value is None else -value
 
 
-_KEYS: Final[Mapping[Order, Callable[[Agent], tuple[object, ...]]]] = {
+_RANKS: Final[Mapping[Order, Callable[[Agent], Rank]]] = {
     Order.ATTENTION: lambda agent: (*sort_key(agent)[:3], _natural(agent.name), agent.id),
     Order.NAME: lambda agent: (_natural(agent.name), agent.host, agent.id),
     Order.STATE: lambda agent: (URGENCY[agent.state], _natural(agent.name), agent.id),

@@ -137,3 +137,14 @@ async def test_what_is_known_is_not_asked_again(hypervisor: LibvirtHypervisor, h
     await hypervisor.counters()
     # The test driver has few statistics; of the rest nothing is asked.
     assert not hang.asked.keys() - {"info"}
+
+
+async def test_vms_that_are_asked_one_by_one_are_asked_in_turn(
+    hypervisor: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarm_tui.adapters.libvirt.CALLS_AT_MOST", 2)
+    running = {vm.id for vm in await hypervisor.list() if vm.power is Power.RUNNING}
+    assert len(running) > 2
+    readings = [set(await hypervisor.counters()) for _ in range(4)]
+    assert all(len(reading) <= 2 for reading in readings)
+    assert set().union(*readings) == running, "nobody is left out for long"
