@@ -69,12 +69,25 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(
-        name: str, run: Callable[[argparse.Namespace], int], summary: str, *, agent: bool = False
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        summary: str,
+        *,
+        agent: bool = False,
+        agents: str = "",
     ) -> argparse.ArgumentParser:
+        """`agents`: how many may be named, as argparse has it; then a filter may do it, too."""
         command = subparsers.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=run)
+        who = "name, HOST/NAME, id, or the id's beginning"
         if agent:
-            command.add_argument("agent", help="name, HOST/NAME, id, or the id's beginning")
+            command.add_argument("agent", help=who)
+        if agents:
+            command.add_argument("agents", nargs=agents, metavar="AGENT", help=who)
+            command.add_argument(
+                "--filter", metavar="FILTER", help="all that it lets through; see `ls --filter`"
+            )
+            command.add_argument("--yes", action="store_true", help="do not ask")
         if name != "shell":
             command.add_argument("--json", action="store_true", help="one JSON object on stdout")
         return command
@@ -83,15 +96,14 @@ def build_parser() -> argparse.ArgumentParser:
     ls.add_argument("--filter", default="", metavar="FILTER", help="e.g. 'state:asking host:lab'")
     add("show", commands.show, "everything known of one agent", agent=True)
     pause = add(
-        "pause", commands.pause, "pause an agent to a snapshot, freeing its memory", agent=True
+        "pause", commands.pause, "pause agents to snapshots, freeing their memory", agents="*"
     )
     pause.add_argument("--quick", action="store_true", help="only stop its vCPUs; nothing is saved")
-    add("resume", commands.resume, "let an agent go on exactly where it stood", agent=True)
-    message = add("message", commands.message, "write to an agent's inbox", agent=True)
-    message.add_argument("text", nargs="+", help="what to say; - reads standard input")
+    add("resume", commands.resume, "let agents go on exactly where they stood", agents="*")
+    message = add("message", commands.message, "write to an agent's inbox", agents="?")
+    message.add_argument("text", nargs="*", help="what to say; - reads standard input")
     _add_review_commands(add)
-    kill = add("kill", commands.kill, "end an agent; its disk and snapshots go too", agent=True)
-    kill.add_argument("--yes", action="store_true", help="do not ask")
+    kill = add("kill", commands.kill, "end agents; their disks and snapshots go too", agents="*")
     kill.add_argument(
         "--graceful", action="store_true", help="let its guest shut down first, for up to 15 s"
     )

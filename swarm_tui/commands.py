@@ -78,18 +78,50 @@ def _tell(step: Safe, fraction: float | None) -> None:
     print(f"  {step}{share}", file=sys.stderr, flush=True)
 
 
-def _act(arguments: argparse.Namespace, make: Callable[[Agent], Command]) -> int:
-    """Do one verb to one agent, and tell how the agent stands afterwards."""
+def _act(arguments: argparse.Namespace, make: Callable[[AgentId], Command]) -> int:
+    """Do one verb to one agent, and tell how the agent stands afterwards; or to many."""
     from swarm_tui.acting import act, at_agent
+
+    if arguments.filter is not None or len(arguments.agents) > 1:
+        return _act_on_many(arguments, make)
+    if not arguments.agents:
+        raise UsageError("Name an agent, or several, or give a --filter")
+    (name,) = arguments.agents
 
     async def run() -> int:
         loaded, is_json = _load(arguments), arguments.json
-        async with at_agent(loaded, arguments.connect, arguments.agent) as (supervisor, agent):
+        async with at_agent(loaded, arguments.connect, name) as (supervisor, agent):
             progress = None if is_json else _tell
-            await act(supervisor, agent, make(agent), is_json=is_json, on_progress=progress)
+            await act(supervisor, agent, make(agent.id), is_json=is_json, on_progress=progress)
         return 0
 
     return _run(run())
+
+
+def _act_on_many(arguments: argparse.Namespace, make: Callable[[AgentId], Command]) -> int:
+    from swarm_tui import acting
+    from swarm_tui.command import Pause
+    from swarm_tui.model import AgentId, Verb
+
+    loaded = _load(arguments)
+    seen = _glance(arguments, loaded)
+    example = make(AgentId(""))
+    agents = acting.choose(seen, arguments.agents, arguments.filter or "")
+    is_quick = isinstance(example, Pause) and example.is_quick
+    agents, denied = acting.sift(seen, example.verb, agents, is_quick=is_quick)
+    if not arguments.yes:
+        acting.confirm(example.verb, agents, denied, is_grave=example.verb is Verb.KILL)
+    return _run(
+        acting.act_on_many(
+            loaded,
+            arguments.connect,
+            example.verb,
+            agents,
+            denied,
+            make,
+            is_json=arguments.json,
+        )
+    )
 
 
 def wait_for_enter() -> None:
@@ -171,37 +203,44 @@ def audit(arguments: argparse.Namespace) -> int:
 def pause(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Pause
 
-    return _act(arguments, lambda agent: Pause(agent.id, is_quick=arguments.quick))
+    return _act(arguments, lambda agent: Pause(agent, is_quick=arguments.quick))
 
 
 def resume(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Resume
 
-    return _act(arguments, lambda agent: Resume(agent.id))
+    return _act(arguments, Resume)
 
 
 def message(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Say
 
+    arguments.agents = [arguments.agents] if arguments.agents else []
+    if arguments.filter is not None:  # then nobody is named: the first word is of the text
+        arguments.text = [*arguments.agents, *arguments.text]
+        arguments.agents = []
     text = " ".join(arguments.text)
+    if not text:
+        raise UsageError("Say what to write")
     if text == "-":
         text = _read_bytes("-").decode("utf-8", "replace")
-    return _act(arguments, lambda agent: Say(agent.id, text))
+    return _act(arguments, lambda agent: Say(agent, text))
 
 
 def kill(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Kill
 
-    if not arguments.yes:
+    is_one = arguments.filter is None and len(arguments.agents) == 1
+    if is_one and not arguments.yes:
         if not sys.stdin.isatty():
             raise UsageError("kill needs --yes when nobody can be asked")
-        agent = _glance(arguments, _load(arguments)).find_surely(arguments.agent)
+        agent = _glance(arguments, _load(arguments)).find_surely(arguments.agents[0])
         print(f"End {agent.name} on {agent.host} ({agent.state}); disk and snapshots go too.")
         if input("Type its name to go on: ") != agent.name:
             raise UsageError("Nothing was done: the name was not typed")
         # Held by its id: another agent may bear the name by now.
-        arguments.agent = agent.id
-    return _act(arguments, lambda agent: Kill(agent.id, is_graceful=arguments.graceful))
+        arguments.agents = [agent.id]
+    return _act(arguments, lambda agent: Kill(agent, is_graceful=arguments.graceful))
 
 
 def review(arguments: argparse.Namespace) -> int:

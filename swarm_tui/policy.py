@@ -73,8 +73,10 @@ def decide(
 ) -> Decision:
     """Whether `verb` may be done to `agent` (None: no agent is under the cursor) now.
 
-    `is_quick` is a pause that only stops the vCPUs, or the resume of one.
+    `is_quick` is a pause that only stops the vCPUs; the resume of one needs no telling.
     """
+    if verb is Verb.RESUME and agent and agent.state in (State.PAUSED, State.FROZEN):
+        is_quick = True  # nothing has to be restored
     if verb in _LATER:
         return Deny(literal("not in this version"))
     if agent is None and verb is not Verb.SPAWN:

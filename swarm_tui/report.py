@@ -142,17 +142,20 @@ def write_findings(findings: Sequence[Finding]) -> None:
                 print(f"      {line}")
 
 
+def error_object(error: SwarmError) -> dict[str, str]:
+    """An error for JSON."""
+    return {
+        "error": type(error).__name__,
+        "title": error.title,
+        "detail": error.detail,
+        "hint": error.hint,
+    }
+
+
 def write_error(error: SwarmError, *, is_json: bool) -> None:
     """Title, detail and hint on standard error, or as an object on standard output."""
     if is_json:
-        write_json(
-            {
-                "error": type(error).__name__,
-                "title": error.title,
-                "detail": error.detail,
-                "hint": error.hint,
-            }
-        )
+        write_json(error_object(error))
         return
     print(f"swarm-tui: {sanitize(error.title)}", file=sys.stderr)
     for part in (error.detail, error.hint):

@@ -194,8 +194,6 @@ class Supervisor:
         if verb is Verb.SPAWN:
             return decide(verb, None, self._spawn_capabilities())
         known = self.store.agent(agent) if agent else None
-        if known and known.state in (State.PAUSED, State.FROZEN):
-            is_quick = is_quick or verb is Verb.RESUME  # nothing has to be restored
         return decide(verb, known, self._capabilities(known), is_quick=is_quick)
 
     def spawners(self) -> Sequence[HostName]:
