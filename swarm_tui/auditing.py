@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Final
 
 from swarm_tui.audit import Audit, Entry
 from swarm_tui.errors import UsageError
-from swarm_tui.report import plain, write_json, write_table
+from swarm_tui.report import plain, write_error, write_json, write_table
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -25,16 +26,23 @@ def write_acts(audit: Audit, agent: str, since: str, *, is_json: bool) -> None:
     acts = audit.since(parse_time(since, time.time())) if since else audit.recent()
     acts = [act for act in acts if not agent or is_about(act, agent)]
     if is_json:
-        write_json({"acts": plain(acts)})
+        write_json({"acts": plain(acts), "is_all": audit.gap is None})
     else:
         write_table(_HEADER, [_row(act) for act in acts])
+    if audit.gap:
+        print("swarm-tui: only what was done from here:", file=sys.stderr)
+        write_error(audit.gap, is_json=False)
 
 
 def write_proof(audit: Audit, *, is_json: bool) -> None:
-    """Check the log, and say what holds. Raises AuditError for the first line that does not."""
-    proof = audit.verify()
+    """Check the log, and say what holds.
+
+    Raises AuditError for the first line that does not, and StoreError.
+    """
+    whole = audit.verify()
+    proof = whole.proof
     if is_json:
-        write_json({"ok": True, **plain(proof)})
+        write_json({"ok": True, **plain(proof), "others": plain(whole.others)})
         return
     count = proof.head.seq if proof.head else 0
     print(f"{count:,} lines hold together")
@@ -44,6 +52,8 @@ def write_proof(audit: Audit, *, is_json: bool) -> None:
         print(f"  {proof.unchained:,} older lines before them; they are as they were then")
     for number in proof.torn:
         print(f"  line {number:,} was cut short by a crash; what it was about was not done")
+    for log in whole.others:
+        print(f"{log.seq:,} lines in the store hold together, of log {log.chain} of {log.place}")
 
 
 def is_about(act: Entry, agent: str) -> bool:

@@ -69,7 +69,7 @@ def open_shelf(loaded: Loaded) -> Shelf:
 
 
 def open_audit(loaded: Loaded) -> Audit:
-    return Audit(loaded.paths.audit_log)
+    return Audit(loaded.paths.audit_log, open_database(loaded))
 
 
 def make_guest(

@@ -179,12 +179,15 @@ def show(arguments: argparse.Namespace) -> int:
     loaded = _load(arguments)
     agent = _glance(arguments, loaded).find(arguments.agent)
     snapshots = _run(read_snapshots(loaded, agent, arguments.connect))
-    acts = open_audit(loaded).recent(agent.id)
+    audit = open_audit(loaded)
+    acts = audit.recent(agent.id)
     if arguments.json:
         more = {"snapshots": report.plain(snapshots), "acts": report.plain(acts)}
         report.write_json(report.agent_object(agent) | more)
     else:
         report.write_agent(agent, snapshots, acts)
+    if audit.gap:  # what was done from here is shown all the same
+        report.write_error(audit.gap, is_json=False)
     return 0
 
 

@@ -144,6 +144,7 @@ class Supervisor:
         for name, place in self._places.items():
             self._start_task(place.watch.run(), f"watch {name}", place.watch.give_up)
         self._start_task(self._records.run(), "watch records")
+        self._start_task(self.audit.keep_up(self._faults.append), "keep the audit log up")
 
     async def close(self) -> None:
         """Let verbs at work come to their end, then let go of every host and guest."""
@@ -207,7 +208,7 @@ class Supervisor:
         return faults
 
     def acts(self, agent: AgentId | None = None) -> Sequence[Entry]:
-        """What was done, to one agent or to all, oldest first, from the audit log."""
+        """What was done, to one agent or to all, by everybody, oldest first; see `audit.gap`."""
         return self.audit.recent(agent)
 
     def repository(self, agent: AgentId) -> Path | None:

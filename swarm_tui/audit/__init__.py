@@ -2,7 +2,8 @@
 
 One JSON object a line: an intent before the act, an outcome after it. The intent is on the disk
 before anything happens; if it cannot be written, nothing happens. An intent without an outcome
-means that nobody knows how it ended. The lines are a chain: see `chain`.
+means that nobody knows how it ended. The lines are a chain: see `chain`. Where there is a store,
+an intent is in it, too, before anything happens, and all supervisors see each other's acts.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from swarm_tui.audit.chain import Chain, Proof, parse
-from swarm_tui.errors import AuditError, SwarmError
+from swarm_tui.audit.shared import Log, Shared
+from swarm_tui.database import Database
+from swarm_tui.errors import AuditError, StorageFull, StoreError, SwarmError
 from swarm_tui.model import Agent, HostName, Verb
 from swarm_tui.text import Safe, sanitize
 
 _TAIL_BYTES: Final = 1 << 20
+_RECENT: Final = 1_000
+_MOST: Final = 100_000
+_RETRY_S: Final = 3.0
 _DETAIL: Final = 20_000
 """Characters kept of what is said beside an act."""
 
@@ -51,15 +58,30 @@ class Entry:
     ended: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What holds of the log and of all others that the store knows."""
+
+    proof: Proof
+    others: Sequence[Log]
+    """Logs of other homes, and earlier ones of this home whose file was moved away."""
+
+
 class Audit:
     """The log of one home. Several processes may append to it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, database: Database | None = None) -> None:
+        """`database`: None, nobody else acts."""
         self._chain = Chain(path)
+        self._shared = Shared(database, self._chain) if database else None
         self._actor = _actor()
+        self.lag: SwarmError | None = None
+        """Why the store lacks something of the log at present; `catch_up` brings it."""
+        self.gap: SwarmError | None = None
+        """Why the acts of others were missing when acts were read last."""
 
     def intend(self, verb: Verb, *, agent: str, name: str, host: str, detail: str = "") -> str:
-        """Write an intent, durably, and return its id. Raises AuditError."""
+        """Write an intent, durably, and return its id. Raises AuditError: then do nothing."""
         entry = secrets.token_hex(8)
         self._append(
             {
@@ -73,11 +95,59 @@ class Audit:
                 "detail": detail,
             }
         )
+        try:
+            self.catch_up()
+        except (StoreError, StorageFull) as error:
+            with suppress(AuditError):
+                nothing = "not recorded in the store, so nothing was done"
+                self.conclude(entry, Outcome.FAILED, nothing)
+            raise AuditError(
+                "The act cannot be recorded in the store",
+                str(error),
+                "Nothing is done without its record. Try again when the store is back.",
+            ) from error
         return entry
 
     def conclude(self, entry: str, outcome: Outcome, detail: str = "") -> None:
-        """Write how it ended. Raises AuditError."""
+        """Write how it ended. Raises AuditError.
+
+        When the store is out of reach, `lag` says so, and it comes there with what is next.
+        """
         self._append({"id": entry, "record": "outcome", "outcome": outcome, "detail": detail})
+        with suppress(StoreError, StorageFull):
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Bring to the store what it lacks of the log. Raises StoreError, StorageFull, AuditError.
+
+        AuditError: the store knows lines that the log has not.
+        """
+        if self._shared is None:
+            return
+        try:
+            self._shared.bring()
+        except SwarmError as error:
+            self.lag = error
+            raise
+        self.lag = None
+
+    async def keep_up(self, on_fault: Callable[[SwarmError], None]) -> None:
+        """Bring what an earlier process left, then whatever the store lacks, again and again.
+
+        Each time that it goes wrong anew is told to `on_fault` once.
+        """
+        is_first, is_told = True, False
+        while True:
+            if is_first or self.lag:
+                try:
+                    await asyncio.to_thread(self.catch_up)
+                    is_told = False
+                except SwarmError as error:
+                    if not is_told:
+                        on_fault(error)
+                    is_told = True
+            is_first = False
+            await asyncio.sleep(_RETRY_S)
 
     async def around(
         self,
@@ -123,23 +193,61 @@ class Audit:
         self._chain.append({"at": round(time.time(), 3), **fields, "detail": detail})
 
     def recent(self, agent: str | None = None) -> Sequence[Entry]:
-        """Entries of the file's last MiB, oldest first; all agents when `agent` is None.
+        """The newest acts of everybody, oldest first; on all agents when `agent` is None.
 
-        Raises AuditError when the file cannot be read.
+        When the store is out of reach they are those of this home, and `gap` says so.
+
+        Raises AuditError when the log cannot be read.
         """
-        entries = _entries(self._chain.lines(-_TAIL_BYTES))
-        return [entry for entry in entries if agent in (None, entry.agent)]
+        own = [
+            entry
+            for entry in _entries(self._chain.lines(-_TAIL_BYTES))
+            if agent in (None, entry.agent)
+        ]
+        return self._joined(own, agent, None, _RECENT)
 
     def since(self, at: float) -> Sequence[Entry]:
-        """Entries of the whole file that began at `at` (Unix seconds) or later, oldest first.
+        """As `recent`, all that began at `at` (Unix seconds) or later."""
+        own = [entry for entry in _entries(self._chain.lines()) if entry.at >= at]
+        return self._joined(own, None, at, _MOST)
 
-        Raises AuditError when the file cannot be read.
+    def _joined(
+        self, own: Sequence[Entry], agent: str | None, since: float | None, most: int
+    ) -> Sequence[Entry]:
+        """What the store has, with what it has not yet of our own."""
+        if self._shared is None:
+            return own[-most:]
+        try:
+            found = {entry.id: entry for entry in _entries(self._shared.acts(agent, since, most))}
+        except (StoreError, StorageFull) as error:
+            self.gap = error
+            return own[-most:]
+        self.gap = None
+        for entry in own:
+            known = found.get(entry.id)
+            if known is None or known.outcome is None:
+                found[entry.id] = entry
+        return sorted(found.values(), key=lambda entry: entry.at)[-most:]
+
+    def verify(self) -> Whole:
+        """Check the whole log, and all that the store has of all logs.
+
+        Raises AuditError that says which line is the first wrong one, and StoreError.
         """
-        return [entry for entry in _entries(self._chain.lines()) if entry.at >= at]
-
-    def verify(self) -> Proof:
-        """Check the whole log. Raises AuditError that says which line is the first wrong one."""
-        return self._chain.verify()
+        proof = self._chain.verify()
+        if self._shared is None:
+            return Whole(proof, ())
+        self.catch_up()
+        logs = self._shared.verify()
+        here = proof.head.chain if proof.head else None
+        gone = [log for log in logs if self._shared.is_here(log)]
+        if here is None and gone:
+            raise AuditError(
+                "The audit log is gone",
+                f"{self._chain.path} holds no line of it; the store knows {gone[-1].seq:,}.",
+                "`swarm-tui audit` still shows them, from the store.",
+            )
+        return Whole(proof, [log for log in logs if log.chain != here])
 
 
 def _entries(lines: Iterable[bytes]) -> Sequence[Entry]:

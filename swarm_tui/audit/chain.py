@@ -17,7 +17,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,22 @@ class Proof:
     """Lines from the time before the chain."""
     torn: tuple[int, ...]
     """Lines of the file, from 1, that a crash cut short. They were never acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line as it stands in a file."""
+
+    chain: str
+    seq: int
+    """Below 1: from before the chain."""
+    content: bytes
+    torn: bytes
+    """What stands between the numbered line before and this one; mostly nothing."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
 
 
 class Chain:
@@ -103,6 +119,24 @@ class Chain:
                     yield line.removesuffix(b"\n")
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise AuditError("The audit log cannot be read", f"{self.path}: {error}") from error
+
+    def head(self) -> Head | None:
+        """The newest line; None while there is none. Raises AuditError."""
+        lines = self.lines_from(None)
+        return Head(lines[-1].chain, lines[-1].seq, lines[-1].sha256) if lines else None
+
+    def lines_from(self, seq: int | None) -> Sequence[Line]:
+        """Those from the one of that number on; from 0 also what is before the chain.
+
+        None: the last numbered one alone. Raises AuditError.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                return _read_from(file.fileno(), os.fstat(file.fileno()).st_size, seq)
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise AuditError("The audit log cannot be read", f"{self.path}: {error}") from error
 
@@ -233,3 +267,36 @@ def _read_end(handle: int, size: int) -> tuple[tuple[str, int, str] | None, byte
         if start == 0:
             return None, tail
         length *= 4
+
+
+def _read_from(handle: int, size: int, seq: int | None) -> Sequence[Line]:
+    length = _TAIL_BYTES
+    while True:
+        start = max(0, size - length)
+        whole = os.pread(handle, size - start, start)
+        # Where it begins in the middle of a line, that line is not looked at.
+        lines = _number(whole if not start else whole.partition(b"\n")[2], is_whole=not start)
+        numbered = [line for line in lines if line.seq > 0]
+        if seq is None and (numbered or not start):
+            return numbered[-1:]
+        if seq is not None and (not start or (seq > 0 and numbered and numbered[0].seq <= seq)):
+            return [line for line in lines if line.seq >= seq or seq == 0]
+        length *= 4
+
+
+def _number(content: bytes, *, is_whole: bool) -> Sequence[Line]:
+    """The lines of a file, or of its end. Torn ones are with those that follow them."""
+    found: list[Line] = []
+    loose: list[bytes] = []
+    for line in content.removesuffix(b"\n").split(b"\n"):
+        link = link_of(parse(line))
+        if link is None:
+            loose.append(line)
+            continue
+        if not found and is_whole:
+            first = 1 - len(loose)
+            found += [Line("", first + at, older, b"") for at, older in enumerate(loose)]
+            loose = []
+        found.append(Line(link[0], link[1], line, b"\n".join(loose)))
+        loose = []
+    return found

@@ -260,7 +260,11 @@ class AuditScreen(SwarmScreen):
         note = literal("nothing was done yet" if self._is_read else "reading …")
         self._acts.show(acts, self._problem.title if self._problem else note)
         count = literal(plural(len(acts), "act"))
-        stale = literal("cannot be read now") if self._problem else EMPTY
+        stale = EMPTY
+        if self._problem:
+            stale = literal("cannot be read now")
+        elif self.context.supervisor.audit.gap:
+            stale = literal("the store is out of reach: only what was done from here")
         self._head.show(self._whose(), join((stale, count), " · "))
 
     def _whose(self) -> Safe:

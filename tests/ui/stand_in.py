@@ -20,6 +20,7 @@ from unittest.mock import patch
 from textual import events
 from textual.pilot import Pilot
 
+from swarm_tui.audit import Audit
 from swarm_tui.audit import Entry as Audited
 from swarm_tui.command import Approve, Command, Kill, Pause, Reject, Resume, Review, SendBack, Spawn
 from swarm_tui.errors import Refused, SwarmError
@@ -124,6 +125,7 @@ class StandInSupervisor(Supervisor):
     def __post_init__(self) -> None:
         self.store = Store(self.clock.now)
         home = Path("/nowhere")
+        self.audit = Audit(home)
         self.terms = Terms(Shelf(home), sanitize("hanne@example.org"), None, home, 1 << 20)
 
     # What the screens use

@@ -8,7 +8,7 @@ from stand_in import START, StandInSupervisor, make_app, make_fleet, running, se
 from test_safety import CORPUS, check
 
 from swarm_tui.audit import Entry, Outcome
-from swarm_tui.errors import AuditError
+from swarm_tui.errors import AuditError, StoreUnreachable
 from swarm_tui.text import sanitize
 
 
@@ -106,7 +106,9 @@ async def test_a_log_that_cannot_be_read_is_told_once_and_what_was_read_stays() 
         swarm.told_acts = AuditError("The audit log cannot be read", "no such luck")
         await until(pilot, lambda: "cannot be read now" in seen(app), "that it is stale")
         assert "what 1" in seen(app)
+        swarm.audit.gap = StoreUnreachable("The store is out of reach")
         swarm.told_acts = []
+        await until(pilot, lambda: "only what was done from here" in seen(app), "the gap")
         await until(pilot, lambda: "nothing was done yet" in seen(app), "the next reading")
         assert len(app._notifications) <= 1
 
