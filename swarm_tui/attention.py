@@ -24,6 +24,8 @@ FORGOTTEN_S: Final = 1800.0
 SNOOZE_S: Final = 900.0
 _SETTLED_S: Final = 5.0
 """An agent that changed its state so long after a verb had failed has gone on since."""
+_SPAWN_S: Final = 3600.0
+"""For so long an agent that could not be made is told of."""
 _FAULTS_AT_MOST: Final = 50
 _REASON_CELLS: Final = 400
 
@@ -57,6 +59,11 @@ class Need:
     name: Safe = EMPTY
     owner: Safe = EMPTY
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has happened, and is only to be read."""
+        return self.kind is Kind.FAULT or (self.kind is Kind.VERB and self.agent is None)
+
     def is_for(self, person: str) -> bool:
         """Whether it concerns somebody: the owner by login name, or anybody where none is."""
         return not self.owner or self.owner.partition("@")[0] == person
@@ -87,6 +94,7 @@ class Attention:
         self._stopped: list[tuple[float, AgentId]] = []
         """When those that stand still will have been forgotten; a heap."""
         self._snoozed: dict[str, tuple[float, Need]] = {}
+        self._dismissed: set[str] = set()
 
     # Reads
 
@@ -222,7 +230,11 @@ class Attention:
         for act in acts:
             agent = AgentId(act.agent)
             is_good = act.outcome is Outcome.DONE
-            if str(act.verb) in (Verb.SHELL, Verb.LOGS) or not agent:
+            if str(act.verb) in (Verb.SHELL, Verb.LOGS):
+                continue
+            if not agent:
+                if act.outcome and not is_good and now - _end(act) < _SPAWN_S:
+                    self._hear_spawn(act, now)
                 continue
             if str(act.verb) == Verb.REVIEW and is_good:
                 self._reviewers[agent] = act.actor
@@ -232,6 +244,12 @@ class Attention:
                 self._acts[agent] = act
             if agent in self._agents:
                 self._settle(agent, now)
+
+    def _hear_spawn(self, act: Entry, now: float) -> None:
+        key = f"act {act.id}"
+        if key not in self._dismissed:
+            host = HostName(act.host)
+            self._put(Need(key, Kind.VERB, _end(act), _tell(act), host, name=act.name), now)
 
     def hear_fault(self, error: BaseException, now: float) -> None:
         """A failure that no verb is to blame for. It stays until it is snoozed."""
@@ -260,7 +278,8 @@ class Attention:
         if key not in self._needs:
             return
         need = self._needs[key][0]
-        if need.kind is Kind.FAULT:  # it has happened, and does not go on
+        if need.is_over:
+            self._dismissed.add(key)
             self._drop(key)
             return
         self._snoozed[key] = (now + for_s, need)

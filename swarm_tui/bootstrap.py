@@ -124,12 +124,16 @@ def _reviewer() -> str:
     return email if PRINCIPAL.accepts(email) else _login()
 
 
-def _login() -> str:
+def person() -> str:
+    """Login name of whoever runs this."""
     try:
-        name = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):  # a container may run us as a number without a name
-        name = str(os.getuid())
-    login = f"{name}@{socket.gethostname()}"
+        return str(os.getuid())
+
+
+def _login() -> str:
+    login = f"{person()}@{socket.gethostname()}"
     return login if PRINCIPAL.accepts(login) else "reviewer"
 
 

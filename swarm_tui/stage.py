@@ -23,6 +23,7 @@ def run_app(
 
     `shell_argv` gives the command that joins a terminal to an agent's shell.
     """
+    from swarm_tui.bootstrap import person
     from swarm_tui.ui.app import Settings, SwarmApp
     from swarm_tui.ui.glyphs import needs_plain
     from swarm_tui.ui.grid import View
@@ -36,6 +37,7 @@ def run_app(
         banner=banner,
         notify=ui.notify,
         is_plain=is_plain,
+        person=person(),
     )
 
     async def run() -> int:

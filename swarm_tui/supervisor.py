@@ -52,6 +52,7 @@ from swarm_tui.text import Safe, join, literal
 from swarm_tui.watch import GuestWatch, HostWatch, OnFailure, RecordWatch
 
 FAULTS_KEPT: Final = 50
+ENDED_KEPT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Supervisor:
         self._verbs: set[asyncio.Task[Safe]] = set()
         self._at_work: dict[AgentId, Verb] = {}
         self._faults: deque[BaseException] = deque(maxlen=FAULTS_KEPT)
+        self._ended: deque[Entry] = deque(maxlen=ENDED_KEPT)
         self._places = {site.hypervisor.host: self._place(site, guest, timing) for site in sites}
         self._guests = GuestWatch(
             lambda agent: self._place_of(agent).guest,
@@ -206,6 +208,12 @@ class Supervisor:
         faults = list(self._faults)
         self._faults.clear()
         return faults
+
+    def take_ended(self) -> Sequence[Entry]:
+        """Verbs of this supervisor that ended since the last call, oldest first."""
+        ended = list(self._ended)
+        self._ended.clear()
+        return ended
 
     def acts(self, agent: AgentId | None = None) -> Sequence[Entry]:
         """What was done, to one agent or to all, by everybody, oldest first; see `audit.gap`."""
@@ -358,6 +366,7 @@ class Supervisor:
             detail=detail,
             is_unknown=lambda error: isinstance(error, UNKNOWN),
             on_fault=self._faults.append,
+            on_end=self._ended.append,
         )
 
     # How it hangs together

@@ -159,17 +159,19 @@ class Audit:
         detail: str,
         is_unknown: Callable[[SwarmError], bool],
         on_fault: Callable[[AuditError], None],
+        on_end: Callable[[Entry], None],
     ) -> Safe:
         """Intent on disk, then the act, then its outcome. No intent, no act.
 
         `is_unknown` tells errors after which nobody knows whether it was done. An outcome that
-        cannot be written is told to `on_fault`: the act is over by then.
+        cannot be written is told to `on_fault`: the act is over by then. `on_end` has the whole.
         """
+        began, (whose, name) = time.time(), (agent.id, agent.name) if agent else ("", "")
         entry = await asyncio.to_thread(
             self.intend,
             verb,
-            agent=agent.id if agent else "",
-            name=agent.name if agent else "",
+            agent=whose,
+            name=name,
             host=host,
             detail=detail,
         )
@@ -179,6 +181,9 @@ class Audit:
                 await asyncio.to_thread(self.conclude, entry, outcome, told)
             except AuditError as error:
                 on_fault(error)
+            raw = {"id": entry, "at": began, "actor": self._actor, "verb": verb, "agent": whose}
+            raw |= {"name": name, "host": host, "detail": detail}
+            on_end(_concluded(_entry(raw), {"outcome": outcome, "detail": told, "at": time.time()}))
 
         try:
             done = await act()

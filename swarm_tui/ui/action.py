@@ -10,15 +10,18 @@ from typing import Final, Literal
 from swarm_tui.command import Command
 from swarm_tui.model import AgentId, Verb
 
-Place = Literal["fleet", "agent", "review", "audit", "hosts"]
+Place = Literal["fleet", "agent", "review", "audit", "hosts", "waiting"]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
 AGENT: Final[tuple[Place, ...]] = ("agent",)
 REVIEW: Final[tuple[Place, ...]] = ("review",)
+WAITING: Final[tuple[Place, ...]] = ("waiting",)
 BOTH: Final[tuple[Place, ...]] = ("fleet", "agent")
+STEER: Final[tuple[Place, ...]] = (*BOTH, *WAITING)
+"""Where agents can be acted on."""
 AUDIT: Final[tuple[Place, ...]] = ("audit",)
 HOSTS: Final[tuple[Place, ...]] = ("hosts",)
-ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review", "audit", "hosts")
+ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review", "audit", "hosts", "waiting")
 
 
 class Section(StrEnum):
@@ -43,7 +46,7 @@ class Action:
     label: str
     """One or two words for the footer; empty: not in the footer."""
     help: str
-    places: tuple[Place, ...] = BOTH
+    places: tuple[Place, ...] = STEER
     verb: Verb | None = None
     """Policy is asked about this verb; a refusal greys the key and is told when it is pressed."""
     is_quick: bool = False

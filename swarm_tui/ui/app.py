@@ -18,20 +18,22 @@ from textual.command import SimpleCommand
 from textual.filter import LineFilter
 from textual.markup import escape
 
+from swarm_tui.attention import Attention, Kind, Need
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.command import Spawn
 from swarm_tui.errors import ConfigError, SwarmError
-from swarm_tui.model import AgentId, State
+from swarm_tui.model import AgentId
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.action import Action
-from swarm_tui.ui.actions import at
+from swarm_tui.ui.actions import BY_ID, at
 from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
-from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog
+from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog, read_dialog
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
 from swarm_tui.ui.grid import View
+from swarm_tui.ui.herald import KEEP_TITLE, RESTORE_TITLE, Herald
 from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
@@ -43,6 +45,7 @@ from swarm_tui.ui.screen import Context, SwarmScreen, top
 from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
 from swarm_tui.ui.theme import DEFAULT, builtin_folder, load_themes
 from swarm_tui.ui.verbs import Verbs, make_batches
+from swarm_tui.ui.waiting import WaitingScreen
 
 TICK_S: Final = 0.1
 _TOAST_S: Final = 4.0
@@ -61,6 +64,8 @@ class Settings:
     """Stands in the first line, for what must not be overlooked: "simulated swarm"."""
     notify: How = "desktop"
     """How a person is called when agents begin to wait."""
+    person: str = ""
+    """Login name of whoever sits here, whose agents are "mine"; empty: not known."""
     is_plain: bool = False
     """Draw in ASCII, for terminals without UTF-8; see `glyphs.needs_plain`."""
 
@@ -99,6 +104,9 @@ class SwarmApp(App[None], inherit_bindings=False):
             self.act,
             self._show_error,
             make_batches(),
+            Attention(),
+            self._answer,
+            settings.person,
         )
         self._jobs: set[asyncio.Task[object]] = set()
         self._reviews = Reviews(self, self._swarm, self._start, self._tell)
@@ -106,8 +114,8 @@ class SwarmApp(App[None], inherit_bindings=False):
         self._last_error: BaseException | None = None
         self._is_away = False
         """The terminal is somebody else's now."""
-        self._notices = Notices(settings.notify, os.environ, now())
-        self._told_title = ""
+        notices = Notices(settings.notify, os.environ, now())
+        self._herald = Herald(supervisor, self._roster, self._swarm.attention, notices, now())
         for palette in self._themes.palettes.values():
             self.register_theme(palette.to_textual())
 
@@ -122,7 +130,7 @@ class SwarmApp(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self._choose_theme(self._settings.theme)
-        self._write_terminal("\x1b[22;0t")  # lets the terminal keep its own title
+        self._write_terminal(KEEP_TITLE)
         self.push_screen(FleetScreen(self._swarm, self._settings.view))
         for problem in self._themes.problems:
             self._show_error(problem)
@@ -157,28 +165,17 @@ class SwarmApp(App[None], inherit_bindings=False):
         if not any(isinstance(screen, SwarmScreen) for screen in self.screen_stack):
             return  # the app is closing: its screens go before its timers
         store = self._supervisor.store
+        now, monotonic = self._swarm.now(), self._swarm.monotonic()
         for fault in self._supervisor.take_faults():
             self._show_error(fault)
+            self._swarm.attention.hear_fault(fault, now)
         dirty = store.take_dirty()
         hosts_changed = store.take_hosts_changed()
-        rearranged = self._roster.absorb(dirty, self._swarm.monotonic())
+        rearranged = self._roster.absorb(dirty, monotonic)
+        self._herald.hear(dirty, now, monotonic, hosts_changed=hosts_changed)
         top(self).tick(dirty, hosts_changed=hosts_changed, rearranged=rearranged)
-        self._call_out(dirty)
-
-    def _call_out(self, dirty: set[AgentId]) -> None:
-        """Ring once when agents begin to wait, and say in the terminal's title how many do."""
-        agents, now, monotonic = self._roster.agents, self._swarm.now(), self._swarm.monotonic()
-        for agent in dirty:
-            self._notices.hear(agent, agents.get(agent), now, monotonic)
-        if self._is_away:
-            return
-        if notice := self._notices.take(agents, monotonic):
-            self._write_terminal(notice)
-        asking = self._roster.counts[State.ASKING]
-        title = f"{asking} asking · swarm-tui" if asking else "swarm-tui"
-        if title != self._told_title:
-            self._told_title = title
-            self._write_terminal(f"\x1b]0;{title}\x07")
+        if not self._is_away and (told := self._herald.tell(monotonic)):
+            self._write_terminal(told)
 
     def _show_error(self, error: BaseException) -> None:
         """A failure as a toast, its whole story for `e`; a fault of our own as a dialog."""
@@ -234,6 +231,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))
             case "hosts":
                 self.push_screen(HostsScreen(self._swarm))
+            case "waiting":
+                self.push_screen(WaitingScreen(self._swarm))
             case "audit":
                 is_one = isinstance(top(self), AgentScreen)
                 self.push_screen(AuditScreen(self._swarm, current if is_one else None))
@@ -264,6 +263,20 @@ class SwarmApp(App[None], inherit_bindings=False):
 
     async def _make(self, command: Spawn) -> None:
         self._tell(literal("New agent"), await self._supervisor.do(command))
+
+    def _answer(self, need: Need) -> None:
+        """Go to what waits."""
+        match need.kind:
+            case Kind.HOST if need.host:
+                while not isinstance(fleet := top(self), FleetScreen):
+                    self.pop_screen()
+                fleet.show_host(need.host)
+            case Kind.REVIEW if need.agent:
+                self.act(BY_ID["review"], [need.agent], need.agent)
+            case _ if need.agent:
+                self.push_screen(AgentScreen(self._swarm, need.agent))
+            case _:
+                self.push_screen(read_dialog(need.kind, need.reason))
 
     # Shell
 
@@ -323,7 +336,7 @@ class SwarmApp(App[None], inherit_bindings=False):
     def _leave(self, is_yes: bool | None) -> None:
         if is_yes:
             self._verbs.call_off()
-            self._write_terminal("\x1b[23;0t")
+            self._write_terminal(RESTORE_TITLE)
             self.exit()
 
 

@@ -222,6 +222,11 @@ def help_dialog(place: Place, ink: Ink, say_why: Callable[[Action], str]) -> Rea
     return Reading(f"Keys of swarm-tui {__version__}", blocks, kind="-help")
 
 
+def read_dialog(title: str, text: Safe) -> Reading:
+    """One text in full."""
+    return Reading(title, [Content(f"\n{text}")], kind="-grave")
+
+
 def fault_dialog(error: BaseException) -> Reading:
     """An error in full: what happened, why, what to do, and what it came from."""
     if isinstance(error, SwarmError):

@@ -7,7 +7,17 @@ from typing import Final
 
 from textual.binding import Binding, BindingType
 
-from swarm_tui.ui.action import AGENT, AUDIT, FLEET, HOSTS, REVIEW, Action, Place, Section
+from swarm_tui.ui.action import (
+    AGENT,
+    AUDIT,
+    FLEET,
+    HOSTS,
+    REVIEW,
+    WAITING,
+    Action,
+    Place,
+    Section,
+)
 from swarm_tui.ui.actions import ACTIONS, at
 
 
@@ -87,6 +97,7 @@ def render_keys_markdown() -> str:
                 REVIEW: " (review)",
                 AUDIT: " (audit)",
                 HOSTS: " (hosts)",
+                WAITING: " (queue)",
             }.get(action.places, "")
             lines.append(f"| {keys} | {action.help}{where} |")
         lines.append("")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from textual.app import App
 from textual.screen import Screen
 
+from swarm_tui.attention import Attention, Need
 from swarm_tui.batch import Batch
 from swarm_tui.model import AgentId
 from swarm_tui.policy import Deny
@@ -44,6 +45,11 @@ class Context:
     show_error: Callable[[BaseException], None]
     batches: deque[Batch]
     """Verbs on many, the last ones; the newest at the end."""
+    attention: Attention
+    answer: Callable[[Need], None]
+    """Goes to what waits."""
+    person: str = ""
+    """Login name of whoever sits here; empty: not known."""
 
     @property
     def store(self) -> Store:

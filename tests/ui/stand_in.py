@@ -119,6 +119,8 @@ class StandInSupervisor(Supervisor):
     """The reviews that are opened, or would be taken."""
     owners: Path | None = Path("/home/hanne/src/invoices")
     seq: int = 0
+    ended: list[Audited] = field(default_factory=list)
+    """Verbs that have just ended."""
     told_acts: Sequence[Audited] | SwarmError = ()
     """What was done before, oldest first."""
 
@@ -139,6 +141,10 @@ class StandInSupervisor(Supervisor):
         if isinstance(self.told_acts, SwarmError):
             raise self.told_acts
         return [act for act in self.told_acts if agent in (None, act.agent)]
+
+    def take_ended(self) -> Sequence[Audited]:
+        ended, self.ended = self.ended, []
+        return ended
 
     def spawners(self) -> Sequence[HostName]:
         return self.spawning_hosts

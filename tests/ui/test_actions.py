@@ -15,6 +15,7 @@ from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.keys import bindings, key_names, render_keys_markdown
 from swarm_tui.ui.review import ReviewScreen
 from swarm_tui.ui.screen import SwarmScreen
+from swarm_tui.ui.waiting import WaitingScreen
 
 SCREENS: dict[Place, type[SwarmScreen]] = {
     "fleet": FleetScreen,
@@ -22,6 +23,7 @@ SCREENS: dict[Place, type[SwarmScreen]] = {
     "review": ReviewScreen,
     "audit": AuditScreen,
     "hosts": HostsScreen,
+    "waiting": WaitingScreen,
 }
 
 
@@ -70,7 +72,7 @@ async def test_everything_that_can_be_pressed_is_done_by_somebody(place: Place) 
                 app.pop_screen()
             if action.id == "quit":
                 break
-        assert ("pause" if place in ("fleet", "agent") else "help") in posted
+        assert ("pause" if place in ("fleet", "agent", "waiting") else "help") in posted
 
 
 def test_the_readme_table_names_every_key() -> None:
