@@ -22,6 +22,7 @@ from swarm_tui.attention import Attention, Kind, Need
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.command import Spawn
 from swarm_tui.errors import ConfigError, SwarmError
+from swarm_tui.filter import quote
 from swarm_tui.model import AgentId
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
@@ -268,9 +269,10 @@ class SwarmApp(App[None], inherit_bindings=False):
         """Go to what waits."""
         match need.kind:
             case Kind.HOST if need.host:
-                while not isinstance(fleet := top(self), FleetScreen):
+                chosen = quote("host", need.host)
+                self._roster.choose(self._swarm.monotonic(), filter=chosen)
+                while not isinstance(top(self), FleetScreen):
                     self.pop_screen()
-                fleet.show_host(need.host)
             case Kind.REVIEW if need.agent:
                 self.act(BY_ID["review"], [need.agent], need.agent)
             case _ if need.agent:

@@ -17,7 +17,7 @@ from swarm_tui.amount import render_age
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.errors import UsageError
 from swarm_tui.filter import complete
-from swarm_tui.model import AgentId, Host, HostName, HostState
+from swarm_tui.model import AgentId, Host, HostState
 from swarm_tui.text import sanitize
 from swarm_tui.ui.bar import Bar
 from swarm_tui.ui.field import Field
@@ -361,10 +361,6 @@ class FleetScreen(SwarmScreen):
         if agent not in self._roster:
             self._choose(filter="")
         self.grid.move_to(agent)
-
-    def show_host(self, host: HostName) -> None:
-        """Only the agents of one host."""
-        self._choose(filter=f"host:{host}")
 
     def _choose(
         self,

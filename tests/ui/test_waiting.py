@@ -49,9 +49,9 @@ async def test_it_shows_who_waits_with_kind_age_host_and_reason() -> None:
         assert shown[0].startswith(" waiting 2 ask · 1 failed · 1 host")
         assert [line.split()[1:4] for line in shown[1:5]] == [
             ["ask", "3m", "moss"],
+            ["host", "1m", "attic"],
             ["ask", "57s", "fern"],
             ["failed", "12s", "onyx"],
-            ["host", "0s", "attic"],
         ]
         assert "review: 3 files changed, tests pass" in shown[1]
         assert max(map(len, shown)) <= 80
