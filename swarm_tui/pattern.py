@@ -7,6 +7,7 @@ expression; it knows no back-references and no look-around.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,9 +26,28 @@ class Pattern:
 
     text: str
     _compiled: Any
+    _in_lines: Any
 
     def matches(self, text: str) -> bool:
         return self._compiled.search(text) is not None
+
+    def among(self, lines: Sequence[str]) -> list[bool]:
+        """Which of many lines match: quicker than one by one where few do."""
+        found = [False] * len(lines)
+        starts, place = [], 0
+        encoded = [line.encode("utf-8", "replace") for line in lines]
+        for line in encoded:
+            starts.append(place)
+            place += len(line) + 1
+        text = b"\n".join(encoded)
+        place = 0
+        while lines and (match := self._in_lines.search(text, place)):
+            number = bisect_right(starts, match.start()) - 1
+            found[number] = True
+            if number + 1 == len(lines):
+                break
+            place = starts[number + 1]
+        return found
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Every place in a text, as [start, end); empty matches are left out."""
@@ -47,7 +67,9 @@ def compile_pattern(text: str) -> Pattern:
     options.max_mem = _MEMORY_BYTES
     options.case_sensitive = any(letter.isupper() for letter in _ESCAPED.sub("", text))
     try:
-        return Pattern(text, re2.compile(text, options))
+        compiled = re2.compile(text, options)
+        options.never_nl = True
+        return Pattern(text, compiled, re2.compile(f"(?m:{text})", options))
     except re2.error as error:
         told = error.args[0] if error.args else "it cannot be read"
         reason = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)

@@ -15,6 +15,7 @@ from swarm_tui.spool.frame import Frame
 from swarm_tui.spool.quota import Quota, Removed, removed
 from swarm_tui.spool.reading import Account, account, frames, read
 from swarm_tui.spool.root import Spool
+from swarm_tui.spool.segment import segments
 from swarm_tui.spool.writer import Writer
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "frames",
     "read",
     "removed",
+    "segments",
 ]

@@ -51,7 +51,8 @@ class Segment:
                         file.seek(max(0, size - tail))
                     return file.read(tail if tail is not None else MOST_BYTES)
             except FileNotFoundError:
-                return b""
+                packed = self.path.with_suffix(".gz")  # it may have been closed or packed meanwhile
+                return _unpack(packed) if packed != self.path and packed.exists() else b""
 
 
 def segments(folder: Path) -> list[Segment]:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from swarm_tui.command import Command
 from swarm_tui.model import AgentId, Verb
 
-Place = Literal["fleet", "agent", "review", "audit", "hosts", "waiting"]
+Place = Literal["fleet", "agent", "logs", "review", "audit", "hosts", "waiting"]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
 AGENT: Final[tuple[Place, ...]] = ("agent",)
@@ -19,9 +19,10 @@ WAITING: Final[tuple[Place, ...]] = ("waiting",)
 BOTH: Final[tuple[Place, ...]] = ("fleet", "agent")
 STEER: Final[tuple[Place, ...]] = (*BOTH, *WAITING)
 """Where agents can be acted on."""
+LOGS: Final[tuple[Place, ...]] = ("agent", "logs")
 AUDIT: Final[tuple[Place, ...]] = ("audit",)
 HOSTS: Final[tuple[Place, ...]] = ("hosts",)
-ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "review", "audit", "hosts", "waiting")
+ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "logs", "review", "audit", "hosts", "waiting")
 
 
 class Section(StrEnum):

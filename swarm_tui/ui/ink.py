@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from colorsys import hls_to_rgb
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from rich.segment import Segment
 from rich.style import Style
@@ -14,6 +15,8 @@ from textual.strip import Strip
 
 from swarm_tui.model import State
 from swarm_tui.ui.figures import fit
+
+_NAMES: Final = 12
 
 Line = list[Segment]
 Role = Literal["text", "strong", "muted", "faint", "accent", "good", "warning", "bad", "cpu"]
@@ -37,6 +40,8 @@ class Ink:
     cpu: Style
     memory: Style
     states: Mapping[State, Style]
+    names: tuple[Style, ...]
+    """Colours that tell names apart and mean nothing else."""
 
 
 def ink_of(app: App[Any], surface: str = "background") -> Ink:
@@ -73,7 +78,19 @@ def _mix(variables: tuple[tuple[str, str], ...], background: str) -> Ink:
             state: ink(f"state-{state}", bold=state in (State.ASKING, State.FAILED))
             for state in State
         },
+        names=tuple(
+            Style(color=_shade(number / _NAMES, background), bgcolor=background)
+            for number in range(_NAMES)
+        ),
     )
+
+
+def _shade(hue: float, background: str) -> str:
+    """A colour that can be read on a background (#rrggbb)."""
+    red, green, blue = (int(background[place : place + 2], 16) for place in (1, 3, 5))
+    is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 128
+    parts = hls_to_rgb(hue, 0.74 if is_dark else 0.30, 0.65)
+    return "#" + "".join(f"{round(part * 255):02x}" for part in parts)
 
 
 def draw(width: int, left: Line, right: Line | None = None, *, fill: Style) -> Strip:

@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -119,6 +119,7 @@ class GuestWatch:
             self._apply(LinkChanged(agent, Link.UP))
             self._offsets[agent] = batch.offset
             if batch.events or batch.dropped:
+                batch = _dated(batch)
                 self._apply(GuestHeard(agent, batch))
                 if self._logs and writer:
                     try:
@@ -157,6 +158,15 @@ class GuestWatch:
         """Tell in the agent's own log that it is not kept on disk."""
         remark = GuestEvent(EventKind.OTHER, join((error.title, error.detail), ": "))
         self._apply(GuestHeard(agent, EventBatch((remark,), self._offsets.get(agent, 0))))
+
+
+def _dated(batch: EventBatch) -> EventBatch:
+    """With the time at which it was heard, where whoever read it did not note it."""
+    if batch.heard is not None:
+        return batch
+    now = time.time()
+    events = tuple(replace(event, heard=now) for event in batch.events)
+    return replace(batch, events=events, heard=now)
 
 
 def _first(errors: BaseExceptionGroup[SwarmError]) -> SwarmError:

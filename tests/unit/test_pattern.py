@@ -57,3 +57,13 @@ def test_what_is_wrong_is_said(text: str, said: str, capfd: pytest.CaptureFixtur
 def test_no_expression_is_slow(text: str) -> None:
     # With a backtracking matcher each of these takes longer than the universe has existed.
     assert not compile_pattern(text).matches("a" * 60 + "x" * 4000 + "!")
+
+
+@pytest.mark.parametrize(
+    "text", ["b", "^b", "b$", r"\s", "[^a]", "x*", "^$", "ü", "日|b", r"a\nb", "B", "nowhere"]
+)
+def test_many_lines_match_as_each_alone(text: str) -> None:
+    lines = ["ab", "b", "", "ba x", "über", "日本", "a", "B", "", "end b"]
+    pattern = compile_pattern(text)
+    assert pattern.among(lines) == [pattern.matches(line) for line in lines]
+    assert pattern.among([]) == []
