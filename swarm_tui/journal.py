@@ -161,7 +161,9 @@ def export(target: Path, said: Iterable[Said], names: Mapping[AgentId, Safe]) ->
     try:
         file = open(target, "x", encoding="utf-8", errors="replace")  # noqa: SIM115
     except FileExistsError as error:
-        raise UsageError("The file is there already", str(target), "Choose another name.") from error
+        raise UsageError(
+            "The file is there already", str(target), "Choose another name."
+        ) from error
     except OSError as error:
         raise UsageError("The file cannot be made", f"{target}: {error.strerror}") from error
     count = 0

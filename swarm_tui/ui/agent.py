@@ -4,56 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import islice
-from typing import ClassVar, Final, Literal
+from collections.abc import Collection
+from typing import ClassVar, Literal
 
 from rich.segment import Segment
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Input
 
 from swarm_tui.amount import render_age
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import Agent, AgentId, EventKind, GuestEvent, Link, State
-from swarm_tui.store import LOG_EVENTS
-from swarm_tui.text import EMPTY, Safe, literal, sanitize
+from swarm_tui.model import Agent, AgentId, Link, State
+from swarm_tui.text import EMPTY, literal, sanitize
 from swarm_tui.ui.bar import Bar
 from swarm_tui.ui.brief import age_of, tell
 from swarm_tui.ui.console import LINES_AT_MOST, Transcript
 from swarm_tui.ui.facts import Facts, Graphs, list_facts
-from swarm_tui.ui.field import Field
-from swarm_tui.ui.figures import fit, plural, render_count
-from swarm_tui.ui.glyphs import KIND_GLYPHS, STATE_GLYPHS
-from swarm_tui.ui.ink import Ink, Line, Role
+from swarm_tui.ui.figures import plural
+from swarm_tui.ui.glyphs import STATE_GLYPHS
+from swarm_tui.ui.ink import Ink, Line
 from swarm_tui.ui.keys import bindings
 from swarm_tui.ui.lines import Entry, Lines
-from swarm_tui.ui.screen import Context, OneAgentScreen
+from swarm_tui.ui.log import LogView
+from swarm_tui.ui.logs import LogKeys, PaneTitle, standing
+from swarm_tui.ui.screen import Context
 
 Pane = Literal["log", "details", "console"]
-
-_ROLES: Final[dict[EventKind, Role]] = {
-    EventKind.LOG: "text",
-    EventKind.STATUS: "strong",
-    EventKind.TOOL: "cpu",
-    EventKind.USAGE: "faint",
-    EventKind.ASK: "warning",
-    EventKind.DONE: "good",
-    EventKind.OTHER: "muted",
-}
-
-
-def make_entry(event: GuestEvent) -> Entry:
-    """A guest's event as a line of the log: time, sign of its kind, text."""
-    clock = "--:--:--"
-    if event.at is not None and 0 <= event.at < 1e11:
-        clock = time.strftime("%H:%M:%S", time.localtime(event.at))
-    text = event.text
-    if event.kind is EventKind.USAGE:
-        text = literal(f"{event.tokens_in:,} tokens in, {event.tokens_out:,} out")
-    role = _ROLES[event.kind]
-    return Entry(f" {clock} {KIND_GLYPHS[event.kind]} ", text, role, "faint")
 
 
 class Head(Bar):
@@ -98,52 +75,24 @@ class Head(Bar):
         return [Segment("   ", ink.text), Segment(text, style)], []
 
 
-class PaneTitle(Bar):
-    """What the pane below shows, and how far it is followed."""
-
-    SURFACE = "background"
-
-    def __init__(self) -> None:
-        super().__init__(id="title")
-        self._left = ""
-        self._right = ""
-
-    def show(self, left: str, right: str) -> None:
-        if (left, right) != (self._left, self._right):
-            self._left, self._right = left, right
-            self.refresh()
-
-    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
-        room = max(0, width - len(self._right) - 4)
-        left = fit(self._left, min(len(self._left), room))
-        rule = "─" * max(0, width - len(left) - len(self._right) - 6)
-        return [
-            Segment("─ ", ink.line),
-            Segment(left, ink.accent),
-            Segment(f" {rule} ", ink.line),
-        ], [Segment(self._right, ink.muted), Segment(" ─", ink.line)]
-
-
-class AgentScreen(OneAgentScreen):
+class AgentScreen(LogKeys):
     """One agent, on the whole screen."""
 
     PLACE = "agent"
     BINDINGS: ClassVar[list[BindingType]] = bindings("agent")
 
     def __init__(self, context: Context, agent: AgentId, *, log_alone: bool = False) -> None:
-        super().__init__(context, agent)
+        super().__init__(context)
+        self.agent_id = agent
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
         self._head = Head(context, agent)
         self._graphs = Graphs()
         self._facts = Facts()
         self._title = PaneTitle()
-        self._log = Lines(id="log")
+        self._log = LogView(context, [agent], id="log")
         self._serial = Lines(id="console")
-        self._input = Field(id="search", placeholder="search")
         self._pane: Pane = "log"
         self._log_alone = log_alone
-        self._seen_events = 0
-        self._lost_events = 0
         self._second = 0
         self._ticks = 0
         self._reading: asyncio.Task[None] | None = None
@@ -157,17 +106,23 @@ class AgentScreen(OneAgentScreen):
                 yield self._log
                 yield self._serial
             yield self._facts
-        yield self._input
+        yield self.prompt
         yield self.footer
 
     def on_mount(self) -> None:
-        self._input.display = False
+        self.prompt.display = False
         self._choose_pane("log")
         self.catch_up()
 
     def on_unmount(self) -> None:
         if self._reading:
             self._reading.cancel()
+
+    def aims(self) -> Collection[AgentId]:
+        return [agent] if (agent := self.current()) else []
+
+    def current(self) -> AgentId | None:
+        return self.agent_id if self.context.store.agent(self.agent_id) else None
 
     # News
 
@@ -186,7 +141,9 @@ class AgentScreen(OneAgentScreen):
     def catch_up(self) -> None:
         self._show_head()
         self._show_facts()
-        self._show_log()
+        if self._log.is_mounted:
+            self._log.take([self.agent_id])
+        self._show_title()
         agent = self.context.store.agent(self.agent_id)
         if agent:
             self._graphs.show(agent, self.context.store.history(self.agent_id))
@@ -212,50 +169,30 @@ class AgentScreen(OneAgentScreen):
             host = self.context.store.host(agent.host)
             self._facts.show(list_facts(agent, host, self.context.now()))
 
-    def _show_log(self) -> None:
-        log = self.context.store.log(self.agent_id)
-        fresh = log.total - self._seen_events
-        if not fresh and log.lost == self._lost_events:
-            self._show_title()
-            return
-        if fresh < 0:  # the store began anew
-            self._log.clear()
-            fresh = log.total
-        count = min(fresh, len(log.events))
-        events = list(islice(reversed(log.events), count))[::-1]
-        self._seen_events, self._lost_events = log.total, log.lost
-        self._log.add(
-            [make_entry(event) for event in events],
-            keep=LOG_EVENTS,
-            note=_note(log.total - len(log.events), log.lost),
-        )
-
     @on(Lines.Changed)
     def _show_title(self) -> None:
-        lines = self._serial if self._pane == "console" else self._log
+        lines = self.lines
         title = {"log": "log", "details": "details", "console": "serial console, read only"}
         agent = self._head.last_known
         link = ""
         is_cut = agent is not None and agent.link in (Link.DOWN, Link.CONNECTING)
         if self._pane == "log" and agent and is_cut:
             link = f" (link {agent.link})"
-        parts = []
-        if self._pane == "details":
-            parts.append("i: log")
-        elif lines.needle:
-            parts.append(f"/{lines.needle[:20]} {plural(lines.matches, 'match', 'matches')}")
-        if self._pane != "details":
-            below = lines.below
-            parts.append(
-                "following" if lines.is_following else f"{render_count(below)} below, s: follow"
-            )
-            parts.append(plural(lines.count, "line"))
-        self._title.show(title[self._pane] + link, " · ".join(parts))
+        told = "i: log" if self._pane == "details" else standing(lines)
+        self._title.show(title[self._pane] + link + self._lost(), told)
+
+    def _lost(self) -> str:
+        is_told = self._pane == "log" and self._log.lost
+        return f" · {plural(self._log.lost, 'line')} too fast to show" if is_told else ""
 
     # Panes
 
     @property
-    def _lines(self) -> Lines:
+    def log_view(self) -> LogView:
+        return self._log
+
+    @property
+    def lines(self) -> Lines:
         return self._serial if self._pane == "console" else self._log
 
     def _choose_pane(self, pane: Pane) -> None:
@@ -268,7 +205,7 @@ class AgentScreen(OneAgentScreen):
         elif self._reading:
             self._reading.cancel()
             self._reading = None
-        self.set_focus(self._facts if pane == "details" else self._lines)
+        self.set_focus(self._facts if pane == "details" else self.lines)
         self._show_title()
 
     def do_logs(self) -> None:
@@ -286,19 +223,12 @@ class AgentScreen(OneAgentScreen):
         self._choose_pane("log" if self._pane == "console" else "console")
 
     def do_back(self) -> None:
-        if self._input.display:
-            self._input.display = False
-            self._lines.search("")
-            self.set_focus(self._lines)
-        elif self._lines.needle:
-            self._lines.search("")
-        elif self._pane != "log":
+        if self.close_prompt():
+            return
+        if self._pane != "log":
             self._choose_pane("log")
         else:
             self.dismiss()
-
-    def do_follow(self) -> None:
-        self._lines.follow(not self._lines.is_following)
 
     def do_next_waiting(self) -> None:
         agent = self.context.roster.next_asking(self.agent_id)
@@ -312,29 +242,20 @@ class AgentScreen(OneAgentScreen):
     def do_search(self) -> None:
         if self._pane == "details":
             self._choose_pane("log")
-        self._input.display = True
-        self._input.value = self._lines.needle
-        self.set_focus(self._input)
+        super().do_search()
 
-    @on(Input.Submitted)
-    def _search(self, event: Input.Submitted) -> None:
-        self._input.display = False
-        self._lines.search(sanitize(event.value.strip()))
-        self.set_focus(self._lines)
-        if self._lines.needle and not self._lines.matches:
-            self.footer.say("not found")
+    def do_keep(self) -> None:
+        if self._pane == "details":
+            self._choose_pane("log")
+        super().do_keep()
 
-    def do_search_next(self) -> None:
-        self._find(1)
+    def do_previous_ask(self) -> None:
+        self._choose_pane("log")
+        super().do_previous_ask()
 
-    def do_search_previous(self) -> None:
-        self._find(-1)
-
-    def _find(self, direction: Literal[-1, 1]) -> None:
-        if not self._lines.needle:
-            self.footer.say("/ searches")
-        elif not self._lines.find_next(direction):
-            self.footer.say("not found")
+    def do_next_ask(self) -> None:
+        self._choose_pane("log")
+        super().do_next_ask()
 
     # Console
 
@@ -362,12 +283,3 @@ class AgentScreen(OneAgentScreen):
         rest = [Entry(" ", transcript.unfinished)] if transcript.unfinished else []
         self._serial.show_tail(EMPTY)
         self._serial.add([*rest, Entry(" ", ended, "bad")], keep=LINES_AT_MOST)
-
-
-def _note(dropped: int, lost: int) -> Safe:
-    told = []
-    if dropped:
-        told.append(f"{plural(dropped, 'earlier event')} not kept")
-    if lost:
-        told.append(f"{plural(lost, 'event')} came too fast to be read")
-    return literal("          " + "; ".join(told)) if told else EMPTY

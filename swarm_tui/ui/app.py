@@ -38,6 +38,7 @@ from swarm_tui.ui.herald import KEEP_TITLE, RESTORE_TITLE, Herald
 from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
+from swarm_tui.ui.logs import LogScreen
 from swarm_tui.ui.notice import How, Notices
 from swarm_tui.ui.question import ask_to_leave
 from swarm_tui.ui.reviews import Reviews
@@ -227,6 +228,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._start(self._supervisor.refresh(), "refresh")
             case "quit":
                 self._quit()
+            case "logs" if len(targets) > 1:
+                self.push_screen(LogScreen(self._swarm, targets))
             case "open" | "logs" if current:
                 log_alone = action.id == "logs"
                 self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))

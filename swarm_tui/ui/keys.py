@@ -12,6 +12,7 @@ from swarm_tui.ui.action import (
     AUDIT,
     FLEET,
     HOSTS,
+    LOGS,
     REVIEW,
     WAITING,
     Action,
@@ -63,6 +64,9 @@ _NAMES: Final = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "ampersand": "&",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
     "exclamation_mark": "!",
 }
 
@@ -94,6 +98,7 @@ def render_keys_markdown() -> str:
             where = {
                 FLEET: " (fleet)",
                 AGENT: " (agent)",
+                LOGS: " (log)",
                 REVIEW: " (review)",
                 AUDIT: " (audit)",
                 HOSTS: " (hosts)",

@@ -122,7 +122,7 @@ class Lines(Inked, ScrollView, can_focus=True):
     def note(self, note: Safe) -> None:
         """What stands above the first line."""
         if note != self._note:
-            anchor = self._anchor()
+            anchor = self._anchor() if self.scroll_offset.y else None
             self._note = note
             self._settle(anchor)
 
@@ -178,11 +178,13 @@ class Lines(Inked, ScrollView, can_focus=True):
         """Find out which pass the filter and which match."""
         fresh = list(entries)
         texts = [entry.text for entry in fresh] if self.filter or self.pattern else []
-        for entry, is_kept in zip(fresh, self.filter.among(texts) if self.filter else ()):
-            entry.is_kept = is_kept
-        for entry, is_match in zip(fresh, self.pattern.among(texts) if self.pattern else ()):
-            entry.is_match = is_match
-            self.matches += is_match and entry.is_kept
+        if self.filter:
+            for entry, is_kept in zip(fresh, self.filter.among(texts), strict=True):
+                entry.is_kept = is_kept
+        if self.pattern:
+            for entry, is_match in zip(fresh, self.pattern.among(texts), strict=True):
+                entry.is_match = is_match
+                self.matches += is_match and entry.is_kept
         return fresh
 
     def _judge_all(self) -> None:
@@ -198,11 +200,11 @@ class Lines(Inked, ScrollView, can_focus=True):
         return len(self._rows) + bool(self._note) + bool(self._tail)
 
     def _anchor(self) -> tuple[list[_Row], int] | None:
-        """What stands at the top of the view, when that is to stay there."""
+        """What stands in the view, when that is to stay there, and at which height the first."""
         if self.is_following or not self._rows:
             return None
         top = max(0, self.scroll_offset.y - bool(self._note))
-        return self._rows[top : top + max(1, self.size.height)], self.scroll_offset.y
+        return self._rows[top : top + max(1, self.size.height)], top + bool(self._note)
 
     def _settle(self, anchor: tuple[list[_Row], int] | None) -> None:
         """Take on the present height, with the same lines at the same place."""
@@ -211,11 +213,11 @@ class Lines(Inked, ScrollView, can_focus=True):
         if self.is_following:
             self.scroll_to(y=self._height, animate=False)
         elif anchor:
-            seen, _ = anchor
+            seen, was = anchor
             for above, row in enumerate(seen):
                 if row.entry.is_kept and (place := self._row_of(row.entry, row.start)) is not None:
-                    y = place + bool(self._note) - above
-                    self.scroll_to(y=max(0, y), animate=False)
+                    moved = place + bool(self._note) - was - above
+                    self.scroll_to(y=max(0, self.scroll_offset.y + moved), animate=False)
                     break
         self._is_settling = False
         self.refresh()
@@ -381,6 +383,7 @@ class Lines(Inked, ScrollView, can_focus=True):
         if found is None:
             return False
         self._found = shown[found]
+        self.is_following = False
         self.show_found()
         return True
 

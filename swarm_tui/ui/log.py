@@ -350,7 +350,7 @@ class LogView(Lines):
 
     def lead_cells(self) -> int:
         stamp = STAMP_CELLS[self.stamps]
-        return 3 + stamp + bool(stamp) + self._name_cells + bool(self._name_cells)
+        return 3 + stamp + bool(stamp) + self._name_cells + 2 * bool(self._name_cells)
 
     def lead(self, entry: Entry, ink: Ink) -> Line:
         assert isinstance(entry, LogEntry)
@@ -362,7 +362,7 @@ class LogView(Lines):
         if self._name_cells:
             shade = ink.names[zlib.crc32(said.agent.encode()) % len(ink.names)]
             name = self._sources[said.agent].name
-            line.append(Segment(fit(name, self._name_cells) + " ", shade))
+            line.append(Segment(f" {fit(name, self._name_cells)} ", shade))
         sign = " " if entry.is_gap else KIND_GLYPHS[said.event.kind]
         return [*line, Segment(f"{sign} ", ink.faint)]
 
@@ -381,7 +381,9 @@ def _is_of(entry: Entry, agent: AgentId, heard: float | None) -> bool:
 
 
 def is_ask(entry: Entry) -> bool:
-    return isinstance(entry, LogEntry) and entry.said.event.kind is EventKind.ASK and not entry.is_gap
+    return (
+        isinstance(entry, LogEntry) and entry.said.event.kind is EventKind.ASK and not entry.is_gap
+    )
 
 
 def _is_match(entry: Entry) -> bool:

@@ -20,12 +20,12 @@ from swarm_tui.review.desk import Reading
 from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.about import tell_file, tell_review, tell_title
 from swarm_tui.ui.actions import at
-from swarm_tui.ui.agent import PaneTitle
 from swarm_tui.ui.court import Court, Terms
 from swarm_tui.ui.diffs import Diffs
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.keys import bindings
+from swarm_tui.ui.logs import PaneTitle
 from swarm_tui.ui.marks import ABOUT, Marks
 from swarm_tui.ui.page import Page
 from swarm_tui.ui.patch import Patch

@@ -59,6 +59,7 @@ from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Progress
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.shelf import Shelf
+from swarm_tui.spool import Spool
 from swarm_tui.store import Store
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.tag import make_labels
@@ -121,6 +122,7 @@ class StandInSupervisor(Supervisor):
     seq: int = 0
     ended: list[Audited] = field(default_factory=list)
     """Verbs that have just ended."""
+    logs: Spool | None = None
     told_acts: Sequence[Audited] | SwarmError = ()
     """What was done before, oldest first."""
 

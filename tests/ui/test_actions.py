@@ -13,6 +13,7 @@ from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.keys import bindings, key_names, render_keys_markdown
+from swarm_tui.ui.logs import LogScreen
 from swarm_tui.ui.review import ReviewScreen
 from swarm_tui.ui.screen import SwarmScreen
 from swarm_tui.ui.waiting import WaitingScreen
@@ -20,6 +21,7 @@ from swarm_tui.ui.waiting import WaitingScreen
 SCREENS: dict[Place, type[SwarmScreen]] = {
     "fleet": FleetScreen,
     "agent": AgentScreen,
+    "logs": LogScreen,
     "review": ReviewScreen,
     "audit": AuditScreen,
     "hosts": HostsScreen,

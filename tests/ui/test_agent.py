@@ -108,7 +108,7 @@ async def test_searching_finds_marks_and_goes_round() -> None:
     swarm = one_agent(300)
     app = make_app(swarm)
     async with running(app) as pilot:
-        await pilot.press("enter", "slash", *"LINE 12", "enter")
+        await pilot.press("enter", "slash", *"line 12", "enter")
         await until(pilot, lambda: "/line 12 11 matches" in seen(app), "the count")
         assert "line 129" in seen(app)
         await pilot.press("n")

@@ -114,3 +114,9 @@ def test_no_host(snap_compare: Compare) -> None:
     why = "Failed to connect socket to '/run/user/1000/libvirt/libvirt-sock': No such file"
     swarm.add_host("local", HostState.DOWN, detail=f"{why} or directory; next try in 8 s")
     compare(snap_compare, swarm=swarm)
+
+
+@pytest.mark.parametrize("size", [SMALL, (200, 50)])
+def test_logs_of_all(snap_compare: Compare, size: tuple[int, int]) -> None:
+    keys = ("a", "L", "slash", *"passed|schemas", "enter", "left_square_bracket")
+    compare(snap_compare, *keys, size=size)
