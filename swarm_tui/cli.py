@@ -94,6 +94,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     ls = add("ls", commands.ls, "list the agents of all hosts")
     ls.add_argument("--filter", default="", metavar="FILTER", help="e.g. 'state:asking host:lab'")
+    waiting = add("waiting", commands.waiting, "what waits for you, the oldest first; 1: nothing")
+    waiting.add_argument("--wait", action="store_true", help="look on until something waits")
+    waiting.add_argument("--mine", action="store_true", help="only what concerns your own agents")
+    waiting.add_argument(
+        "--summary", action="store_true", help="one line of counts, for a status bar"
+    )
     add("show", commands.show, "everything known of one agent", agent=True)
     pause = add(
         "pause", commands.pause, "pause agents to snapshots, freeing their memory", agents="*"

@@ -172,6 +172,21 @@ def ls(arguments: argparse.Namespace) -> int:
     return seen.errors[0].exit_code if seen.errors else 0
 
 
+def waiting(arguments: argparse.Namespace) -> int:
+    from swarm_tui.waiting import waiting
+
+    return _run(
+        waiting(
+            _load(arguments),
+            arguments.connect,
+            is_waited_for=arguments.wait,
+            is_mine=arguments.mine,
+            is_summary=arguments.summary,
+            is_json=arguments.json,
+        )
+    )
+
+
 def show(arguments: argparse.Namespace) -> int:
     from swarm_tui import report
     from swarm_tui.bootstrap import open_audit, read_snapshots
