@@ -102,7 +102,8 @@ async def _catch_up(guest: Guest, address: Address, offset: int) -> tuple[list[G
                 batch = await anext(stream)
             events += batch.events
             offset = batch.offset
-            wait_s = 0.3
+            if batch.events:  # the first batch may only tell that the guest answers
+                wait_s = 0.3
     except TimeoutError:
         return events, offset
 

@@ -83,6 +83,7 @@ class Link(StrEnum):
     CONNECTING = "connecting"
     UP = "up"
     DOWN = "down"
+    RESTING = "resting"  # reached in turn, because there are many
 
 
 class HostState(StrEnum):
@@ -301,6 +302,8 @@ class Agent:
     usage: Usage | None = None
     operation: Operation | None = None
     link: Link = Link.NONE
+    heard: float | None = field(default=None, compare=False)
+    """When its guest was last heard, as far as a link that is not up tells."""
     last_line: Safe = EMPTY
     last_line_at: float | None = None
     status: Safe = EMPTY

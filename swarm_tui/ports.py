@@ -325,7 +325,8 @@ class Guest(Protocol):
     def events(self, address: Address, offset: int) -> AsyncIterator[EventBatch]:
         """Follow the guest's event file from a byte offset. Raises GuestError when cut.
 
-        A file shorter than `offset` is a new one and is read from its start.
+        The first batch comes as soon as the guest answers, and may be empty. A file shorter than
+        `offset` is a new one and is read from its start.
         """
         ...
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,7 @@ class Supervisor:
         self._ended: deque[Entry] = deque(maxlen=ENDED_KEPT)
         self._places = {site.hypervisor.host: self._place(site, guest, timing) for site in sites}
         self._guests = GuestWatch(
+            self.store.agent,
             lambda agent: self._place_of(agent).guest,
             self._apply,
             self._start_task,
@@ -147,6 +148,8 @@ class Supervisor:
             self._start_task(place.watch.run(), f"watch {name}", place.watch.give_up)
         self._start_task(self._records.run(), "watch records")
         self._start_task(self.audit.keep_up(self._faults.append), "keep the audit log up")
+        if self._is_following:
+            self._start_task(self._guests.take_turns(), "take turns")
 
     async def close(self) -> None:
         """Let verbs at work come to their end, then let go of every host and guest."""
@@ -191,6 +194,10 @@ class Supervisor:
                 )
 
     # What is known
+
+    def show(self, agents: Collection[AgentId]) -> None:
+        """Take in which agents are on the screen now; their guests are heard first."""
+        self._guests.show(agents)
 
     def may(self, verb: Verb, agent: AgentId | None, *, is_quick: bool = False) -> Decision:
         """Whether `verb` is legal now, and why not; for footers, menus and dialogs."""

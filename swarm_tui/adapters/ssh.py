@@ -79,9 +79,13 @@ class SshGuest:
         """
         clock = asyncio.get_running_loop().time
         quiet_until = clock()
+        is_first = True
         while True:
             feed = Feed(offset, self._intake)
             async with self._stream(address, scripts.FOLLOW, self._run_folder, offset) as stream:
+                if is_first:  # it answers, even if it has nothing to say
+                    yield EventBatch((), offset)
+                is_first = False
                 while chunk := await stream.read(CHUNK_BYTES):
                     feed.add(chunk)
                     taken = len(chunk)

@@ -138,11 +138,13 @@ class Store:
                 return self._sample_traffic(agent, fact)
             case GuestHeard(agent, batch):
                 if known := self._known.get(agent):
-                    known.is_ready = True
+                    known.is_ready, known.heard = True, self._now()
                     hear(known, batch, self._log_size(), self._now())
                     return self._derive(agent, known)
             case LinkChanged(agent, link, reason):
                 known = self._known.get(agent)
+                if known and Link.UP in (link, known.link):
+                    known.heard = self._now()
                 is_news = known and (known.link, known.link_reason) != (link, reason)
                 if known and (is_news or (link is Link.UP and not known.is_ready)):
                     known.link, known.link_reason = link, reason
@@ -306,6 +308,7 @@ class Store:
             usage=known.usage,
             operation=known.operation,
             link=known.link,
+            heard=known.heard,
             last_line=known.last_line,
             last_line_at=known.last_line_at,
             status=known.status,

@@ -79,6 +79,7 @@ class Known:
     operation: Operation | None = None
     link: Link = Link.NONE
     link_reason: Safe = EMPTY
+    heard: float | None = None
     offset: int = 0
     asks: Safe | None = None
     asks_since: float | None = None

@@ -175,7 +175,9 @@ class SwarmApp(App[None], inherit_bindings=False):
         hosts_changed = store.take_hosts_changed()
         rearranged = self._roster.absorb(dirty, monotonic)
         self._herald.hear(dirty, now, monotonic, hosts_changed=hosts_changed)
-        top(self).tick(dirty, hosts_changed=hosts_changed, rearranged=rearranged)
+        screen = top(self)
+        screen.tick(dirty, hosts_changed=hosts_changed, rearranged=rearranged)
+        self._supervisor.show(screen.shown())
         if not self._is_away and (told := self._herald.tell(monotonic)):
             self._write_terminal(told)
 

@@ -9,7 +9,7 @@ from typing import Final
 from rich.style import Style
 
 from swarm_tui.amount import render_age
-from swarm_tui.model import Agent, Operation, Power, State, Usage
+from swarm_tui.model import Agent, Link, Operation, Power, State, Usage
 from swarm_tui.store import History
 from swarm_tui.text import join, literal
 from swarm_tui.ui.figures import render_percent
@@ -95,5 +95,8 @@ def tell(
             return agent.reason or literal("on disk, its RAM is free"), ink.muted
         case State.RUNNING if agent.reason:
             return agent.reason, ink.warning
+        case State.RUNNING if agent.link is Link.RESTING:
+            heard = f"heard {render_age(now - agent.heard)} ago" if agent.heard else "not heard yet"
+            return join((agent.status, literal(heard)), " · "), ink.muted
         case _:
             return agent.reason or agent.status, ink.muted

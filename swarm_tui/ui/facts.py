@@ -78,7 +78,8 @@ def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
         address = tag.address
         up: Role = "good" if agent.link is Link.UP else "warning"
         yield Fact("ssh", f"{address.user}@{address.host}:{address.port}")
-        yield Fact("", f"link {agent.link}", up)
+        heard = "" if agent.link is Link.UP else f", heard {_when(agent.heard, now)}"
+        yield Fact("", f"link {agent.link}{heard}", up)
     else:
         yield Fact("ssh", "no address known", "faint")
     if record and record.saved_in:

@@ -224,6 +224,9 @@ class FleetScreen(SwarmScreen):
             return self.grid.selected
         return [self.grid.cursor] if self.grid.cursor else []
 
+    def shown(self) -> Collection[AgentId]:
+        return self.grid.in_sight()
+
     def current(self) -> AgentId | None:
         return self.grid.cursor
 

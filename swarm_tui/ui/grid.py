@@ -185,7 +185,7 @@ class Grid(Inked, ScrollView, can_focus=True):
         """Ten times a second: draw anew what changed, among what is seen."""
         self._ticks += 1
         second = int(self._now())
-        visible = list(self._visible())
+        visible = self.in_sight()
         if second != self._second:  # ages move on
             self._second = second
             self._pending.clear()
@@ -266,6 +266,10 @@ class Grid(Inked, ScrollView, can_focus=True):
             self.scroll_to(y=region.y, animate=False)
         elif region.bottom > top + height:
             self.scroll_to(y=min(region.y, region.bottom - height), animate=False)
+
+    def in_sight(self) -> list[AgentId]:
+        """Those that are in sight, at least in part."""
+        return list(self._visible())
 
     def _visible(self) -> Iterator[AgentId]:
         top = self.scroll_offset.y

@@ -79,6 +79,10 @@ class SwarmScreen(Screen[None]):
         """The agents that a verb would be done to, in no order."""
         raise NotImplementedError
 
+    def shown(self) -> Collection[AgentId]:
+        """The agents that a person sees now, and whose guests are therefore heard first."""
+        return self.aims()
+
     def current(self) -> AgentId | None:
         """The agent under the cursor, or the one that is shown."""
         raise NotImplementedError

@@ -1,4 +1,14 @@
-"""One follower a guest: its events, its traffic and the state of our link to it."""
+"""Links into guests: to whom one is held, and what is asked over it.
+
+An agent must be noticed when it asks, wherever it is, and a link costs memory and a handshake: see
+docs/scale.md for what was measured. So up to `LINKS` guests are all followed at once, and an ask is
+heard the moment it is made. Where there are more, those on the screen and those that wait for a
+human keep a link, and the others take turns, who was heard longest ago first, `TURNS_PER_S` at
+most. In its turn a guest tells all that it said since the last one, because event files are read
+on at their byte offset: an ask is heard late then, but never missed, and until then the screen
+tells how long ago the agent was heard. Of its network traffic a guest is asked only while it is on
+the screen, and only where its host cannot count it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +16,11 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from swarm_tui.errors import GuestError, SwarmError
@@ -30,6 +42,13 @@ from swarm_tui.spool import Spool, Writer
 from swarm_tui.text import join, sanitize
 from swarm_tui.watch.task import FIRST_BACK_OFF_S, LAST_BACK_OFF_S, Apply, Start
 
+LINKS: Final = 256
+"""Guests that are followed at the same time, where there are more."""
+TURNS_PER_S: Final = 4
+STAY_S: Final = 3.0
+"""A guest keeps its link for so long at least: to connect, and to tell what it has to."""
+SHOWN_S: Final = 0.5
+"""Who only scrolls by is not asked for anything."""
 TRAFFIC_S: Final = 2.0
 FIRST_READ_BYTES: Final = 256 << 10
 """How much of an earlier log is taken into memory at the start."""
@@ -41,24 +60,36 @@ _SPOOLS: Final = 4
 class _Followed:
     task: asyncio.Task[None]
     address: Address
+    since: float
+    is_measured: asyncio.Event
+    """Set while its traffic is asked for."""
 
 
 class GuestWatch:
-    """Follows the event files of all running guests; one task for each."""
+    """Follows the event files of running guests; one task for each that has a link."""
 
     def __init__(
         self,
+        agent_of: Callable[[AgentId], Agent | None],
         guest_of: Callable[[Agent], Guest],
         apply: Apply,
         start: Start,
         logs: Spool | None,
     ) -> None:
         """Without `logs`, nothing is kept on disk."""
+        self._agent_of = agent_of
         self._guest_of = guest_of
         self._apply = apply
         self._start = start
         self._logs = logs
         self._followed: dict[AgentId, _Followed] = {}
+        self._resting: OrderedDict[AgentId, Address] = OrderedDict()
+        """Who waits for a turn, the one that was heard longest ago first."""
+        self.shown: frozenset[AgentId] = frozenset()
+        """Who is on the screen, and did not only scroll by."""
+        self._seen: frozenset[AgentId] = frozenset()
+        """Who was on the screen when it was last told, perhaps only scrolling by."""
+        self._seen_at = 0.0
         self._offsets: dict[AgentId, int] = {}
         self._reading = asyncio.Semaphore(_SPOOLS)
 
@@ -69,23 +100,95 @@ class GuestWatch:
         to greet readers, and the verb waits for its answer.
         """
         followed = self._followed.get(agent_id)
+        was_resting = self._resting.pop(agent_id, None)
         is_running = agent is not None and agent.vm is not None and agent.vm.power is Power.RUNNING
         address = agent.tag.address if agent and is_running else None
         if followed and (followed.address != address or followed.task.done()):
             followed.task.cancel()
             del self._followed[agent_id]
-            if address is None:
-                self._apply(LinkChanged(agent_id, Link.NONE))
+        if address is None and (followed or was_resting):
+            self._apply(LinkChanged(agent_id, Link.NONE))
         if agent and address and not agent.operation and agent_id not in self._followed:
-            follow = self._follow(agent_id, address, self._guest_of(agent))
-            task = self._start(follow, f"follow {agent_id}", partial(self._give_up, agent_id))
-            self._followed[agent_id] = _Followed(task, address)
+            if len(self._followed) < LINKS:
+                self._begin(agent, address)
+            else:
+                self._rest(agent_id, address)
+                # Who was never heard comes before all others.
+                self._resting.move_to_end(agent_id, last=agent.heard is not None)
         if agent is None:
             self._offsets.pop(agent_id, None)
+
+    def show(self, agents: Collection[AgentId]) -> None:
+        """Take in who is on the screen now; to be told again and again."""
+        if (now := time.monotonic()) - self._seen_at < SHOWN_S:
+            return
+        self._seen_at, was = now, self._seen
+        self._seen = frozenset(islice(agents, LINKS // 2))  # others need their turns, too
+        left, self.shown = self.shown, self._seen & was
+        for agent in left | self.shown:
+            if followed := self._followed.get(agent):
+                if agent in self.shown and self._needs_traffic(agent):
+                    followed.is_measured.set()
+                else:
+                    followed.is_measured.clear()
+
+    async def take_turns(self) -> None:
+        """Give those without a link their turn, for ever."""
+        while True:
+            await asyncio.sleep(1 / TURNS_PER_S)
+            for agent in [agent for agent in self.shown if agent in self._resting]:
+                self._give_turn(agent)
+            if longest := next(iter(self._resting), None):
+                self._give_turn(longest)
+
+    def _give_turn(self, agent_id: AgentId) -> None:
+        agent = self._agent_of(agent_id)
+        if agent is None or agent.operation:
+            self._resting.move_to_end(agent_id)
+            return
+        if len(self._followed) >= LINKS:
+            over = self._find_one_that_may_rest()
+            if over is None:
+                return
+            followed = self._followed.pop(over)
+            followed.task.cancel()
+            self._rest(over, followed.address)
+        self._begin(agent, self._resting.pop(agent_id))
+
+    def _find_one_that_may_rest(self) -> AgentId | None:
+        """Who has had a link for longest, of those that wait for a human only if need be."""
+        now, waiting = time.monotonic(), None
+        for agent_id, followed in self._followed.items():
+            if now - followed.since < STAY_S:
+                break  # all others began even later
+            agent = self._agent_of(agent_id)
+            if agent_id in self.shown or (agent and agent.operation):
+                continue
+            if not (agent and agent.is_waiting):
+                return agent_id
+            waiting = waiting or agent_id
+        return waiting
+
+    def _begin(self, agent: Agent, address: Address) -> None:
+        is_measured = asyncio.Event()
+        follow = self._follow(agent.id, address, self._guest_of(agent), is_measured)
+        task = self._start(follow, f"follow {agent.id}", partial(self._give_up, agent.id))
+        self._followed[agent.id] = _Followed(task, address, time.monotonic(), is_measured)
+
+    def _rest(self, agent: AgentId, address: Address) -> None:
+        self._resting[agent] = address
+        self._apply(LinkChanged(agent, Link.RESTING))
+
+    def _needs_traffic(self, agent_id: AgentId) -> bool:
+        """Whether its host counts, but not this."""
+        agent = self._agent_of(agent_id)
+        usage = agent.usage if agent else None
+        return usage is not None and (usage.is_net_claimed or usage.net_received_per_s is None)
 
     async def close(self) -> None:
         tasks = [followed.task for followed in self._followed.values()]
         self._followed.clear()
+        self._resting.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -93,7 +196,9 @@ class GuestWatch:
     def _give_up(self, agent: AgentId, error: BaseException) -> None:
         self._apply(LinkChanged(agent, Link.DOWN, sanitize(f"swarm-tui failed: {error}")))
 
-    async def _follow(self, agent: AgentId, address: Address, guest: Guest) -> None:
+    async def _follow(
+        self, agent: AgentId, address: Address, guest: Guest, is_measured: asyncio.Event
+    ) -> None:
         self._apply(LinkChanged(agent, Link.CONNECTING))
         back_off_s = FIRST_BACK_OFF_S
         with contextlib.ExitStack() as stack:
@@ -102,7 +207,7 @@ class GuestWatch:
                 begun = time.monotonic()
                 try:
                     async with asyncio.TaskGroup() as both:
-                        both.create_task(self._follow_traffic(agent, address, guest))
+                        both.create_task(self._follow_traffic(agent, address, guest, is_measured))
                         both.create_task(self._follow_events(agent, address, guest, writer))
                 except* SwarmError as errors:
                     self._apply(LinkChanged(agent, Link.DOWN, _first(errors).title))
@@ -132,10 +237,18 @@ class GuestWatch:
                         unkept = unkept if writer.is_resting else ""
         raise GuestError("The guest closed its event stream")
 
-    async def _follow_traffic(self, agent: AgentId, address: Address, guest: Guest) -> None:
-        async for received, sent in guest.traffic(address, TRAFFIC_S):
-            self._apply(LinkChanged(agent, Link.UP))
-            self._apply(GuestSampled(agent, time.monotonic(), received, sent))
+    async def _follow_traffic(
+        self, agent: AgentId, address: Address, guest: Guest, is_measured: asyncio.Event
+    ) -> None:
+        while True:
+            await is_measured.wait()
+            async with contextlib.aclosing(
+                guest.traffic(address, TRAFFIC_S)  # type: ignore[type-var]
+            ) as readings:
+                async for received, sent in readings:
+                    self._apply(GuestSampled(agent, time.monotonic(), received, sent))
+                    if not is_measured.is_set():
+                        break
 
     async def _open_spool(self, agent: AgentId, stack: contextlib.ExitStack) -> Writer | None:
         """Take in what was spooled earlier, once, and go on writing after it."""

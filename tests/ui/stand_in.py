@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,8 @@ class StandInSupervisor(Supervisor):
     ended: list[Audited] = field(default_factory=list)
     """Verbs that have just ended."""
     logs: Spool | None = None
+    shown: Collection[AgentId] = ()
+    """Who is on the screen."""
     told_acts: Sequence[Audited] | SwarmError = ()
     """What was done before, oldest first."""
 
@@ -154,6 +156,9 @@ class StandInSupervisor(Supervisor):
     def take_faults(self) -> Sequence[BaseException]:
         faults, self.faults = self.faults, []
         return faults
+
+    def show(self, agents: Collection[AgentId]) -> None:
+        self.shown = agents
 
     def repository(self, agent: AgentId) -> Path | None:
         return self.owners

@@ -36,6 +36,7 @@ class StandInGuest:
         self._find(address)
         self.offsets.append(offset)
         told = self.batches.setdefault(address.port, [])
+        yield EventBatch((), offset)
         while True:
             while told:
                 yield told.pop(0)
