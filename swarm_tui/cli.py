@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         *,
         agent: bool = False,
         agents: str = "",
+        asks: bool = True,
     ) -> argparse.ArgumentParser:
         """`agents`: how many may be named, as argparse has it; then a filter may do it, too."""
         command = subparsers.add_parser(name, help=summary, description=summary)
@@ -87,7 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--filter", metavar="FILTER", help="all that it lets through; see `ls --filter`"
             )
-            command.add_argument("--yes", action="store_true", help="do not ask")
+            if asks:
+                command.add_argument("--yes", action="store_true", help="do not ask")
         if name != "shell":
             command.add_argument("--json", action="store_true", help="one JSON object on stdout")
         return command
@@ -119,9 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--hold", action="store_true", help="when no shell can be had, wait for Enter at the end"
     )
     shell.usage = "swarm-tui shell [-h] [--user USER] [--hold] AGENT [-- COMMAND…]"
-    logs = add("logs", commands.logs, "an agent's log", agent=True)
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
-    logs.add_argument("-n", "--lines", type=int, default=200, help="how many to begin with (200)")
+    _add_logs(add("logs", commands.logs, "what agents said, merged", agents="*", asks=False))
     spawn = add("spawn", commands.spawn, "make a new agent")
     spawn.add_argument("--host", help="on which host; default: the only one that can")
     spawn.add_argument("--name", default="", help="default: the next free name")
@@ -161,6 +161,27 @@ def build_parser() -> argparse.ArgumentParser:
         "--simulated", type=int, metavar="N", help="N pretended agents in memory; nothing is real"
     )
     return parser
+
+
+def _add_logs(logs: argparse.ArgumentParser) -> None:
+    add = logs.add_argument
+    add("-f", "--follow", action="store_true", help="go on as lines come")
+    add("-n", "--lines", type=int, default=200, help="how many to begin with (200)")
+    add("--grep", default="", metavar="RE", help="only lines that match; small letters: any case")
+    add("--since", metavar="SPAN", help="only what was said within 90s, 10m, 2h or 3d")
+    add("--asks", action="store_true", help="only where a human was asked")
+    add(
+        "--timestamps",
+        choices=("clock", "relative", "date", "claimed", "off"),
+        default="clock",
+        help="what stands before each line (clock)",
+    )
+    add(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write all lines into a new file: text, or JSON lines if it ends in .jsonl",
+    )
 
 
 def _add_host_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

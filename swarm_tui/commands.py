@@ -391,20 +391,24 @@ def shell(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    from swarm_tui.attach import follow_log
+    from swarm_tui import acting, listening
+    from swarm_tui.journal import Stamps
 
-    loaded = _load(arguments)
-    agent = _glance(arguments, loaded).find(arguments.agent)
-    return _run(
-        follow_log(
-            loaded,
-            arguments.connect,
-            agent,
-            lines=arguments.lines,
-            is_following=arguments.follow,
-            is_json=arguments.json,
-        )
+    if not arguments.agents and arguments.filter is None:
+        raise UsageError("Name an agent, or several, or give a --filter")
+    wanted = listening.Wanted(
+        max(0, arguments.lines),
+        arguments.follow,
+        arguments.grep,
+        listening.parse_span(arguments.since) if arguments.since else None,
+        arguments.asks,
+        Stamps(arguments.timestamps),
+        arguments.json,
+        arguments.export,
     )
+    loaded = _load(arguments)
+    agents = acting.choose(_glance(arguments, loaded), arguments.agents, arguments.filter or "")
+    return _run(listening.listen(loaded, arguments.connect, agents, wanted))
 
 
 def config(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.audit import Entry
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import Agent, GuestEvent, Snapshot
+from swarm_tui.model import Agent, Snapshot
 from swarm_tui.text import sanitize
 
 if TYPE_CHECKING:
@@ -118,11 +118,6 @@ def write_agent(agent: Agent, snapshots: Sequence[Snapshot], acts: Sequence[Entr
     for act in acts:
         outcome = act.outcome or "unknown"
         print(f"{'act:':14}{clock(act.at)}  {act.verb}  {outcome}  by {act.actor}  {act.detail}")
-
-
-def event_line(event: GuestEvent) -> str:
-    at = clock(event.at) if event.at is not None else "--:--:--"
-    return f"{at} {event.kind:6} {event.text}"
 
 
 def clock(at: float) -> str:
