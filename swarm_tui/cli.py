@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="a setting for this run, e.g. ui.theme=daylight",
     )
+    parser.add_argument(
+        "--view", default="", metavar="NAME", help="begin with this view of the fleet"
+    )
     parser.set_defaults(run=commands.tui)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
 

@@ -141,7 +141,7 @@ def tui(arguments: argparse.Namespace) -> int:
 
     loaded = _load(arguments)
     supervisor = make_supervisor(loaded, connect=arguments.connect)
-    return run_app(supervisor, loaded, _shell_argv(arguments))
+    return run_app(supervisor, loaded, _shell_argv(arguments), view=arguments.view)
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -478,7 +478,7 @@ def demo(arguments: argparse.Namespace) -> int:
     from swarm_tui import demo
 
     if arguments.simulated is not None:
-        return demo.simulate(arguments.simulated, _load(arguments))
+        return demo.simulate(arguments.simulated, _load(arguments), arguments.view)
     given = {"local.agents": arguments.agents, "local.driver": arguments.driver}
     loaded = _load(arguments, **{key: value for key, value in given.items() if value is not None})
     if arguments.down:
@@ -489,4 +489,4 @@ def demo(arguments: argparse.Namespace) -> int:
         from swarm_tui import rehearsal
 
         return _run(rehearsal.check(loaded, is_review=arguments.review))
-    return demo.show(loaded, _shell_argv(arguments), is_kept=arguments.keep)
+    return demo.show(loaded, _shell_argv(arguments), is_kept=arguments.keep, view=arguments.view)

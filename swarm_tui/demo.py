@@ -36,7 +36,9 @@ STATE_S: Final = 15.0
 ANSWER_S: Final = 20.0
 
 
-def show(loaded: Loaded, shell_argv: Callable[[AgentId], list[str]], *, is_kept: bool) -> int:
+def show(
+    loaded: Loaded, shell_argv: Callable[[AgentId], list[str]], *, is_kept: bool, view: str
+) -> int:
     """Bring the swarm up, open the app on it and, unless it is kept, bring it down after."""
     say(f"a swarm of {loaded.config.local.agents} agents, each in a microVM of its own")
     asyncio.run(up(loaded, is_json=False))
@@ -46,18 +48,18 @@ def show(loaded: Loaded, shell_argv: Callable[[AgentId], list[str]], *, is_kept:
         else "they end when you leave; --keep lets them stay"
     )
     banner = "" if is_kept else "demo: its agents end when you leave"
-    status = run_app(make_supervisor(loaded), loaded, shell_argv, banner)
+    status = run_app(make_supervisor(loaded), loaded, shell_argv, banner, view)
     if not is_kept:
         asyncio.run(down(loaded, is_json=False))
     return status
 
 
-def simulate(agents: int, loaded: Loaded) -> int:
+def simulate(agents: int, loaded: Loaded, view: str) -> int:
     """The app on a swarm that is pretended in memory."""
     home = Path(tempfile.mkdtemp(prefix="swarm-tui-simulated-"))
     try:
         supervisor, _ = make_simulated(agents, home)
-        return run_app(supervisor, loaded, _no_shell, "simulated: nothing here is real")
+        return run_app(supervisor, loaded, _no_shell, "simulated: nothing here is real", view)
     finally:
         shutil.rmtree(home)
 

@@ -41,6 +41,11 @@ class Paths:
         return self.config / "themes"
 
     @property
+    def views(self) -> Path:
+        """The user's own views of the fleet."""
+        return self.config / "views.toml"
+
+    @property
     def allowed_signers(self) -> Path:
         """Whose signatures on verdicts count."""
         return self.config / "allowed_signers"

@@ -1,4 +1,4 @@
-"""The hosts in the configuration file: put in, and taken out again.
+"""The hosts in the configuration file, and views in theirs: put in, and taken out again.
 
 The file belongs to a person: what else stands in it stays as it was written, with its comments and
 its order. Each change is checked to mean that one host more or less, and nothing else, before the
@@ -33,29 +33,67 @@ def enter(file: Path, name: HostName, settings: Mapping[str, str]) -> None:
 
     Raises ConfigError when the file has the host already or cannot be changed, StorageFull.
     """
-    with _change(file) as text:
+    with _change(file, "hosts") as text:
         tree = _parse(file, text.now)
         if name in tree.get("hosts", {}):
             raise ConfigError(f"There is a host {name} already", str(file))
         tree.setdefault("hosts", {})[name] = dict(settings)
-        end = "\r\n" if "\r\n" in text.now else "\n"
-        lines = [f"[hosts.{name}]", *(f"{key} = {_quote(settings[key])}" for key in settings)]
-        before = text.now and text.now.rstrip("\r\n") + 2 * end
-        text.new = before + end.join([*lines, ""])
+        text.new = _added(text.now, f"hosts.{name}", settings)
         text.meant = tree
 
 
 def strike(file: Path, name: HostName) -> None:
     """Take a host out. Raises ConfigError when it is not there or cannot be, StorageFull."""
-    with _change(file) as text:
+    with _change(file, "hosts") as text:
         tree = _parse(file, text.now)
         if name not in tree.get("hosts", {}):
             raise ConfigError(f"There is no host {name} in the configuration", str(file))
         del tree["hosts"][name]
-        gone = set(_lines_of(text.now, ("hosts", name)))
-        kept = [line for number, line in enumerate(_lines(text.now), 1) if number not in gone]
-        text.new = "".join(kept)
+        text.new = _without(text.now, ("hosts", name))
         text.meant = tree
+
+
+def put(
+    file: Path,
+    table: str,
+    name: str,
+    settings: Mapping[str, str | bool],
+    replaced: str | None = None,
+) -> None:
+    """Add `[table."name"]` at the file's end, and take the one that is `replaced` out.
+
+    Raises ConfigError when the file cannot be changed, StorageFull.
+    """
+    with _change(file, table) as text:
+        tree = _parse(file, text.now)
+        left = text.now
+        if replaced is not None:
+            tree.get(table, {}).pop(replaced, None)
+            left = _without(left, (table, replaced))
+        tree.setdefault(table, {})[name] = dict(settings)
+        text.new = _added(left, f"{table}.{_quote(name)}", settings)
+        text.meant = tree
+
+
+def drop(file: Path, table: str, name: str) -> None:
+    """Take a table out; not there is fine. Raises ConfigError, StorageFull."""
+    with _change(file, table) as text:
+        tree = _parse(file, text.now)
+        tree.get(table, {}).pop(name, None)
+        text.new = _without(text.now, (table, name))
+        text.meant = tree
+
+
+def _added(text: str, header: str, settings: Mapping[str, str | bool]) -> str:
+    end = "\r\n" if "\r\n" in text else "\n"
+    lines = [f"[{header}]", *(f"{key} = {_quote(settings[key])}" for key in settings)]
+    before = text and text.rstrip("\r\n") + 2 * end
+    return before + end.join([*lines, ""])
+
+
+def _without(text: str, key: Key) -> str:
+    gone = set(_lines_of(text, key))
+    return "".join(line for number, line in enumerate(_lines(text), 1) if number not in gone)
 
 
 def _lines(text: str) -> Sequence[str]:
@@ -109,7 +147,7 @@ class _Text:
 
 
 @contextmanager
-def _change(file: Path) -> Iterator[_Text]:
+def _change(file: Path, table: str) -> Iterator[_Text]:
     """Replace the file by what is made of it inside."""
     if not file.parent.exists():
         make_private(file.parent)
@@ -123,10 +161,10 @@ def _change(file: Path) -> Iterator[_Text]:
         except UnicodeDecodeError as error:
             raise ConfigError("The configuration is not UTF-8", f"{file}: {error}") from error
         yield text
-        if not _means(text.new, text.meant):
+        if not _means(text.new, text.meant, table):
             raise ConfigError(
                 "The configuration cannot be changed as it is written",
-                f"{file}: its [hosts] are written in a way that is kept for people to change.",
+                f"{file}: its [{table}] are written in a way that is kept for people to change.",
                 "Change it by hand; nothing was done.",
             )
         durable.write(path, text.new.encode(), mode)
@@ -139,19 +177,19 @@ def _parse(file: Path, text: str) -> Tree:
         raise ConfigError("The configuration is not TOML", f"{file}: {error}") from error
 
 
-def _means(text: str, tree: Tree) -> bool:
+def _means(text: str, tree: Tree, table: str) -> bool:
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return False
-    return _essence(found) == _essence(tree)
+    return _essence(found, table) == _essence(tree, table)
 
 
-def _essence(tree: Tree) -> Tree:
+def _essence(tree: Tree, table: str) -> Tree:
     """That there is a table of hosts without a host means nothing."""
-    return {name: value for name, value in tree.items() if name != "hosts" or value}
+    return {name: value for name, value in tree.items() if name != table or value}
 
 
-def _quote(text: str) -> str:
+def _quote(text: str | bool) -> str:
     """A basic string of TOML; what JSON escapes it reads, too."""
     return json.dumps(text, ensure_ascii=False)

@@ -18,11 +18,14 @@ def run_app(
     loaded: Loaded,
     shell_argv: Callable[[AgentId], list[str]],
     banner: str = "",
+    view: str = "",
 ) -> int:
     """Show the screen until the person leaves; returns the exit code.
 
-    `shell_argv` gives the command that joins a terminal to an agent's shell.
+    `shell_argv` gives the command that joins a terminal to an agent's shell; `view` is the name of
+    the one to begin with. Raises NotFound, ConfigError.
     """
+    from swarm_tui import views
     from swarm_tui.bootstrap import person
     from swarm_tui.ui.app import Settings, SwarmApp
     from swarm_tui.ui.glyphs import needs_plain
@@ -38,6 +41,8 @@ def run_app(
         notify=ui.notify,
         is_plain=is_plain,
         person=person(),
+        views_file=loaded.paths.views,
+        start=views.find(loaded.paths.views, view) if view else views.BUILT_IN[0],
     )
 
     async def run() -> int:

@@ -331,6 +331,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
         FLEET,
     ),
     Action("view", ("v",), Section.VIEW, "", "Tiles or table", FLEET),
+    Action(
+        "views",
+        ("V",),
+        Section.VIEW,
+        "",
+        "Views: choose one, save this one under a name, rename, remove",
+        FLEET,
+    ),
     Action("sort", ("o",), Section.VIEW, "", "Sort by the next column", FLEET),
     Action("reverse", ("O",), Section.VIEW, "", "Sort the other way round", FLEET),
     Action(

@@ -7,7 +7,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -18,12 +18,14 @@ from textual.command import SimpleCommand
 from textual.filter import LineFilter
 from textual.markup import escape
 
+from swarm_tui import views
 from swarm_tui.attention import Attention, Kind, Need
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.command import Spawn
 from swarm_tui.errors import ConfigError, SwarmError
 from swarm_tui.filter import quote
 from swarm_tui.model import AgentId
+from swarm_tui.paths import locate
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.action import Action
@@ -68,6 +70,10 @@ class Settings:
     """How a person is called when agents begin to wait."""
     person: str = ""
     """Login name of whoever sits here, whose agents are "mine"; empty: not known."""
+    views_file: Path = field(default_factory=lambda: locate().views)
+    """The person's own views of the fleet."""
+    start: views.View = views.BUILT_IN[0]
+    """The view to begin with."""
     is_plain: bool = False
     """Draw in ASCII, for terminals without UTF-8; see `glyphs.needs_plain`."""
 
@@ -133,7 +139,11 @@ class SwarmApp(App[None], inherit_bindings=False):
     def on_mount(self) -> None:
         self._choose_theme(self._settings.theme)
         self._write_terminal(KEEP_TITLE)
-        self.push_screen(FleetScreen(self._swarm, self._settings.view))
+        self.push_screen(
+            FleetScreen(
+                self._swarm, self._settings.view, self._settings.views_file, self._settings.start
+            )
+        )
         for problem in self._themes.problems:
             self._show_error(problem)
         self.set_interval(TICK_S, self._tick)

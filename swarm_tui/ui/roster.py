@@ -13,7 +13,6 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Final
@@ -22,6 +21,7 @@ from swarm_tui.filter import Filter, parse
 from swarm_tui.model import Agent, AgentId, HostName, State, Tag
 from swarm_tui.store import Store, sort_key
 from swarm_tui.text import sanitize
+from swarm_tui.views import Group, Order
 
 REST_S: Final = 1.0
 """Between two sortings, so that a busy list can be read."""
@@ -29,25 +29,6 @@ _MANY: Final = 8
 """When more than one in so many agents has another place, all are sorted anew."""
 VOLATILE_REST_S: Final = 2.0
 """The same where the order is by a number that changes with every sample."""
-
-
-class Order(StrEnum):
-    ATTENTION = "attention"
-    NAME = "name"
-    STATE = "state"
-    AGE = "age"
-    CPU = "cpu"
-    MEMORY = "memory"
-    HOST = "host"
-
-
-class Group(StrEnum):
-    NONE = "none"
-    HOST = "host"
-    STATE = "state"
-    OWNER = "owner"
-    LABEL = "label"
-    """By the value of one label, which `Roster.label` names."""
 
 
 URGENCY: Final[Mapping[State, int]] = {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from stand_in import Clock, StandInSupervisor, make_app, running, seen, until
 
+from swarm_tui import views
 from swarm_tui.errors import UsageError
 from swarm_tui.model import EventKind
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.grid import View
-from swarm_tui.ui.roster import REST_S, Group, Order, Roster
+from swarm_tui.ui.roster import REST_S, Roster
 from swarm_tui.ui.screen import top
+from swarm_tui.views import Group, Order
 
 TABLE = Settings(view=View.TABLE)
 
@@ -123,3 +127,68 @@ def test_a_wrong_filter_changes_nothing() -> None:
         Order.NAME,
         ["ash", "dogwood"],
     )
+
+
+# Views
+
+
+async def test_a_view_is_chosen_by_its_number_and_told() -> None:
+    swarm = mixed()
+    swarm.hear(swarm.named("cedar").id, EventKind.ASK, "look")
+    app = make_app(swarm, TABLE)
+    async with running(app, (100, 30)) as pilot:
+        await pilot.press("V")
+        await until(pilot, lambda: "2 waiting for me" in seen(app), "the list")
+        await pilot.press("2")
+        await until(pilot, lambda: shown(app) == ["cedar"], "the view")
+        assert "waiting for me 1 shown" in seen(app)
+        await pilot.press("O")
+        assert "/is:waiting 1 shown" in seen(app), "it is that view no longer"
+
+
+async def test_the_present_view_is_kept_and_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "views.toml"
+    app = make_app(mixed(), Settings(view=View.TABLE, views_file=file))
+    async with running(app, (100, 30)) as pilot:
+        await pilot.press("slash", *"host:lab", "enter", "o", "O", "g", "V", "s")
+        await until(pilot, lambda: "Save as (host:lab · by name ↑" in seen(app), "the question")
+        await pilot.press(*"my", "space", *"lab", "enter")
+        await until(pilot, lambda: "5 my lab" in seen(app), "the new view")
+        await pilot.press("1")
+        await until(pilot, lambda: len(shown(app)) == 4, "everything")
+        await pilot.press("v", "V", "5")
+        await until(pilot, lambda: shown(app) == ["dogwood", "ash"], "the view")
+        assert "NAME" in seen(app), "as a table"
+    (view,) = [view for view in views.read(file) if not view.is_built_in]
+    app = make_app(mixed(), Settings(views_file=file, start=view))
+    async with running(app, (100, 30)):
+        assert shown(app) == ["dogwood", "ash"]
+        assert "my lab 2 shown" in seen(app)
+
+
+async def test_a_view_is_renamed_and_removed(tmp_path: Path) -> None:
+    file = tmp_path / "views.toml"
+    views.save(file, views.View("lab", "host:lab"))
+    app = make_app(mixed(), Settings(views_file=file))
+    async with running(app, (100, 30)) as pilot:
+        await pilot.press("V", "r")
+        await until(pilot, lambda: "“everything” is built in" in seen(app), "the refusal")
+        await pilot.press("k", "j", "j", "j", "j", "r", "ctrl+u", *"Rest", "enter")
+        await until(pilot, lambda: "5 Rest" in seen(app), "the new name")
+        await pilot.press("d", "escape", "d", "y")
+        await until(pilot, lambda: "Rest" not in seen(app), "it is gone")
+        assert len(views.read(file)) == len(views.BUILT_IN)
+
+
+async def test_a_damaged_file_of_views_is_told_and_the_built_in_ones_work(tmp_path: Path) -> None:
+    file = tmp_path / "views.toml"
+    file.write_text("[views")
+    app = make_app(mixed(), Settings(views_file=file))
+    async with running(app, (100, 30)) as pilot:
+        await pilot.press("V")
+        await until(pilot, lambda: "cannot be used as it is" in seen(app), "what is wrong")
+        await pilot.press("s", "x", "enter")
+        await until(pilot, lambda: "until then nothing is written" in seen(app), "the refusal")
+        await pilot.press("escape", "3")
+        await until(pilot, lambda: "mine 0 shown" in seen(app), "a built-in view")
+    assert file.read_text() == "[views"

@@ -6,7 +6,8 @@ import pytest
 from stand_in import Clock, StandInSupervisor, make_fleet
 
 from swarm_tui.model import EventKind, HostName, Sampled, State, VmGone
-from swarm_tui.ui.roster import REST_S, Group, Order, Roster
+from swarm_tui.ui.roster import REST_S, Roster
+from swarm_tui.views import Group, Order
 
 
 def names(roster: Roster) -> list[str]:
