@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testhost import NOWHERE, Domain, write_config, write_host
 
 from swarm_tui.cli import main
-
-from .testhost import NOWHERE, Domain, write_config, write_host
 
 Tell = Callable[..., tuple[int, str, str]]
 
