@@ -238,7 +238,8 @@ def make_supervisor(
     loaded: Loaded, *, connect: str | None = None, is_following: bool = True
 ) -> Supervisor:
     """A supervisor over real hosts, not started yet."""
-    from swarm_tui.supervisor import Site, Supervisor, Timing
+    from swarm_tui.site import Site, Timing
+    from swarm_tui.supervisor import Supervisor
 
     loaded.paths.make()
     _raise_file_limit()
@@ -304,7 +305,8 @@ def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]
     from swarm_tui.adapters.simulated import SimulatedSwarm
     from swarm_tui.lifecycle import Terms
     from swarm_tui.review.shelf import Shelf
-    from swarm_tui.supervisor import Site, Supervisor
+    from swarm_tui.site import Site
+    from swarm_tui.supervisor import Supervisor
 
     swarm = SimulatedSwarm(agents, folder=home)
     supervisor = Supervisor(

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -43,43 +42,17 @@ from swarm_tui.model import (
     Verb,
 )
 from swarm_tui.policy import Decision, Deny, decide
-from swarm_tui.ports import Console, Guest, Hypervisor, Progress, Spawner
+from swarm_tui.ports import Console, Guest, Progress
 from swarm_tui.review.desk import Reading, open_reading
+from swarm_tui.site import Place, Site, Timing
 from swarm_tui.snapshot import Archive
 from swarm_tui.spool import Spool
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
-from swarm_tui.watch import GuestWatch, HostWatch, OnFailure, RecordWatch
+from swarm_tui.watch import GuestWatch, OnFailure, RecordWatch
 
 FAULTS_KEPT: Final = 50
 ENDED_KEPT: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    poll_s: float = 1.0
-    relist_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One host with what works on it."""
-
-    hypervisor: Hypervisor
-    spawner: Spawner | None = None
-    repository: Path | None = None
-    """The owner's repository, in which its agents' approved work lands."""
-    guest: Guest | None = None
-    """How to reach this host's guests, where it is not the supervisor's common way."""
-    snapshots: Archive | None = None
-    """Where this host's snapshots are kept, where it is not the supervisor's common place."""
-
-
-@dataclass(slots=True)
-class _Place:
-    site: Site
-    watch: HostWatch
-    guest: Guest
 
 
 class Supervisor:
@@ -95,7 +68,7 @@ class Supervisor:
         terms: Terms,
         *,
         keep_snapshots: int = 2,
-        timing: Timing = Timing(),
+        timing: Timing | None = None,
         is_following: bool = True,
         logs: Spool | None = None,
     ) -> None:
@@ -116,7 +89,12 @@ class Supervisor:
         self._at_work: dict[AgentId, Verb] = {}
         self._faults: deque[BaseException] = deque(maxlen=FAULTS_KEPT)
         self._ended: deque[Entry] = deque(maxlen=ENDED_KEPT)
-        self._places = {site.hypervisor.host: self._place(site, guest, timing) for site in sites}
+        self._places = {
+            site.hypervisor.host: Place.of(
+                site, guest, self._apply, self._take_records, timing or Timing()
+            )
+            for site in sites
+        }
         self._guests = GuestWatch(
             self.store.agent,
             lambda agent: self._place_of(agent).guest,
@@ -160,6 +138,8 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for place in self._places.values():
+            place.close()
         for guest in {id(place.guest): place.guest for place in self._places.values()}.values():
             await guest.close()
 
@@ -244,12 +224,16 @@ class Supervisor:
         return self._place_of(self._known(agent)).site.hypervisor.console(agent)
 
     async def refresh(self, agent: AgentId | None = None) -> None:
-        """Read again now, one agent or everything."""
+        """Read again now, one agent or everything; a host out of reach is tried at once."""
         if agent:
             await self._place_of(self._known(agent)).watch.reread(agent)
             return
+        watches = [place.watch for place in self._places.values()]
+        for watch in watches:
+            if watch.error:
+                watch.try_now()
         results = await asyncio.gather(
-            *(place.watch.relist() for place in self._places.values()), return_exceptions=True
+            *(watch.relist() for watch in watches if not watch.error), return_exceptions=True
         )
         for result in results:
             if isinstance(result, BaseException):
@@ -301,7 +285,7 @@ class Supervisor:
         self,
         command: Steered,
         agent: Agent,
-        place: _Place,
+        place: Place,
         on_progress: Progress | None,
     ) -> Safe:
         """Decide by what is true now that nobody else can change it, then do it."""
@@ -331,7 +315,7 @@ class Supervisor:
             with contextlib.suppress(SwarmError):  # the verb's own outcome matters more
                 await place.watch.reread(agent.id)
 
-    async def _decide(self, command: Command, agent: Agent, place: _Place) -> Agent:
+    async def _decide(self, command: Command, agent: Agent, place: Place) -> Agent:
         """Read the VM now, and raise Refused unless the policy allows the command then."""
         if agent.state is not State.LOST:
             await place.watch.reread(agent.id)
@@ -377,16 +361,6 @@ class Supervisor:
         )
 
     # How it hangs together
-
-    def _place(self, site: Site, guest: Guest, timing: Timing) -> _Place:
-        watch = HostWatch(
-            site.hypervisor,
-            self._apply,
-            poll_s=timing.poll_s,
-            relist_s=timing.relist_s,
-            before_list=self._take_records,
-        )
-        return _Place(site, watch, site.guest or guest)
 
     async def _take_records(self) -> None:
         """Before VMs are shown: a saved one must not look like a failed one."""
@@ -445,20 +419,13 @@ class Supervisor:
                 self._guests.tend(agent.id, self.store.agent(agent.id))
 
     def _lifecycle(self, agent: Agent) -> Lifecycle | None:
-        """The sequences on the agent's host; None while it was never connected."""
-        place = self._places.get(agent.host)
-        if place is None or place.watch.capabilities is None:
+        """The sequences on the agent's host; None while it was never connected.
+
+        This task's work on files is in that host's threads from here on.
+        """
+        if (place := self._places.get(agent.host)) is None:
             return None
-        return Lifecycle(
-            hypervisor=place.site.hypervisor,
-            capabilities=place.watch.capabilities,
-            guest=place.guest,
-            catalogue=self._catalogue,
-            snapshots=place.site.snapshots or self.snapshots,
-            spawner=place.site.spawner,
-            keep=self._keep,
-            on_record=self._note_record,
-        )
+        return place.lifecycle(self._catalogue, self.snapshots, self._keep, self._note_record)
 
     def _note_record(self, record: Record) -> None:
         self._apply(Recorded(record.id, record))
@@ -469,7 +436,7 @@ class Supervisor:
             raise NotFound("No such agent", agent, "`swarm-tui ls` shows all.")
         return known
 
-    def _place_of(self, agent: Agent) -> _Place:
+    def _place_of(self, agent: Agent) -> Place:
         place = self._places.get(agent.host)
         if place is None:
             raise NotFound(f"Host {agent.host} is not configured", f"{agent.name} is on it.")

@@ -8,15 +8,25 @@ slot until its library lets go of it, and never holds up the event loop or the e
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from swarm_tui.errors import DeadlineExceeded, HostUnreachable
 from swarm_tui.model import HostName
 
 T = TypeVar("T")
+
+_MOST_HANGING: Final = 4
+_HANGING_S: Final = 60.0
+"""How long until one more, when so many hang."""
+
+Place = tuple[int, str | tuple[Any, ...]]
+"""A socket's family and an address of it."""
 
 
 def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
@@ -45,6 +55,50 @@ def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=run, daemon=True, name="swarm-call").start()
     return future
+
+
+async def look_up(host: str, port: int, family: int = 0) -> Sequence[Place]:
+    """Where a name leads to. Raises OSError.
+
+    In a thread of its own: the event loop's threads are few, and names that no server answers for
+    would take them all.
+    """
+    ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+    try:
+        found = ask(flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await in_thread(ask)
+    return [(kind, where) for kind, _, _, _, where in found]
+
+
+class Tries:
+    """Tries to connect to one host, which nobody can call off: each may hang as long as it likes.
+
+    Every one that hangs keeps a thread and a socket. So the more there are, the longer until the
+    next: a host that never answers costs about ten of them in a day.
+    """
+
+    def __init__(self, host: HostName) -> None:
+        self._host = host
+        self._hanging = 0
+        self._next_at = 0.0
+
+    def begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """As `in_thread`. Raises HostUnreachable while too many hang."""
+        now = time.monotonic()
+        if self._hanging >= _MOST_HANGING and now < self._next_at:
+            raise HostUnreachable(
+                f"Host {self._host} does not answer",
+                f"{self._hanging} tries to connect still wait for it",
+            )
+        self._hanging += 1
+        self._next_at = now + _HANGING_S * 2 ** (self._hanging - _MOST_HANGING)
+        future = in_thread(work)
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _future: asyncio.Future[Any]) -> None:
+        self._hanging -= 1
 
 
 class Calls:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import libvirt
 
-from swarm_tui.adapters.calls import Calls, in_thread
+from swarm_tui.adapters.calls import Calls, Tries, in_thread
 from swarm_tui.adapters.fault import Code, Fault, is_unsupported, to_error
 from swarm_tui.errors import ConfigError, DeadlineExceeded, HostUnreachable, SwarmError
 from swarm_tui.model import AgentId, Capabilities, Hint, HostName
@@ -93,12 +93,15 @@ class Connection:
         host: HostName,
         uri: str,
         deadlines: Deadlines,
+        tries: Tries,
         on_hint: Callable[[Hint], None],
         *,
         is_busy: bool = False,
         studies: int = 2,
     ) -> None:
-        """`on_hint` is called on the running event loop. Raises ConfigError for an unsafe URI.
+        """`on_hint` is called on the running event loop; `tries` are all that are made at the host.
+
+        Raises ConfigError for an unsafe URI.
 
         `is_busy`: one VM at work blocks this driver's list of all, so that no probe may need it.
         `studies`: see `Calls`.
@@ -115,6 +118,7 @@ class Connection:
         self._uri = without_prompts(uri)
         self._deadlines = deadlines
         self._on_hint = on_hint
+        self._tries = tries
         self._is_busy = is_busy
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(host, studies=studies)
@@ -123,7 +127,7 @@ class Connection:
 
     async def open(self) -> Capabilities:
         _start_events()
-        connecting = in_thread(self._connect)
+        connecting = self._tries.begin(self._connect)
         try:
             async with asyncio.timeout(self._deadlines.open_s):
                 return await asyncio.shield(connecting)

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import libvirt
 
+from swarm_tui.adapters.calls import Tries
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
 from swarm_tui.adapters.console import StreamConsole
 from swarm_tui.adapters.definitions import Definitions
@@ -93,6 +94,7 @@ class LibvirtHypervisor:
         self._uri = uri
         self._way = way
         self._deadlines = deadlines or Deadlines()
+        self._tries = Tries(host)
         self._connection: Connection | None = None
         self._domains: _Domains | None = None
 
@@ -110,10 +112,9 @@ class LibvirtHypervisor:
         if self._way:
             await self._way.hold(self, is_doubted=True)
             uri = await self._way.libvirt_uri()
-        connection = Connection(self._host, uri, self._deadlines, on_hint)
-        self._connection = connection
-        self._domains = _Domains(self._host, connection)
-        return await connection.open()
+        self._connection = Connection(self._host, uri, self._deadlines, self._tries, on_hint)
+        self._domains = _Domains(self._host, self._connection)
+        return await self._connection.open()
 
     async def close(self) -> None:
         connection, self._connection, self._domains = self._connection, None, None

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import asyncssh
 
+from swarm_tui.adapters.calls import Place, look_up
 from swarm_tui.adapters.terminal import readable
 from swarm_tui.errors import (
     DeadlineExceeded,
@@ -38,7 +39,7 @@ DIAL_S: Final = 10.0
 """To connect where nobody said how long to wait."""
 
 _HANDSHAKES: Final = 16
-"""At the same time, over all guests: a handshake costs milliseconds of the event loop."""
+"""At the same time, for the guests behind one host: one costs milliseconds of the event loop."""
 _HANDSHAKE_S: Final = 30.0
 _CALL_AGAIN_S: Final = 0.5
 _MOST_CALLS: Final = 4
@@ -81,8 +82,6 @@ class Way(Protocol):
 
 
 _Channel = TypeVar("_Channel", bound=_Closable)
-_Place = tuple[int, str | tuple[Any, ...]]
-"""A socket's family and an address of it."""
 
 # asyncssh would log what a guest says to standard error, through the middle of a screen.
 logging.getLogger("asyncssh").setLevel(logging.CRITICAL + 1)
@@ -125,7 +124,8 @@ class Links:
         """`ways` lead to guests whose address says `via`."""
         self._ways = ways
         self._links: dict[Address, _Link] = {}
-        self._handshakes = asyncio.Semaphore(_HANDSHAKES)
+        # Each host's apart: one that hangs in the middle of them holds up only its own guests.
+        self._handshakes: dict[HostName | None, asyncio.Semaphore] = {}
         self._is_closed = False
 
     @contextlib.asynccontextmanager
@@ -198,7 +198,7 @@ class Links:
             stack.callback(caller.close)
             try:
                 async with asyncio.timeout_at(min(deadline, clock() + _HANDSHAKE_S)):
-                    async with self._handshakes:
+                    async with self._handshakes_by(address.via):
                         with mapped(address, user):
                             connection = await asyncssh.connect(
                                 address.host,
@@ -215,12 +215,15 @@ class Links:
             stack.pop_all()
             return connection
 
+    def _handshakes_by(self, via: HostName | None) -> asyncio.Semaphore:
+        return self._handshakes.setdefault(via, asyncio.Semaphore(_HANDSHAKES))
+
     async def _find(
         self, address: Address, deadline: float
-    ) -> Callable[[], Awaitable[Sequence[_Place]]]:
+    ) -> Callable[[], Awaitable[Sequence[Place]]]:
         """What tells where to call the guest. Raises GuestUnreachable, TimeoutError."""
         if address.via is None:
-            return partial(_look_up, address.host, address.port)
+            return partial(look_up, address.host, address.port)
         if (way := self._ways.get(address.via)) is None:
             raise _unreachable(address, f"no connection to host {address.via} is configured")
         try:
@@ -232,7 +235,7 @@ class Links:
                 "The guest cannot be reached over SSH", f"{place(address)}: {error}", error.hint
             ) from error
 
-        async def find() -> Sequence[_Place]:
+        async def find() -> Sequence[Place]:
             return [(socket.AF_UNIX, str(socket_path))]
 
         return find
@@ -319,7 +322,7 @@ def _options(host_key: asyncssh.SSHKey, identity: asyncssh.SSHKey) -> dict[str, 
 
 
 async def _call(
-    find: Callable[[], Awaitable[Sequence[_Place]]], deadline: float, *, is_patient: bool
+    find: Callable[[], Awaitable[Sequence[Place]]], deadline: float, *, is_patient: bool
 ) -> socket.socket:
     """A connection whose other end has begun to speak.
 
@@ -375,13 +378,7 @@ async def _hang_up(calls: Sequence[asyncio.Task[socket.socket]]) -> None:
             call.result().close()
 
 
-async def _look_up(host: str, port: int) -> Sequence[_Place]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, where) for family, _, _, _, where in found]
-
-
-async def _call_once(find: Callable[[], Awaitable[Sequence[_Place]]]) -> socket.socket:
+async def _call_once(find: Callable[[], Awaitable[Sequence[Place]]]) -> socket.socket:
     loop = asyncio.get_running_loop()
     failure = OSError("it has no address")
     for family, where in await find():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
@@ -32,6 +34,10 @@ ANSWER_S: Final = 20.0
 """How long a restored guest may take to answer over SSH."""
 UNKNOWN: Final = (DeadlineExceeded, HostUnreachable)
 """Errors of a host after which nobody knows whether it did, or still will do, what was asked."""
+
+
+_threads: ContextVar[Executor | None] = ContextVar("threads", default=None)
+"""None: the event loop's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +190,22 @@ def going_on(record: Record, *, is_frozen: bool = False) -> Record:
     )
 
 
+def work_in(threads: Executor) -> None:
+    """Have `in_thread` use these from here on, in this task and what it starts.
+
+    A host's own: snapshots of a host far away wait for that host, large ones for the disk, and no
+    other host's must wait with them.
+    """
+    _threads.set(threads)
+
+
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do file work beside the event loop, to its end even when cancelled.
 
     Else the agent's lock would be let go while its files are still being moved.
     """
     loop = asyncio.get_running_loop()
-    future = loop.run_in_executor(None, partial(work, *args, **kwargs))
+    future = loop.run_in_executor(_threads.get(), partial(work, *args, **kwargs))
     is_cancelled = False
     while not future.done():
         try:

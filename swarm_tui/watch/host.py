@@ -12,6 +12,7 @@ import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -98,26 +99,36 @@ class HostWatch:
         """Set once the first connection has been made or has failed."""
         self.error: SwarmError | None = None
         """Why the host is out of reach; None while it is not."""
+        self._up_since: float | None = None
+        self._asked = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, watch, and connect again, for ever."""
         back_off_s = FIRST_BACK_OFF_S
         self._show(self._host)
         while True:
-            connected = time.monotonic()
+            self._up_since = None
+            self._asked.clear()
             try:
                 await self._watch_once()
             except SwarmError as error:
-                if time.monotonic() - connected > LAST_BACK_OFF_S:
+                if self._up_since and time.monotonic() - self._up_since > LAST_BACK_OFF_S:
                     back_off_s = FIRST_BACK_OFF_S
                 delay_s = back_off_s * random.uniform(0.8, 1.2)
                 self._show_down(error, f"next try in {delay_s:.0f} s", time.time() + delay_s)
                 self.settled.set()
             finally:
                 await self._hypervisor.close()
-            await asyncio.sleep(delay_s)
-            self._show(replace(self._host, next_try=None))
             back_off_s = min(LAST_BACK_OFF_S, back_off_s * 2)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._asked.wait()
+                back_off_s = FIRST_BACK_OFF_S
+            self._show(replace(self._host, next_try=None))
+
+    def try_now(self) -> None:
+        """Somebody wants to know: do not wait for the back-off, and begin it anew."""
+        self._asked.set()
 
     async def relist(self) -> None:
         """Read everything of this host again."""
@@ -156,6 +167,7 @@ class HostWatch:
         begun = time.monotonic()
         await self.relist()
         await self._show_up(time.monotonic() - begun)
+        self._up_since = time.monotonic()
         self.settled.set()
         pump = asyncio.create_task(self._pump(hints))
         poll = asyncio.create_task(self._poll())

@@ -30,8 +30,9 @@ from swarm_tui.model import Agent, AgentId
 from swarm_tui.model import State as AgentState
 from swarm_tui.review.pull import script
 from swarm_tui.review.shelf import Shelf
+from swarm_tui.site import Site
 from swarm_tui.snapshot import Snapshots
-from swarm_tui.supervisor import Site, Supervisor
+from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import literal
 
 from .watched import Watched

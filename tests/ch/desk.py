@@ -23,8 +23,9 @@ from swarm_tui.model import Agent, AgentId, HostName, Record, Tag, Verb
 from swarm_tui.outpost.local import LocalOutpost
 from swarm_tui.ports import Console
 from swarm_tui.review.shelf import Shelf
+from swarm_tui.site import Site
 from swarm_tui.snapshot import Draft, Snapshots
-from swarm_tui.supervisor import Site, Supervisor
+from swarm_tui.supervisor import Supervisor
 from swarm_tui.tag import render_tag
 from swarm_tui.text import Safe, literal
 

@@ -7,15 +7,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue, Stamp
 from swarm_tui.lifecycle import Terms
 from swarm_tui.model import AgentId, HostName, State
 from swarm_tui.review.shelf import Shelf
-from swarm_tui.snapshot import Snapshots
+from swarm_tui.site import Site, Timing
+from swarm_tui.snapshot import Archive, Snapshots
 from swarm_tui.spool import Spool
-from swarm_tui.supervisor import Site, Supervisor, Timing
+from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import literal
 
 from .standin import AGENT, StandInHypervisor, StandInSpawner, World
@@ -85,10 +87,22 @@ class Lab:
     def audit(self) -> Audit:
         return Audit(self.home / "audit.jsonl")
 
-    def make(self, *, is_following: bool = False, relist_s: float = 60.0) -> Supervisor:
+    def make(
+        self,
+        *,
+        is_following: bool = False,
+        relist_s: float = 60.0,
+        snapshots: Mapping[HostName, Archive] = MappingProxyType({}),
+    ) -> Supervisor:
+        """`snapshots`: where hosts keep them that have a place of their own for it."""
         return Supervisor(
             [
-                Site(StandInHypervisor(world), StandInSpawner(world), self.home / "owner.git")
+                Site(
+                    StandInHypervisor(world),
+                    StandInSpawner(world),
+                    self.home / "owner.git",
+                    snapshots=snapshots.get(world.host),
+                )
                 for world in self.worlds
             ],
             self.guest,

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from swarm_tui.adapters.calls import Tries
 from swarm_tui.adapters.ch.domains import Domains
 from swarm_tui.adapters.ch.essence import check_same
 from swarm_tui.adapters.ch.sight import SOURCES, Busy, Definitions, Look, Sight, api_socket
@@ -84,6 +85,7 @@ class ChHypervisor:
         self._known: dict[AgentId, tuple[str, Definition]] = {}
         self._foreign: set[str] = set()
         self._moving: dict[AgentId, Safe] = {}
+        self._tries = Tries(host)
         self._connection: Connection | None = None
         self._looking_by: Connection | None = None
         self._domains: Domains | None = None
@@ -109,12 +111,11 @@ class ChHypervisor:
         await self._outpost.open()
         uri = await self._resolve() if self._resolve else self._uri
         busy = Busy()
-        connection = Connection(self._host, uri, self._deadlines, on_hint, is_busy=True)
+        connect = partial(Connection, self._host, uri, self._deadlines, self._tries, is_busy=True)
+        connection = connect(on_hint)
         # A daemon serves five calls of one client at a time (max_client_requests), and a look
         # at a VM that hangs is one for as long as that lasts: looks are another client's.
-        watching = Connection(
-            self._host, uri, self._deadlines, lambda hint: None, is_busy=True, studies=LOOKS
-        )
+        watching = connect(lambda hint: None, studies=LOOKS)
         looks = Domains(watching, busy)
         self._connection, self._looking_by = connection, watching
         self._domains, self._on_hint = Domains(connection, busy), on_hint

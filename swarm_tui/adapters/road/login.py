@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import asyncssh
 
+from swarm_tui.adapters.calls import in_thread, look_up
 from swarm_tui.adapters.link import reason
 from swarm_tui.adapters.road.uri import Destination
 from swarm_tui.errors import ConfigError, HostDenied, HostKeyUnknown, HostUnreachable, SwarmError
@@ -63,6 +66,35 @@ class _Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a host is dialled."""
+
+    host: str
+    port: int
+    family: int
+
+    async def dial(self) -> socket.socket:
+        """The first of its addresses that takes a connection. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        failure = OSError("it has no address")
+        async with asyncio.timeout(LOGIN_S):
+            for family, where in await look_up(self.host, self.port, self.family):
+                with contextlib.ExitStack() as unless_connected:
+                    caller = unless_connected.enter_context(
+                        socket.socket(family, socket.SOCK_STREAM)
+                    )
+                    caller.setblocking(False)
+                    try:
+                        await loop.sock_connect(caller, where)
+                    except OSError as error:
+                        failure = error
+                    else:
+                        unless_connected.pop_all()
+                        return caller
+        raise failure
+
+
+@dataclass(frozen=True, slots=True)
 class _Login:
     host: HostName
     trusted: Path
@@ -77,39 +109,49 @@ class _Login:
                 " behind ".join([*behind, hop.name]),
                 "See ProxyJump in ~/.ssh/config.",
             )
-        jumps, known = await asyncio.to_thread(self._prepare, hop)
+        # Not in the event loop's threads, which all hosts share: a name may be asked for in it.
+        jumps, known, place = await in_thread(partial(self._prepare, hop))
         with contextlib.ExitStack() as unless_connected:
             if through is None:
                 for jump in jumps:
                     through = await self.connect(jump, through, [*behind, hop.name])
                     unless_connected.callback(through.close)
-            connection = await self._connect(hop, through, known)
+            connection = await self._connect(hop, through, known, place)
             if through:
                 connection.set_tunnel(through)
             unless_connected.pop_all()
         return connection
 
-    def _prepare(self, hop: _Hop) -> tuple[Sequence[_Hop], asyncssh.SSHKnownHosts]:
-        """By which jumps it is reached, and which hosts are known; reads files."""
+    def _prepare(self, hop: _Hop) -> tuple[Sequence[_Hop], asyncssh.SSHKnownHosts, _Place | None]:
+        """By which jumps it is reached, which hosts are known, and where to; reads files."""
         with self._mapped(hop.name):
             options = asyncssh.SSHClientConnectionOptions(
                 host=hop.name, config=_config(), client_keys=None, known_hosts=b"", **hop.options()
             )
             known = _read_known_hosts(options.config, self.trusted)
-            return _jumps(options.config.get("ProxyJump")), known
+            place = None
+            if not (options.proxy_command or options.local_addr):  # else asyncssh dials
+                place = _Place(options.host, options.port, options.family)
+            return _jumps(options.config.get("ProxyJump")), known, place
 
     async def _connect(
         self,
         hop: _Hop,
         through: asyncssh.SSHClientConnection | None,
         known: asyncssh.SSHKnownHosts,
+        place: _Place | None,
     ) -> asyncssh.SSHClientConnection:
         witness = _Witness(known)
         keys = {"client_keys": [str(hop.identity)]} if hop.identity else {}
-        with self._mapped(hop.name, witness):
-            return await asyncssh.connect(
+        with self._mapped(hop.name, witness), contextlib.ExitStack() as unless_connected:
+            caller = None
+            if place and through is None:
+                caller = await place.dial()
+                unless_connected.callback(caller.close)
+            connection = await asyncssh.connect(
                 hop.name,
                 config=_config(),
+                sock=caller,
                 tunnel=through,
                 client_factory=lambda: witness,
                 known_hosts=known,
@@ -127,6 +169,8 @@ class _Login:
                 **keys,
                 **hop.options(),
             )
+            unless_connected.pop_all()
+            return connection
 
     @contextlib.contextmanager
     def _mapped(self, name: str, witness: _Witness | None = None) -> Iterator[None]:

@@ -1,0 +1,101 @@
+"""One host: what works on it, and what watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from swarm_tui.catalogue import Catalogue
+from swarm_tui.lifecycle import Lifecycle
+from swarm_tui.lifecycle.ground import work_in
+from swarm_tui.model import Record
+from swarm_tui.ports import Guest, Hypervisor, Spawner
+from swarm_tui.snapshot import Archive
+from swarm_tui.watch import HostWatch
+from swarm_tui.watch.task import Apply
+
+THREADS: Final = 4
+"""Of each host for its agents' files, made when they are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    poll_s: float = 1.0
+    relist_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One host with what works on it."""
+
+    hypervisor: Hypervisor
+    spawner: Spawner | None = None
+    repository: Path | None = None
+    """The owner's repository, in which its agents' approved work lands."""
+    guest: Guest | None = None
+    """How to reach this host's guests, where it is not the supervisor's common way."""
+    snapshots: Archive | None = None
+    """Where this host's snapshots are kept, where it is not the supervisor's common place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A site that is watched, with threads of its own: none of it waits for another host."""
+
+    site: Site
+    watch: HostWatch
+    guest: Guest
+    threads: ThreadPoolExecutor
+
+    @classmethod
+    def of(
+        cls,
+        site: Site,
+        guest: Guest,
+        apply: Apply,
+        before_list: Callable[[], Awaitable[None]],
+        timing: Timing,
+    ) -> Place:
+        """`guest` is the common way to guests; for the others see `HostWatch`."""
+        watch = HostWatch(
+            site.hypervisor,
+            apply,
+            poll_s=timing.poll_s,
+            relist_s=timing.relist_s,
+            before_list=before_list,
+        )
+        threads = ThreadPoolExecutor(THREADS, f"files of {site.hypervisor.host}")
+        return cls(site, watch, site.guest or guest, threads)
+
+    def lifecycle(
+        self,
+        catalogue: Catalogue,
+        snapshots: Archive,
+        keep: int,
+        on_record: Callable[[Record], None],
+    ) -> Lifecycle | None:
+        """The sequences for its agents; None while it was never connected.
+
+        `snapshots` is the common place. The present task's files are worked on in our threads
+        from here on.
+        """
+        if self.watch.capabilities is None:
+            return None
+        work_in(self.threads)
+        return Lifecycle(
+            hypervisor=self.site.hypervisor,
+            capabilities=self.watch.capabilities,
+            guest=self.guest,
+            catalogue=catalogue,
+            snapshots=self.site.snapshots or snapshots,
+            spawner=self.site.spawner,
+            keep=keep,
+            on_record=on_record,
+        )
+
+    def close(self) -> None:
+        """Begin nothing more; what hangs is not waited for."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
