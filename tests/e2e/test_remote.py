@@ -132,6 +132,11 @@ def project(remote: Remote) -> str:
     return str(remote.theirs / "data/local/project.git")
 
 
+def only_with(driver: str) -> pytest.MarkDecorator:
+    """For what no driver makes a difference to, and takes long."""
+    return pytest.mark.parametrize("remote", [driver], indirect=True)
+
+
 @pytest.fixture
 def agent(remote: Remote) -> str:
     return str(remote.agents()[0]["name"])
@@ -175,6 +180,7 @@ def test_pause_and_resume_go_on_where_it_stood(remote: Remote, agent: str) -> No
     wait_until(lambda: remote.counter(agent) > after, "the counter goes on")
 
 
+@only_with("qemu")
 def test_its_work_is_reviewed_and_lands_here(remote: Remote, agent: str) -> None:
     wait_until(lambda: "committed" in remote.run("logs", agent).stdout, "it commits", ASK_S)
     review = remote.json("review", agent)
@@ -230,6 +236,7 @@ def vmms(remote: Remote, agent: str) -> list[str]:
     return next(filter(None, found.values()), [])
 
 
+@only_with("ch")
 def test_the_screen_tells_a_cut_and_its_healing(remote: Remote, agent: str) -> None:
     with Terminal(remote.program, environ=remote.environ) as screen:
         screen.wait_for(lambda text: agent in text and any(state in text for state in LIVE))

@@ -112,6 +112,20 @@ async def bed(home: tuple[Path, str], image: Image) -> AsyncIterator[Bed]:
         await hypervisor.close()
 
 
+async def test_a_template_that_fails_leaves_no_vm_and_is_made_anew(bed: Bed) -> None:
+    """The first of the tests, so that the others have what it makes anew."""
+    deaf = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, DeafGuest()))
+    with pytest.raises(GuestUnreachable):
+        await deaf.prepare(ignore_progress)
+    assert bed.processes() == []
+    able = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest))
+    steps: list[Safe] = []
+    await able.prepare(lambda step, _: steps.append(step))
+    assert "booting the template" in steps
+    again = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest))
+    await again.prepare(lambda step, _: pytest.fail(step))
+
+
 async def test_three_agents_are_each_somebody(bed: Bed) -> None:
     tasks = ["Sort the imports", "Mend the tests\nall of them", "Ümläuts & <tags>"]
     vms = await asyncio.gather(*(bed.spawn(task=task) for task in tasks))
@@ -306,19 +320,6 @@ async def test_a_spawn_that_is_cancelled_leaves_nothing(bed: Bed) -> None:
         await spawning
     assert await bed.own() == []
     assert list((bed.folder / "agents").iterdir()) == []
-
-
-async def test_a_template_that_fails_leaves_no_vm_and_is_made_anew(bed: Bed) -> None:
-    deaf = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, DeafGuest(), 192))
-    with pytest.raises(GuestUnreachable):
-        await deaf.prepare(ignore_progress)
-    assert bed.processes() == []
-    able = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest, 192))
-    steps: list[Safe] = []
-    await able.prepare(lambda step, _: steps.append(step))
-    assert "booting the template" in steps
-    again = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest, 192))
-    await again.prepare(lambda step, _: pytest.fail(step))
 
 
 async def test_down_needs_no_swarm_to_have_been_up(bed: Bed, tmp_path: Path) -> None:

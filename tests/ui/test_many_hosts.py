@@ -19,8 +19,9 @@ from swarm_tui.catalogue import Catalogue
 from swarm_tui.lifecycle import Terms
 from swarm_tui.model import HostName, HostState, State
 from swarm_tui.review.shelf import Shelf
+from swarm_tui.site import Site, Timing
 from swarm_tui.snapshot import Snapshots
-from swarm_tui.supervisor import Site, Supervisor, Timing
+from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import literal
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.grid import View
