@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -101,13 +102,14 @@ def make_signer(loaded: Loaded) -> Signer:
 
 def make_terms(loaded: Loaded) -> Terms:
     """On which terms reviews are made."""
+    from swarm_tui.adapters.late import LateSigner
     from swarm_tui.lifecycle import Terms
 
     review = loaded.config.review
     return Terms(
         shelf=open_shelf(loaded),
         reviewer=sanitize(review.reviewer or _reviewer()),
-        signer=None if review.key == "none" else make_signer(loaded),
+        signer=None if review.key == "none" else LateSigner(partial(make_signer, loaded)),
         allowed_signers=review.allowed_signers,
         pack_bytes=review.pack_mib << 20,
     )
@@ -238,13 +240,14 @@ def make_supervisor(
     loaded: Loaded, *, connect: str | None = None, is_following: bool = True
 ) -> Supervisor:
     """A supervisor over real hosts, not started yet."""
+    from swarm_tui.adapters.late import LateGuest
     from swarm_tui.site import Site, Timing
     from swarm_tui.supervisor import Supervisor
 
     loaded.paths.make()
     _raise_file_limit()
     roads = _make_roads(loaded, _uris(loaded, connect))
-    guest = make_guest(roads=roads)
+    guest = LateGuest(partial(make_guest, roads=roads))
     sites = [
         Site(
             hypervisor,
