@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -26,6 +27,8 @@ def run_app(
     the one to begin with. Raises NotFound, ConfigError.
     """
     from swarm_tui import views
+
+    gc.disable()  # until the app has started: nearly all that is made until then stays
     from swarm_tui.bootstrap import person
     from swarm_tui.ui.app import Settings, SwarmApp
     from swarm_tui.ui.glyphs import needs_plain

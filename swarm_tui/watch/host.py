@@ -42,6 +42,8 @@ _SLICE: Final = 250
 """Facts applied before the loop gets a turn, so that ten thousand agents delay no key."""
 
 _AT_ONCE: Final = 1_000
+"""Of more, the parts are spread over some time, so that no frame is told of all at once."""
+_LIST_REST_S: Final = 0.01
 
 _sequence = itertools.count(1)
 
@@ -134,10 +136,11 @@ class HostWatch:
         """Read everything of this host again."""
         seq = next(_sequence)
         vms = await self._hypervisor.list()
+        rest_s = _LIST_REST_S if len(vms) > _AT_ONCE else 0
         for start in range(0, len(vms), _SLICE):
             for vm in vms[start : start + _SLICE]:
                 self._apply(VmSeen(vm, seq))
-            await asyncio.sleep(0)
+            await asyncio.sleep(rest_s)
         self._apply(Listed(self._hypervisor.host, tuple(vms), seq))
 
     async def reread(self, agent: AgentId) -> None:
@@ -234,7 +237,6 @@ class HostWatch:
 
     async def _sample(self, counters: Mapping[AgentId, Counters]) -> None:
         items = list(counters.items())
-        # Of many a part after the other, over half of the time: no frame is told of all at once.
         rest_s = self._poll_s / 2 / (len(items) / _SLICE) if len(items) > _AT_ONCE else 0
         for start in range(0, len(items), _SLICE):
             self._apply(Sampled(self._hypervisor.host, dict(items[start : start + _SLICE])))
