@@ -33,13 +33,28 @@ class Daemon:
         """`folder` must be reachable by others than its owner."""
         self._folder = folder
         self._agents = 0
+        self.tests: Any = None
+        """A connection to the test driver."""
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to serve, with no VMs."""
         environ = self._prepare()
         drop = ["setpriv", "--reuid", str(_NOBODY), "--regid", str(_NOBODY), "--clear-groups"]
         command = ["libvirtd", "--config", str(self._folder / "libvirtd.conf")]
         libvirt.registerErrorHandler(lambda _context, _error: None, None)  # they are raised
-        self._log = open(self._folder / "log", "wb")
+        self._log = (self._folder / "log").open("ab")
         self._process = subprocess.Popen(
             [*(drop if os.geteuid() == 0 else []), *command],
             stdin=subprocess.DEVNULL,
@@ -49,22 +64,25 @@ class Daemon:
             env=environ,
             start_new_session=True,
         )
-        self._tests = self._connect(self.test_uri)
+        self.tests = self._connect(self.test_uri)
         self._qemu = self._connect(self.qemu_uri)
-        for domain in self._tests.listAllDomains():
+        for domain in self.tests.listAllDomains():
             domain.destroy()
-        return self
+            if domain.isPersistent():
+                domain.undefine()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def kill(self) -> None:
+        """End it as a crash would; its VMs of the test driver go with it."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def stop(self) -> None:
+        """End it in order, and its VMs before."""
         for domain in self._qemu.listAllDomains():
             domain.destroy()
         self._qemu.close()
-        self._tests.close()
+        self.tests.close()
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(START_S)
@@ -88,7 +106,7 @@ class Daemon:
     def test_agents(self, wanted: int) -> str:
         """See that there are so many running agents of the test driver; the URI to them."""
         for number in range(self._agents, wanted):
-            self._tests.createXML(swarms.tested_domain(number))
+            self.tests.createXML(swarms.tested_domain(number))
         self._agents = max(self._agents, wanted)
         return self.test_uri
 
@@ -104,7 +122,7 @@ class Daemon:
 
     def _prepare(self) -> Mapping[str, str]:
         owner = _NOBODY if os.geteuid() == 0 else os.geteuid()
-        self._folder.mkdir(mode=0o755)
+        self._folder.mkdir(mode=0o755, exist_ok=True)
         environ = dict(os.environ, HOME=str(self._folder))
         for name, variable in (
             ("run", "XDG_RUNTIME_DIR"),
@@ -112,7 +130,7 @@ class Daemon:
             ("cache", "XDG_CACHE_HOME"),
             ("data", "XDG_DATA_HOME"),
         ):
-            (self._folder / name).mkdir(mode=0o700)
+            (self._folder / name).mkdir(mode=0o700, exist_ok=True)
             os.chown(self._folder / name, owner, owner if owner == _NOBODY else -1)
             environ[variable] = str(self._folder / name)
         # Whoever reaches the socket may use it: only its owner, and root, do.

@@ -125,6 +125,17 @@ class Program:
     def text(self) -> str:
         return self.output.decode(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def code(self, seconds: float = 5.0) -> int | None:
+        """Its exit code; None when it has not ended by then."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
     def cpu_seconds(self) -> float:
         """User and system time of the process and all of its threads."""
         return cpu_seconds(self._process.pid)
