@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
@@ -380,6 +381,8 @@ def rows(loaded: Loaded) -> Sequence[Row]:
     """Every value in force with its source, hosts first; what a host does not name is left out."""
 
     def row(key: str, value: object) -> Row:
+        if isinstance(value, tuple):
+            value = shlex.join(value)
         plain = value if isinstance(value, int | float) else str("" if value is None else value)
         return Row(key, plain, str(loaded.sources[key]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,26 @@ def _read_key(raw: object) -> str | Path:
     return raw if raw in ("auto", "agent", "none") else _read_path(raw)
 
 
+def _read_argv(raw: object) -> tuple[str, ...]:
+    # A word of its own for each argument; as text, as in an environment variable, like a shell's.
+    words = shlex.split(raw) if isinstance(raw, str) else raw
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError
+    if any("\0" in word for word in words) or (words and not words[0]):
+        raise ValueError
+    return tuple(words)
+
+
+def _some_of(*choices: str) -> Kind:
+    def read(raw: object) -> tuple[str, ...]:
+        words = raw.replace(",", " ").split() if isinstance(raw, str) else raw
+        if not isinstance(words, list) or not all(word in choices for word in words):
+            raise ValueError
+        return tuple(words)
+
+    return Kind(f"a list of some of {', '.join(choices)}", read)
+
+
 def _read_network(raw: object) -> str:
     if raw == "auto":
         return "auto"
@@ -166,6 +187,7 @@ PRINCIPAL: Final = Kind("letters, digits, and @ . _ + -, at most 100", _read_pri
 KEY: Final = Kind("auto, agent, none, or an absolute path of a private key", _read_key)
 NAME: Final = Kind("letters, digits, '_' and '-', at most 32, first a letter or digit", _read_name)
 URI: Final = Kind("a libvirt URI such as qemu:///system or ch+ssh://me@lab/system", _read_uri)
+ARGV: Final = Kind("a command as a list of words", _read_argv)
 PATH: Final = _folder()
 FAR_PATH: Final = Kind("an absolute path on the host", _read_far_path)
 NETWORK: Final = Kind("auto, or a network such as 10.90.0.0/24", _read_network)
@@ -189,6 +211,14 @@ class Ui:
         "desktop"
     )
     """When agents begin to wait for you: ring and ask for a desktop notification, ring, nothing."""
+    notify_about: Annotated[tuple[str, ...], _some_of("asks", "failures", "done")] = (
+        "asks",
+        "failures",
+    )
+    """Of what to tell: agents that ask, what fails (agents, hosts), agents that are done."""
+    notify_command: Annotated[tuple[str, ...], ARGV] = ()
+    """A program to run then, one at a time and for at most 10 s: the line is on its standard input
+    and in SWARM_NOTICE, the counts in SWARM_ASKS, SWARM_FAILURES and SWARM_DONE."""
     ascii: Annotated[Literal["auto", "yes", "no"], _choice("auto", "yes", "no")] = "auto"
     """Draw with ASCII only; auto: when the terminal's encoding is not UTF-8."""
 

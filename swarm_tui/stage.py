@@ -42,6 +42,8 @@ def run_app(
         themes=(ui.themes,),
         banner=banner,
         notify=ui.notify,
+        notify_about=ui.notify_about,
+        notify_command=ui.notify_command,
         is_plain=is_plain,
         person=person(),
         views_file=loaded.paths.views,
@@ -55,7 +57,10 @@ def run_app(
                 # A closed terminal, say: verbs at work come to their end, and we leave in order.
                 ended = partial(app.exit, return_code=128 + number)
                 asyncio.get_running_loop().add_signal_handler(number, ended)
-            await app.run_async()
+            try:
+                await app.run_async()
+            finally:
+                app.give_back_title()
             return app.return_code or 0
 
     return asyncio.run(run())

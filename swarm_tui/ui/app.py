@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,11 +38,12 @@ from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
 from swarm_tui.ui.grid import View
 from swarm_tui.ui.herald import KEEP_TITLE, RESTORE_TITLE, Herald
+from swarm_tui.ui.hook import Hook
 from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
 from swarm_tui.ui.logs import LogScreen
-from swarm_tui.ui.notice import How, Notices
+from swarm_tui.ui.notice import USUAL, How, Notices
 from swarm_tui.ui.question import ask_to_leave
 from swarm_tui.ui.reviews import Reviews
 from swarm_tui.ui.roster import Roster
@@ -70,6 +72,10 @@ class Settings:
     """Stands in the first line, for what must not be overlooked: "simulated swarm"."""
     notify: How = "desktop"
     """How a person is called when agents begin to wait."""
+    notify_about: Collection[str] = USUAL
+    """Of what: asks, failures, done."""
+    notify_command: Sequence[str] = ()
+    """What is run then; empty: nothing."""
     person: str = ""
     """Login name of whoever sits here, whose agents are "mine"; empty: not known."""
     views_file: Path = field(default_factory=lambda: locate().views)
@@ -124,8 +130,15 @@ class SwarmApp(App[None], inherit_bindings=False):
         self._last_error: BaseException | None = None
         self._is_away = False
         """The terminal is somebody else's now."""
-        notices = Notices(settings.notify, os.environ, now())
-        self._herald = Herald(supervisor, self._roster, self._swarm.attention, notices, now())
+        notices = Notices(
+            settings.notify, os.environ, now(), settings.notify_about, self._sees_queue
+        )
+        hook = Hook(
+            settings.notify_command, lambda job: self._start(job, "notify"), self._show_error
+        )
+        self._herald = Herald(supervisor, self._roster, self._swarm.attention, notices, hook, now())
+        self._tells_focus = False
+        """The terminal has told that it came to the front or went, so that it is known."""
         for palette in self._themes.palettes.values():
             self.register_theme(palette.to_textual())
 
@@ -177,6 +190,23 @@ class SwarmApp(App[None], inherit_bindings=False):
         # Textual has no public way to set a terminal's title.
         if self._driver and not self.is_headless and not self._is_away:
             self._driver.write(sequence)
+
+    def on_app_focus(self) -> None:
+        self._tells_focus = True
+
+    def on_app_blur(self) -> None:
+        self._tells_focus = True
+
+    def _sees_queue(self) -> bool:
+        is_in_front = self._tells_focus and self.app_focus
+        return is_in_front and isinstance(self.screen, WaitingScreen)
+
+    def give_back_title(self) -> None:
+        """Once it has ended, however it ended: the terminal gets the title that it had."""
+        terminal = sys.__stderr__  # where Textual writes
+        if terminal and terminal.isatty():
+            terminal.write(RESTORE_TITLE)
+            terminal.flush()
 
     # News
 
@@ -360,7 +390,6 @@ class SwarmApp(App[None], inherit_bindings=False):
     def _leave(self, is_yes: bool | None) -> None:
         if is_yes:
             self._verbs.call_off()
-            self._write_terminal(RESTORE_TITLE)
             self.exit()
 
 

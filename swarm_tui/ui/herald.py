@@ -9,6 +9,7 @@ from swarm_tui.attention import Attention, Kind
 from swarm_tui.model import AgentId, State
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.ui.figures import render_count
+from swarm_tui.ui.hook import Hook
 from swarm_tui.ui.notice import Notices
 from swarm_tui.ui.roster import Roster
 
@@ -26,15 +27,19 @@ class Herald:
         roster: Roster,
         attention: Attention,
         notices: Notices,
+        hook: Hook,
         now: float,
     ) -> None:
         for agent, known in roster.agents.items():
             attention.hear(agent, known, now)
-        attention.hear_hosts(supervisor.store.hosts(), now)
+        hosts = supervisor.store.hosts()
+        attention.hear_hosts(hosts, now)
+        notices.hear_hosts(hosts, now, 0.0)
         self._supervisor = supervisor
         self._roster = roster
         self._attention = attention
         self._notices = notices
+        self._hook = hook
         self._title = ""
 
     def hear(
@@ -47,13 +52,18 @@ class Herald:
             attention.hear(agent, known, now)
             self._notices.hear(agent, known, now, monotonic)
         if hosts_changed:
-            attention.hear_hosts(self._supervisor.store.hosts(), now)
+            hosts = self._supervisor.store.hosts()
+            attention.hear_hosts(hosts, now)
+            self._notices.hear_hosts(hosts, now, monotonic)
         attention.hear_acts(self._supervisor.take_ended(), now)
         attention.tick(now)
 
     def tell(self, monotonic: float) -> str:
         """What to write to the terminal now; mostly nothing."""
-        told = self._notices.take(self._roster.agents, monotonic)
+        told = ""
+        if notice := self._notices.take(monotonic):
+            self._hook.call(notice)
+            told = notice.terminal
         title = make_title(self._attention.counts, self._roster.counts)
         if title != self._title:
             self._title = title

@@ -7,16 +7,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
 from terminal import Terminal
+from textual import events
 
 from swarm_tui.model import EventKind, HostState, Power, VmGone
-from swarm_tui.ui.notice import GATHER_S, REST_S, SETTLE_S, How, Notices
+from swarm_tui.ui.notice import GATHER_S, LULL_S, REST_S, SETTLE_S, USUAL, How, Notices
+from swarm_tui.ui.waiting import WaitingScreen
 
 needs_tmux = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
 
@@ -24,10 +26,18 @@ needs_tmux = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not in
 class Desk:
     """A person's desk: a swarm, and what its terminal is told."""
 
-    def __init__(self, how: How = "desktop", environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        how: How = "desktop",
+        environ: Mapping[str, str] | None = None,
+        topics: Collection[str] = USUAL,
+    ) -> None:
         self.swarm = StandInSupervisor()
         self.swarm.add_host()
-        self.notices = Notices(how, environ or {}, self.swarm.clock.now())
+        self.sees_queue = False
+        self.notices = Notices(
+            how, environ or {}, self.swarm.clock.now(), topics, lambda: self.sees_queue
+        )
 
     def add(self, *names: str) -> None:
         for name in names:
@@ -45,9 +55,11 @@ class Desk:
         clock, store = self.swarm.clock, self.swarm.store
         for agent in store.take_dirty():
             self.notices.hear(agent, store.agent(agent), clock.now(), clock.monotonic())
+        if store.take_hosts_changed():
+            self.notices.hear_hosts(store.hosts(), clock.now(), clock.monotonic())
         clock.pass_by(after_s)
-        agents = {agent.id: agent for agent in store.agents()}
-        return self.notices.take(agents, clock.monotonic())
+        notice = self.notices.take(clock.monotonic())
+        return notice.terminal if notice else ""
 
 
 @pytest.fixture
@@ -197,6 +209,85 @@ def test_a_guest_gets_nothing_but_words_out(desk: Desk, text: str) -> None:
     assert body
     assert not set(body[1]) & set(map(chr, [*range(32), *range(127, 160), *map(ord, ";<>&\u202e")]))
     assert len(body[1]) <= 160
+
+
+def test_a_failure_is_told_and_what_is_done_only_if_wanted(desk: Desk) -> None:
+    desk.swarm.set_power(desk.swarm.named("moss"), Power.CRASHED)
+    desk.swarm.hear(desk.swarm.named("fern").id, EventKind.DONE, "all of it")
+    desk.told()
+    assert "Agent moss failed: the guest crashed\x07" in desk.told(GATHER_S)
+    assert desk.told(REST_S) == ""
+    wanting = Desk(topics=("done",))
+    wanting.add("fern", "moss")
+    wanting.told(SETTLE_S)
+    wanting.swarm.hear(wanting.swarm.named("fern").id, EventKind.DONE, "all of it")
+    wanting.ask("moss")
+    wanting.told()
+    assert "Agent fern is done: all of it\x07" in wanting.told(GATHER_S)
+
+
+def test_what_had_failed_before_is_no_news() -> None:
+    desk = Desk()
+    desk.swarm.add("moss", power=Power.CRASHED)
+    desk.told(SETTLE_S)
+    assert desk.told(GATHER_S) == ""
+
+
+def test_a_host_is_told_of_when_it_is_lost_and_not_when_it_never_was_there(desk: Desk) -> None:
+    desk.swarm.add_host("attic", HostState.DOWN, detail="no route")
+    desk.told()
+    assert desk.told(GATHER_S) == ""
+    desk.swarm.add_host("local", HostState.DOWN, detail="connection reset")
+    desk.told()
+    assert "Host local is out of reach: connection reset\x07" in desk.told(GATHER_S)
+
+
+def test_different_things_are_counted_in_one_line(desk: Desk) -> None:
+    desk.ask("moss")
+    desk.ask("ember")
+    desk.swarm.set_power(desk.swarm.named("fern"), Power.CRASHED)
+    desk.told()
+    told = desk.told(GATHER_S)
+    assert "swarm-tui;2 ask, 1 failed: " in told
+    assert all(name in told for name in ("moss", "ember", "fern"))
+
+
+def test_however_much_happens_it_is_told_at_a_bounded_rate(desk: Desk) -> None:
+    told = 0
+    for number in range(100):
+        desk.add(f"agent-{number}")
+        desk.told()
+        desk.ask(f"agent-{number}")
+        told += bool(desk.told(0.5))
+    assert told <= 100 * 0.5 / LULL_S + 1
+
+
+def test_who_sees_the_queue_is_not_called(desk: Desk) -> None:
+    desk.sees_queue = True
+    desk.ask("moss")
+    desk.told()
+    assert desk.told(GATHER_S) == ""
+    desk.sees_queue = False
+    assert desk.told(REST_S) == "", "it was seen"
+    desk.ask("ember")
+    desk.told()
+    assert "ember" in desk.told(GATHER_S)
+
+
+async def test_the_queue_is_known_to_be_seen_only_where_the_terminal_tells_its_focus() -> None:
+    swarm = make_fleet()
+    app = make_app(swarm)
+    async with running(app) as pilot:
+        await pilot.press("W")
+        await until(pilot, lambda: isinstance(app.screen, WaitingScreen), "the queue")
+        assert not app._sees_queue()
+        app.post_message(events.AppFocus())
+        await until(pilot, app._sees_queue, "the focus")
+        app.post_message(events.AppBlur())
+        await until(pilot, lambda: not app._sees_queue(), "the blur")
+        app.post_message(events.AppFocus())
+        await pilot.press("escape")
+        assert not app._sees_queue()
 
 
 async def test_the_app_calls_when_an_agent_begins_to_wait() -> None:

@@ -131,7 +131,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
     )
     assert told == [
         "config.toml:3: ui.veiw: unknown key; did you mean 'view'?; there are: "
-        "ascii, notify, theme, themes, view",
+        "ascii, notify, notify_about, notify_command, theme, themes, view",
         "config.toml:4: ui.theme: found 3; allowed: letters, digits, '_' and '-', at most 32, "
         "first a letter or digit",
         "config.toml:6: snapshots.keep: found 2000; allowed: a whole number from 0 to 1000",
