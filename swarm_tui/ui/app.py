@@ -43,6 +43,7 @@ from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
 from swarm_tui.ui.logs import LogScreen
+from swarm_tui.ui.mend import let_widgets_go
 from swarm_tui.ui.notice import USUAL, How, Notices
 from swarm_tui.ui.question import ask_to_leave
 from swarm_tui.ui.reviews import Reviews
@@ -104,6 +105,7 @@ class SwarmApp(App[None], inherit_bindings=False):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`now` and `monotonic` are given by tests, to make pictures that stay the same."""
+        let_widgets_go()
         self._themes = load_themes((builtin_folder(), *settings.themes))
         super().__init__()
         self._supervisor = supervisor
