@@ -52,7 +52,7 @@ def open_database(loaded: Loaded) -> Database:
 
 
 def open_catalogue(loaded: Loaded) -> Catalogue:
-    return Catalogue(loaded.paths.catalogue)
+    return Catalogue(open_database(loaded), loaded.paths.catalogue)
 
 
 def open_logs(loaded: Loaded) -> Spool:
@@ -315,7 +315,7 @@ def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]
     supervisor = Supervisor(
         [Site(swarm.hypervisor(), swarm.spawner(), swarm.repository)],
         swarm.guest,
-        Catalogue(home / "catalogue"),
+        Catalogue(database.open_database(f"sqlite://{home / 'store.db'}"), home / "catalogue"),
         Snapshots(home / "snapshots"),
         Audit(home / "audit.jsonl"),
         Terms(Shelf(home / "reviews"), literal("nobody"), None, home / "allowed_signers", 1 << 20),

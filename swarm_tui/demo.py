@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -123,7 +124,8 @@ def _own_agents(supervisor: Supervisor, loaded: Loaded) -> Sequence[Agent]:
 def remove_records(loaded: Loaded, agent: AgentId) -> None:
     open_snapshots(loaded).remove(agent)
     open_shelf(loaded).remove(agent)
-    open_catalogue(loaded).remove(agent)
+    with closing(open_catalogue(loaded)) as catalogue:
+        catalogue.remove(agent)
 
 
 def say(text: str) -> None:

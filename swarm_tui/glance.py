@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from swarm_tui import spool
 from swarm_tui.bootstrap import make_hypervisors, open_catalogue
+from swarm_tui.catalogue import Update
 from swarm_tui.config import Loaded
-from swarm_tui.errors import NotFound, SwarmError
+from swarm_tui.errors import NotFound, StoreError, SwarmError
 from swarm_tui.model import (
     Agent,
     GuestHeard,
     Host,
+    HostName,
     HostSeen,
     HostState,
     Listed,
@@ -26,8 +28,8 @@ from swarm_tui.model import (
     Recorded,
 )
 from swarm_tui.ports import Hypervisor
-from swarm_tui.store import Store
-from swarm_tui.text import literal, sanitize
+from swarm_tui.store import Outage, Store
+from swarm_tui.text import sanitize
 
 SPOOL_BYTES = 64 << 10
 
@@ -96,19 +98,32 @@ async def glance(loaded: Loaded, connect: str | None) -> Glance:
         elif result is not None:
             raise result
     catalogue = open_catalogue(loaded)
-    hosts = {hypervisor.host for hypervisor in hypervisors}
-    for record in catalogue.records(errors.append):
-        # A host may have been called otherwise when it was written.
-        if record.host in hosts or store.agent(record.id):
-            store.apply(Recorded(record.id, record))
-            if record.verb and catalogue.is_locked(record.id):
-                at_work = Operation(record.verb, literal("in another process"))
-                store.apply(OperationChanged(record.id, at_work))
+    try:
+        update = catalogue.update(0)
+    except StoreError as error:
+        errors.append(error)
+        store.note_outage(Outage(time.time(), error.title, is_blind=True))
+    else:
+        errors += update.problems.values()
+        _take_in(store, update, {hypervisor.host for hypervisor in hypervisors})
+    finally:
+        catalogue.close()
     for agent in store.agents():
         batch, _ = spool.read(catalogue.folder(agent.id), SPOOL_BYTES)
         if batch.events:
             store.apply(GuestHeard(agent.id, batch))
     return Glance(store, errors)
+
+
+def _take_in(store: Store, update: Update, hosts: Container[HostName]) -> None:
+    for record in filter(None, update.records.values()):
+        # A host may have been called otherwise when it was written.
+        if record.host in hosts or store.agent(record.id):
+            store.apply(Recorded(record.id, record))
+    for agent, claimant in update.claimants.items():
+        if claimant.is_alive and claimant.verb:
+            at_work = Operation(claimant.verb, claimant.told, None, claimant.since)
+            store.apply(OperationChanged(agent, at_work))
 
 
 async def _read(store: Store, hypervisor: Hypervisor) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -307,6 +308,8 @@ def _kept(loaded: Loaded, name: HostName) -> list[dict[str, Any]]:
     """What is kept here of the host's agents."""
     snapshots, shelf = open_snapshots(loaded), open_shelf(loaded)
     errors: list[SwarmError] = []
+    with closing(open_catalogue(loaded)) as catalogue:
+        records = catalogue.records(errors.append)
     return [
         {
             "id": record.id,
@@ -315,7 +318,7 @@ def _kept(loaded: Loaded, name: HostName) -> list[dict[str, Any]]:
             "snapshots": len(snapshots.ids(record.id)),
             "reviews": len(shelf.numbers(record.id)),
         }
-        for record in open_catalogue(loaded).records(errors.append)
+        for record in records
         if record.host == name
     ]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.catalogue import Catalogue
-from swarm_tui.lifecycle import Lifecycle
+from swarm_tui.catalogue import Claim
+from swarm_tui.lifecycle import Lifecycle, fenced
 from swarm_tui.lifecycle.ground import work_in
 from swarm_tui.model import Record
 from swarm_tui.ports import Guest, Hypervisor, Spawner
@@ -72,12 +72,12 @@ class Place:
 
     def lifecycle(
         self,
-        catalogue: Catalogue,
+        claim: Claim,
         snapshots: Archive,
         keep: int,
         on_record: Callable[[Record], None],
     ) -> Lifecycle | None:
-        """The sequences for its agents; None while it was never connected.
+        """The sequences for one agent while it is ours; None while it was never connected.
 
         `snapshots` is the common place. The present task's files are worked on in our threads
         from here on.
@@ -85,13 +85,14 @@ class Place:
         if self.watch.capabilities is None:
             return None
         work_in(self.threads)
+        check, spawner = claim.check, self.site.spawner
         return Lifecycle(
-            hypervisor=self.site.hypervisor,
+            hypervisor=fenced(self.site.hypervisor, check),
             capabilities=self.watch.capabilities,
-            guest=self.guest,
-            catalogue=catalogue,
-            snapshots=self.site.snapshots or snapshots,
-            spawner=self.site.spawner,
+            guest=fenced(self.guest, check),
+            catalogue=claim,
+            snapshots=fenced(self.site.snapshots or snapshots, check),
+            spawner=fenced(spawner, check) if spawner else None,
             keep=keep,
             on_record=on_record,
         )

@@ -13,21 +13,33 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 from swarm_tui.audit import Audit, Entry
-from swarm_tui.catalogue import Catalogue
+from swarm_tui.catalogue import Catalogue, Claim
 from swarm_tui.command import Command, Kill, Pause, Shell, Spawn
 from swarm_tui.errors import (
     Busy,
     HostUnreachable,
     NotFound,
     Refused,
+    StoreUnreachable,
     SwarmError,
     Unsupported,
 )
-from swarm_tui.lifecycle import UNKNOWN, Handoff, Lifecycle, Steered, Terms, detail, steer
+from swarm_tui.lifecycle import (
+    UNKNOWN,
+    Handoff,
+    Lifecycle,
+    Steered,
+    Terms,
+    claimed,
+    detail,
+    fenced,
+    steer,
+)
 from swarm_tui.model import (
     Agent,
     AgentId,
@@ -49,7 +61,7 @@ from swarm_tui.snapshot import Archive
 from swarm_tui.spool import Spool
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
-from swarm_tui.watch import GuestWatch, OnFailure, RecordWatch
+from swarm_tui.watch import GuestWatch, OnFailure, RecordWatch, settled
 
 FAULTS_KEPT: Final = 50
 ENDED_KEPT: Final = 1000
@@ -110,6 +122,7 @@ class Supervisor:
             self._places.keys(),
             self._at_work.keys(),
             self._lifecycle,
+            self.refresh,
             self._faults.append,
         )
 
@@ -142,36 +155,13 @@ class Supervisor:
             place.close()
         for guest in {id(place.guest): place.guest for place in self._places.values()}.values():
             await guest.close()
+        await asyncio.to_thread(self._catalogue.close)
 
     async def connected(
         self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False
     ) -> None:
-        """Wait until every host has been listed once, or `is_enough` of what is known by then.
-
-        Raises the error of a host that is out of reach, unless it was enough without it.
-        """
-        watches = {name: place.watch for name, place in self._places.items()}
-        waiting = {asyncio.ensure_future(watch.settled.wait()) for watch in watches.values()}
-        try:
-            async with asyncio.timeout(timeout_s):
-                while waiting and not is_enough():
-                    _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            pass  # told below, by the host that it is due to
-        finally:
-            for task in waiting:
-                task.cancel()
-        if is_enough():
-            return
-        for name, watch in watches.items():
-            if watch.error:
-                raise watch.error
-            if not watch.settled.is_set():
-                raise HostUnreachable(
-                    f"Host {name} does not answer",
-                    f"Nothing was heard for {timeout_s:.0f} s.",
-                    "Run `swarm-tui doctor` to see what is missing.",
-                )
+        """As `watch.settled`, for all hosts."""
+        await settled((place.watch for place in self._places.values()), timeout_s, is_enough)
 
     # What is known
 
@@ -276,30 +266,33 @@ class Supervisor:
         self._at_work[agent.id] = command.verb
         try:
             await self._records.mended(agent.id)
-            with self._catalogue.lock(agent.id):
-                return await self._perform_locked(command, agent, place, on_progress)
+            async with claimed(self._catalogue, agent.id, command.verb) as claim:
+                return await self._perform_claimed(command, agent, place, claim, on_progress)
         finally:
             del self._at_work[agent.id]
 
-    async def _perform_locked(
+    async def _perform_claimed(
         self,
         command: Steered,
         agent: Agent,
         place: Place,
+        claim: Claim,
         on_progress: Progress | None,
     ) -> Safe:
         """Decide by what is true now that nobody else can change it, then do it."""
-        self._records.show_elsewhere(agent.id, None)
+        self._records.take_over(agent.id)
         # Not what the store believes: another process may have acted a moment ago.
-        record = self._catalogue.record(agent.id) or Record(agent.id, agent.name, agent.host)
-        lifecycle = self._lifecycle(agent)
+        record = await asyncio.to_thread(claim.record, agent.id)
+        record = record or Record(agent.id, agent.name, agent.host)
+        lifecycle = self._lifecycle(agent, claim)
         if lifecycle and record.verb and not isinstance(command, Kill):
             record = await lifecycle.recover(record)
         self._apply(Recorded(agent.id, record))
         agent = await self._decide(command, agent, place)
         if lifecycle is None:
             raise HostUnreachable(f"Host {agent.host} is not connected")
-        handoff = Handoff(lifecycle, self.terms, place.site.repository)
+        terms = replace(self.terms, shelf=fenced(self.terms.shelf, claim.check))
+        handoff = Handoff(lifecycle, terms, place.site.repository)
         try:
             with self._operation(agent, command.verb, on_progress) as progress:
                 return await self._audited(
@@ -310,9 +303,9 @@ class Supervisor:
                     lambda: steer(command, agent, record, handoff, progress),
                 )
         finally:
-            if isinstance(command, Kill):
-                self._records.take(agent.id)
             with contextlib.suppress(SwarmError):  # the verb's own outcome matters more
+                if isinstance(command, Kill):
+                    await self._records.take(agent.id)
                 await place.watch.reread(agent.id)
 
     async def _decide(self, command: Command, agent: Agent, place: Place) -> Agent:
@@ -355,7 +348,7 @@ class Supervisor:
             agent=agent,
             host=host,
             detail=detail,
-            is_unknown=lambda error: isinstance(error, UNKNOWN),
+            is_unknown=lambda error: isinstance(error, (*UNKNOWN, StoreUnreachable)),
             on_fault=self._faults.append,
             on_end=self._ended.append,
         )
@@ -363,11 +356,7 @@ class Supervisor:
     # How it hangs together
 
     async def _take_records(self) -> None:
-        """Before VMs are shown: a saved one must not look like a failed one."""
-        try:
-            await self._records.look()
-        except SwarmError as error:
-            self._faults.append(error)
+        await self._records.try_look()
 
     def _apply(self, fact: Fact) -> bool:
         changed = self.store.apply(fact)
@@ -418,14 +407,14 @@ class Supervisor:
             if self._is_following:
                 self._guests.tend(agent.id, self.store.agent(agent.id))
 
-    def _lifecycle(self, agent: Agent) -> Lifecycle | None:
-        """The sequences on the agent's host; None while it was never connected.
+    def _lifecycle(self, agent: Agent, claim: Claim) -> Lifecycle | None:
+        """The sequences on the agent's host while it is ours; None before it was connected.
 
         This task's work on files is in that host's threads from here on.
         """
         if (place := self._places.get(agent.host)) is None:
             return None
-        return place.lifecycle(self._catalogue, self.snapshots, self._keep, self._note_record)
+        return place.lifecycle(claim, self.snapshots, self._keep, self._note_record)
 
     def _note_record(self, record: Record) -> None:
         self._apply(Recorded(record.id, record))

@@ -126,16 +126,21 @@ def postgres() -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture
+def postgres_url(postgres: Cluster) -> Iterator[str]:
+    """The URL of an empty database on it."""
+    url = postgres.make_database()
+    yield url
+    postgres.drop_database(url)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty shared store; whoever takes it is tested with both kinds."""
     if request.param == "sqlite":
-        yield f"sqlite://{tmp_path}/shared/store.db"
-        return
-    server: Cluster = request.getfixturevalue("postgres")
-    url = server.make_database()
-    yield url
-    server.drop_database(url)
+        return f"sqlite://{tmp_path}/shared/store.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture

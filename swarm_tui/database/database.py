@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from swarm_tui.database.driver import Driver
@@ -38,6 +39,11 @@ class Database:
     def place(self) -> Safe:
         """Where it is, for people."""
         return self._driver.place
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its file is; None for a server, which other machines may use, too."""
+        return self._driver.folder
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -156,8 +162,6 @@ def open_database(url: str, migrations: tuple[Migration, ...] | None = None) -> 
     """Nothing is opened before it is used. Raises UsageError for a URL of another kind."""
     kind, separator, rest = url.partition("://")
     if kind == "sqlite" and separator and rest.startswith("/"):
-        from pathlib import Path
-
         from swarm_tui.database.sqlite import SqliteDriver
 
         return Database(SqliteDriver(Path(rest)), migrations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 from swarm_tui.database.transaction import Dialect
@@ -14,6 +15,8 @@ class Driver(Dialect, Protocol):
     """Its methods raise its library's own errors, of the class `failure`."""
 
     failure: type[Exception]
+    folder: Path | None
+    """That of the database's file; None where other machines may use it, too."""
     place: Safe
     """Where the database is, for people; without any secret."""
 

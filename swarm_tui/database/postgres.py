@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, cast
 
 import psycopg
@@ -40,6 +41,7 @@ class PostgresDriver:
 
     def __init__(self, url: str) -> None:
         self._given = url
+        self.folder: Path | None = None
         self.place: Safe = sanitize(_place(url))
 
     def connect(self, *, is_first: bool) -> psycopg.Connection[Any]:

@@ -46,6 +46,7 @@ class SqliteDriver:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.folder: Path | None = path.parent
         self.place: Safe = sanitize(str(path))
 
     def connect(self, *, is_first: bool) -> _Connection:

@@ -1,8 +1,19 @@
 """What the verbs really do to one agent, step by step, and how a cut is mended."""
 
+from swarm_tui.lifecycle.claim import claimed, fenced
 from swarm_tui.lifecycle.ground import UNKNOWN
 from swarm_tui.lifecycle.handoff import Handoff, Terms
 from swarm_tui.lifecycle.steer import Steered, detail, steer
 from swarm_tui.lifecycle.verbs import Lifecycle
 
-__all__ = ["UNKNOWN", "Handoff", "Lifecycle", "Steered", "Terms", "detail", "steer"]
+__all__ = [
+    "UNKNOWN",
+    "Handoff",
+    "Lifecycle",
+    "Steered",
+    "Terms",
+    "claimed",
+    "detail",
+    "fenced",
+    "steer",
+]

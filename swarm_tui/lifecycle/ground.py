@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
-from swarm_tui.catalogue import Catalogue
 from swarm_tui.errors import (
     AgentGone,
+    ClaimLost,
     DeadlineExceeded,
     GuestError,
     GuestFailed,
@@ -32,8 +32,23 @@ T = TypeVar("T")
 FREEZE_S: Final = 5.0
 ANSWER_S: Final = 20.0
 """How long a restored guest may take to answer over SSH."""
-UNKNOWN: Final = (DeadlineExceeded, HostUnreachable)
-"""Errors of a host after which nobody knows whether it did, or still will do, what was asked."""
+UNKNOWN: Final = (DeadlineExceeded, HostUnreachable, ClaimLost)
+"""Errors after which nobody knows whether the host did, or still will do, what was asked; or
+whether another supervisor goes on with it."""
+
+
+class Records(Protocol):
+    """Where the agent's record is kept; a claim on the agent is such a place."""
+
+    def record(self, agent: AgentId) -> Record | None: ...
+
+    def write(self, record: Record) -> Record:
+        """Replace it, durably; returns it with `since` set."""
+        ...
+
+    def remove(self, agent: AgentId) -> None:
+        """Remove all that is kept of the agent."""
+        ...
 
 
 _threads: ContextVar[Executor | None] = ContextVar("threads", default=None)
@@ -42,12 +57,12 @@ _threads: ContextVar[Executor | None] = ContextVar("threads", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """One host with all that a verb on its agents needs. The caller holds the agent's lock."""
+    """One host with all that a verb on its agents needs. The caller holds the agent."""
 
     hypervisor: Hypervisor
     capabilities: Capabilities
     guest: Guest
-    catalogue: Catalogue
+    catalogue: Records
     snapshots: Archive
     spawner: Spawner | None
     keep: int
@@ -202,10 +217,14 @@ def work_in(threads: Executor) -> None:
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do file work beside the event loop, to its end even when cancelled.
 
-    Else the agent's lock would be let go while its files are still being moved.
+    Else the agent would be let go of while its files are still being moved.
     """
     loop = asyncio.get_running_loop()
-    future = loop.run_in_executor(_threads.get(), partial(work, *args, **kwargs))
+    return await ended(loop.run_in_executor(_threads.get(), partial(work, *args, **kwargs)))
+
+
+async def ended(future: asyncio.Future[T]) -> T:
+    """What a thread comes to, waited for even when cancelled."""
     is_cancelled = False
     while not future.done():
         try:

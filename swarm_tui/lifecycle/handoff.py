@@ -68,7 +68,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """Review and verdict for the agents of one host. The caller holds the agent's lock."""
+    """Review and verdict for the agents of one host. The caller holds the agent."""
 
     lifecycle: Lifecycle
     terms: Terms

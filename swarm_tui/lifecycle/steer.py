@@ -12,7 +12,7 @@ from swarm_tui.ports import Progress
 from swarm_tui.text import EMPTY, Safe, literal
 
 Steered = Pause | Resume | Kill | Say | Review | Approve | SendBack | Reject
-"""Commands that change an agent; its lock is held.
+"""Commands that change an agent, which the caller holds.
 
 A message changes no VM, but none must be put into one that is being saved.
 """

@@ -41,7 +41,7 @@ SHUT_DOWN: Final = "systemctl poweroff 2>/dev/null || poweroff"
 
 
 class Lifecycle(Ground):
-    """The sequences for the agents of one host. The caller holds the agent's lock."""
+    """The sequences for the agents of one host. The caller holds the agent."""
 
     async def hold(self, vm: Vm, progress: Progress) -> Safe:
         """Quick pause: stop the vCPUs, keep the RAM."""

@@ -4,7 +4,16 @@ Pure and synchronous; only the supervisor writes to it. Screens read whole froze
 for the ids that changed since they last looked.
 """
 
-from swarm_tui.store.fleet import LOG_EVENTS, Store, count_states, sort_key
+from swarm_tui.store.fleet import LOG_EVENTS, Outage, Store, count_states, sort_key
 from swarm_tui.store.known import HISTORY_SAMPLES, History, Log
 
-__all__ = ["HISTORY_SAMPLES", "LOG_EVENTS", "History", "Log", "Store", "count_states", "sort_key"]
+__all__ = [
+    "HISTORY_SAMPLES",
+    "LOG_EVENTS",
+    "History",
+    "Log",
+    "Outage",
+    "Store",
+    "count_states",
+    "sort_key",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from swarm_tui.model import (
@@ -42,7 +42,7 @@ from swarm_tui.store.known import (
     is_up_at_once,
     since,
 )
-from swarm_tui.text import EMPTY
+from swarm_tui.text import EMPTY, Safe
 
 LOG_EVENTS: Final = 2000
 """Guest events kept in memory per agent, at most; older ones are counted as dropped."""
@@ -51,6 +51,16 @@ FLEET_EVENTS: Final = 200_000
 FEWEST_EVENTS: Final = 50
 GONE_KEPT: Final = 10_000
 _REVIEWING: Final = frozenset({Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What supervisors share is out of reach; what is shown of it was known before."""
+
+    since: float
+    reason: Safe
+    is_blind: bool
+    """It was never read: nothing is known of what was kept."""
 
 
 class Store:
@@ -71,6 +81,8 @@ class Store:
         """Those of the last `take_dirty` that changed in more than their numbers."""
         self._moved: set[AgentId] = set()
         self._hosts_changed = False
+        self.outage: Outage | None = None
+        """Since when and why the shared store is out of reach; None while it answers."""
 
     # Reads
 
@@ -109,6 +121,7 @@ class Store:
         return moved
 
     def take_hosts_changed(self) -> bool:
+        """Whether a host, or how the shared store does, changed since the last call."""
         changed, self._hosts_changed = self._hosts_changed, False
         return changed
 
@@ -238,6 +251,16 @@ class Store:
                     self._derive(agent, known)
         return True
 
+    def note_outage(self, outage: Outage | None) -> None:
+        """Whether what supervisors share is in reach; None: it is."""
+        if outage == self.outage:
+            return
+        self.outage = outage
+        self._hosts_changed = True
+        for agent, known in self._known.items():
+            if known.record is None and known.agent:
+                self._derive(agent, known)
+
     def _sample(self, agent: AgentId, host: HostName, reading: Counters) -> bool:
         known = self._known.get(agent)
         if not known or not known.vm or known.vm.host != host or known.vm.power in STOPPED:
@@ -300,7 +323,8 @@ class Store:
         """Make the agent's public record anew; True when it differs in what a screen shows."""
         now, was, host_name = self._now(), known.agent, host_of(known)
         host = self._hosts.get(host_name)
-        state, reason = derive_state(known, host, now)
+        is_blind = self.outage is not None and self.outage.is_blind
+        state, reason = derive_state(known, host, now, is_blind=is_blind)
         if was and was.state is not State.LOST and state is State.LOST:
             known.before = was
         derived = Agent(

@@ -144,13 +144,18 @@ def since(known: Known, state: State, host: Host | None, now: float) -> float | 
     return now
 
 
-def derive_state(known: Known, host: Host | None, now: float) -> tuple[State, Safe]:
+def derive_state(
+    known: Known, host: Host | None, now: float, *, is_blind: bool = False
+) -> tuple[State, Safe]:
+    """`is_blind`: whether the agent has a record is not known."""
     vm, record = known.vm, known.record
     if host and host.state is HostState.DOWN:
         return State.LOST, host.reason or host.detail
     cut = EMPTY
     if record and record.verb and not known.operation:
         cut = literal(f"{record.verb} was cut off")
+    if is_blind and record is None and (vm is None or vm.power is Power.OFF):
+        return State.UNKNOWN, literal("what was saved of it is not known: no store")
     if vm is None or vm.power is Power.OFF:
         return _derive_stopped(known, cut, now)
     match vm.power:

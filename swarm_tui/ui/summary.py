@@ -11,7 +11,7 @@ from rich.segment import Segment
 from swarm_tui.amount import render_age
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.model import Host, HostState
-from swarm_tui.text import sanitize
+from swarm_tui.text import Safe, sanitize
 from swarm_tui.ui.bar import Bar
 from swarm_tui.ui.figures import plural, render_count, wrap
 from swarm_tui.ui.glyphs import STATE_GLYPHS
@@ -148,6 +148,9 @@ class HostNotices(Bar):
         ]
         shown = hosts if len(hosts) <= _NOTICES_AT_MOST else hosts[: _NOTICES_AT_MOST - 1]
         rows: list[_Row] = []
+        if outage := self._swarm.store.outage:
+            name = sanitize("the shared store")
+            rows += self._tell_loss(name, outage.since, outage.reason, _NOTICES_AT_MOST)
         for host in shown:
             rows += self._tell(host, _NOTICES_AT_MOST // len(hosts))
         if more := len(hosts) - len(shown):
@@ -169,10 +172,13 @@ class HostNotices(Bar):
             told = f"  connected, but not heard for {render_age(stale_s)}"
             told += f"  {host.detail}" if host.detail else ""
             return [((" ◌ ", "warning"), (name, "strong"), (told, "warning"))]
-        age = render_age(self._swarm.now() - host.since)
+        return self._tell_loss(name, host.since, host.detail, lines)
+
+    def _tell_loss(self, name: Safe, since: float, detail: Safe, lines: int) -> list[_Row]:
+        age = render_age(self._swarm.now() - since)
         head: _Row = ((" ○ ", "bad"), (name, "strong"), (f"  out of reach for {age}", "bad"))
         width = self.app.size.width - 4
-        reason = host.detail.replace("\n", " ")
+        reason = detail.replace("\n", " ")
         if lines < 2 or sum(cell_len(text) for text, _ in head) + cell_len(reason) < width:
             return [(*head, (f"  {reason}", "text"))]
         pieces = wrap(reason, width)[: lines - 1]

@@ -23,6 +23,7 @@ from swarm_tui.model import (
     Counters,
     Hint,
     Host,
+    HostName,
     HostSeen,
     HostState,
     Listed,
@@ -103,6 +104,10 @@ class HostWatch:
         """Why the host is out of reach; None while it is not."""
         self._up_since: float | None = None
         self._asked = asyncio.Event()
+
+    @property
+    def host(self) -> HostName:
+        return self._hypervisor.host
 
     async def run(self) -> None:
         """Connect, watch, and connect again, for ever."""

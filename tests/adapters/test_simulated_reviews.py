@@ -22,6 +22,7 @@ from swarm_tui.audit import Audit
 from swarm_tui.bootstrap import make_simulated
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.command import Approve, Kill, Pause, Reject, Resume, Review, SendBack
+from swarm_tui.database import open_database
 from swarm_tui.errors import GuestFailed, Refused, SetupError
 from swarm_tui.handoff import Comment, FlagKind
 from swarm_tui.handoff import Review as Taken
@@ -54,7 +55,7 @@ class Floor:
         self.supervisor = Supervisor(
             [Site(self.swarm.hypervisor(), self.swarm.spawner(), self.swarm.repository)],
             self.swarm.guest,
-            Catalogue(home / "catalogue"),
+            Catalogue(open_database(f"sqlite://{home}/store.db"), home / "catalogue"),
             Snapshots(home / "snapshots"),
             Audit(home / "audit.jsonl"),
             terms,

@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from swarm_tui.adapters.ssh import SshGuest
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.command import Command
+from swarm_tui.database import open_database
 from swarm_tui.lifecycle import Terms
 from swarm_tui.local.image import COMMAND_LINE, Image
 from swarm_tui.model import Agent, AgentId, HostName, Record, Tag, Verb
@@ -60,12 +61,16 @@ class Desk:
         self.supervisor = Supervisor(
             [Site(self.hypervisor)],
             SshGuest(),
-            Catalogue(self.folder / "catalogue"),
+            self.open_catalogue(),
             self.snapshots,
             Audit(self.folder / "audit.jsonl"),
             terms,
             is_following=False,
         )
+
+    def open_catalogue(self) -> Catalogue:
+        store = open_database(f"sqlite://{self.folder}/store.db")
+        return Catalogue(store, self.folder / "catalogue")
 
     @property
     def snapshots(self) -> Snapshots:
@@ -96,13 +101,13 @@ class Desk:
     @asynccontextmanager
     async def as_if_it_died_pausing(self, agent: AgentId) -> AsyncIterator[Draft]:
         """What a supervisor leaves that dies within a pause, at its save; then others see it."""
-        catalogue, known = Catalogue(self.folder / "catalogue"), self.agent(agent)
+        catalogue, known = self.open_catalogue(), self.agent(agent)
         (host,) = self.supervisor.store.hosts()
         assert known.vm
         assert host.capabilities
         maker = f"{host.capabilities.driver} {host.capabilities.version}"
         definition = await self.hypervisor.definition(agent)
-        with catalogue.lock(agent):
+        with closing(catalogue), catalogue.claim(agent, Verb.PAUSE):
             draft = self.snapshots.draft(agent)
             record = Record(agent, known.name, HOST, verb=Verb.PAUSE, saving_in=draft.id)
             self.snapshots.plan(draft, record, definition, maker, known.vm.disks or ())

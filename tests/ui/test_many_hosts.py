@@ -16,6 +16,7 @@ from swarm_tui.adapters.libvirt import LibvirtHypervisor
 from swarm_tui.adapters.simulated import SimulatedSwarm
 from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
+from swarm_tui.database import open_database
 from swarm_tui.lifecycle import Terms
 from swarm_tui.model import HostName, HostState, State
 from swarm_tui.review.shelf import Shelf
@@ -53,7 +54,7 @@ def swarm(tmp_path: Path, deaf: Path) -> tuple[Supervisor, SimulatedSwarm]:
     supervisor = Supervisor(
         sites,
         simulated.guest,
-        Catalogue(tmp_path / "catalogue"),
+        Catalogue(open_database(f"sqlite://{tmp_path}/store.db"), tmp_path / "catalogue"),
         Snapshots(tmp_path / "snapshots"),
         Audit(tmp_path / "audit.jsonl"),
         Terms(Shelf(tmp_path / "reviews"), literal("nobody"), None, tmp_path / "signers", 1 << 20),

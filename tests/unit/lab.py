@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+import pytest
+
 from swarm_tui.audit import Audit
-from swarm_tui.catalogue import Catalogue, Stamp
+from swarm_tui.catalogue import Catalogue, Claim, Pace
+from swarm_tui.database import open_database, sqlite
 from swarm_tui.lifecycle import Terms
-from swarm_tui.model import AgentId, HostName, State
+from swarm_tui.model import AgentId, HostName, State, Verb
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.site import Site, Timing
 from swarm_tui.snapshot import Archive, Snapshots
 from swarm_tui.spool import Spool
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import literal
+from swarm_tui.watch import record as record_watch
 
 from .standin import AGENT, StandInHypervisor, StandInSpawner, World
 from .standin_guest import StandInGuest
@@ -33,35 +38,36 @@ async def until(is_so: Callable[[], object], what: str = "") -> None:
         await asyncio.sleep(0.002)
 
 
+def hurry_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the looks at the store."""
+    monkeypatch.setattr(record_watch, "FIRST_BACK_OFF_S", 0.01)
+    monkeypatch.setattr(record_watch, "TEND_S", 0.02)
+    monkeypatch.setattr(record_watch, "GATHER_S", 0.0)
+    monkeypatch.setattr(sqlite, "POLL_S", 0.01)
+
+
 class WatchedCatalogue(Catalogue):
-    """A real one that lets a test see, and slip in between."""
+    """A real one that lets a test slip in between."""
 
-    def __init__(self, root: Path, lab: Lab) -> None:
-        super().__init__(root)
-        self._lab = lab
+    lab: Lab
 
-    def stamps(self) -> Mapping[AgentId, Stamp]:
-        self._lab.looks += 1
-        return super().stamps()
-
-    @contextmanager
-    def lock(self, agent: AgentId) -> Iterator[None]:
-        slip_in, self._lab.before_lock = self._lab.before_lock, lambda: None
+    def claim(self, agent: AgentId, verb: Verb) -> Claim:
+        slip_in, self.lab.before_claim = self.lab.before_claim, lambda: None
         slip_in()
-        with super().lock(agent):
-            yield
+        return super().claim(agent, verb)
 
 
 class Lab:
     """A stand-in host with one agent, our folders, and a supervisor over it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, url: str = "", pace: Pace | None = None) -> None:
+        """`url` is that of the shared store; by default it is a file beside all else."""
         self.home = home
+        self.url = url or f"sqlite://{home}/store.db"
+        self.pace = pace
         self.worlds = [World(home / "vms")]
-        self.looks = 0
-        """How often supervisors looked through all records."""
-        self.before_lock: Callable[[], object] = lambda: None
-        """What another process does in the moment before a lock is taken; once."""
+        self.before_claim: Callable[[], object] = lambda: None
+        """What another process does in the moment before a claim is made; once."""
         if not self.world.agents():
             self.world.add()
         self.make_guest()
@@ -79,9 +85,21 @@ class Lab:
         self.make_guest()
         return world
 
-    @property
-    def catalogue(self) -> WatchedCatalogue:
-        return WatchedCatalogue(self.home / "catalogue", self)
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The test's own."""
+        return self.open_catalogue()
+
+    def open_catalogue(self, who: str = "", place: str = "") -> WatchedCatalogue:
+        opened = WatchedCatalogue(
+            open_database(self.url),
+            self.home / "catalogue",
+            who=who,
+            place=place,
+            pace=self.pace,
+        )
+        opened.lab = self
+        return opened
 
     @property
     def audit(self) -> Audit:
@@ -92,9 +110,14 @@ class Lab:
         *,
         is_following: bool = False,
         relist_s: float = 60.0,
+        who: str = "",
+        place: str = "",
         snapshots: Mapping[HostName, Archive] = MappingProxyType({}),
     ) -> Supervisor:
-        """`snapshots`: where hosts keep them that have a place of their own for it."""
+        """`who` and `place`: whom it acts for, and on which machine, if not on this one.
+
+        `snapshots`: where hosts keep them that have a place of their own for it.
+        """
         return Supervisor(
             [
                 Site(
@@ -106,7 +129,7 @@ class Lab:
                 for world in self.worlds
             ],
             self.guest,
-            self.catalogue,
+            self.open_catalogue(who, place),
             Snapshots(self.home / "snapshots"),
             self.audit,
             Terms(

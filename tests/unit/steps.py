@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 
 from swarm_tui import durable
+from swarm_tui.database import Transaction
+from swarm_tui.errors import StorageFull
 
 
 @contextmanager
 def file_steps(on_step: Callable[[str], None], apart: Path | None = None) -> Iterator[None]:
-    """Tell every change to a file before it is made; `on_step` may raise, or end the process.
+    """Tell every change to a file or to the store before it is made.
+
+    `on_step` may raise OSError, or end the process.
 
     With `apart`, that folder is on another file system than all else.
     """
@@ -36,11 +40,21 @@ def file_steps(on_step: Callable[[str], None], apart: Path | None = None) -> Ite
 
         return step
 
+    tell = Transaction.tell
+
+    def before_commit(transaction: Transaction) -> None:
+        tell(transaction)
+        try:
+            on_step("commit")
+        except OSError as error:
+            raise StorageFull("No room in the store", str(error), "Free some space.") from error
+
     names = ("rename", "unlink", "mkdir", "rmdir", "fsync")
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             patch.setattr(os, name, told(name, getattr(os, name)))
         patch.setattr(durable, "_cp", told("cp", durable._cp))
+        patch.setattr(Transaction, "tell", before_commit)
         yield
 
 

@@ -37,7 +37,7 @@ def failing(at: int, *, is_lasting: bool, apart: Path | None = None) -> Iterator
 
     def on_step(name: str) -> None:
         steps.append(name)
-        needs_room = name.startswith(("mkdir", "fsync", "cp"))
+        needs_room = name.startswith(("mkdir", "fsync", "cp", "commit"))
         if len(steps) == at + 1 or (is_lasting and len(steps) > at and needs_room):
             code = errno.ENOSPC if needs_room else errno.EIO
             raise OSError(code, os.strerror(code))
@@ -145,6 +145,7 @@ def test_no_crash_loses_state(
         site = make_site(home)
         if verb is Site.resume:
             asyncio.run(site.pause())
+        site.catalogue.close()  # SQLite's connections must not go over a fork
         was_cut, steps = run_cut(home, verb, at, is_apart)
         try:
             asyncio.run(take_up(site, was_cut))
@@ -175,6 +176,7 @@ def test_a_kill_that_was_cut_off_can_be_done_again(memory_path: Path) -> None:
         site = make_site(home)
         asyncio.run(site.pause())
         asyncio.run(site.resume())
+        site.catalogue.close()
         was_cut, steps = run_cut(home, Site.kill, at, False)
         if was_cut and (site.vm() or site.catalogue.record(AGENT)):
             record = asyncio.run(site.recover())

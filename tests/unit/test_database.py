@@ -170,11 +170,8 @@ def test_a_url_of_another_kind_is_refused() -> None:
 # Cut off
 
 
-def test_a_server_that_was_restarted_is_found_again(
-    postgres: Cluster, store_url: str, database: Database
-) -> None:
-    if not store_url.startswith("postgresql"):
-        pytest.skip("a file has no server")
+def test_a_server_that_was_restarted_is_found_again(postgres: Cluster, postgres_url: str) -> None:
+    database = open_database(postgres_url)
     with database.write() as transaction:
         transaction.touch("record", "kept")
     watch = database.watch()
@@ -190,6 +187,7 @@ def test_a_server_that_was_restarted_is_found_again(
         postgres.start()
     with database.read() as transaction:
         assert transaction.changes(0).keys == {("record", "kept")}
+    database.close()
 
 
 def test_a_file_that_was_removed_is_told_and_not_made_anew(tmp_path: Path) -> None:

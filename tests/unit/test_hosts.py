@@ -14,6 +14,7 @@ import pytest
 from swarm_tui import trust
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.cli import main
+from swarm_tui.database import open_database
 from swarm_tui.errors import ConfigError
 from swarm_tui.model import AgentId, HostName, Record, SnapshotId
 from swarm_tui.text import literal
@@ -149,9 +150,13 @@ def test_an_unknown_host_is_no_host(tell: Callable[..., tuple[int, str]]) -> Non
     assert (code, "host add" in said) == (0, True)
 
 
+def catalogue(home: Path) -> Catalogue:
+    return Catalogue(open_database(f"sqlite://{home}/state/store.db"), home / "state/catalogue")
+
+
 def keep(home: Path) -> None:
     """What an agent of host lab leaves behind."""
-    Catalogue(home / "state/catalogue").write(
+    catalogue(home).write(
         Record(AGENT, literal("agent-01"), HostName("lab"), saved_in=SnapshotId("one"))
     )
     for name in ("one", "two", "three.partial"):
@@ -172,7 +177,7 @@ def test_removing_a_host_tells_what_is_kept_of_its_agents(
     assert code == 0
     assert wanted.items() <= agent.items()
     assert file.read_text() == "# looks\n[ui]\nview = 'table'\n"
-    assert Catalogue(home / "state/catalogue").record(AGENT)
+    assert catalogue(home).record(AGENT)
 
 
 @pytest.mark.parametrize(("typed", "code", "is_gone"), [("yes", 0, True), ("", 2, False)])

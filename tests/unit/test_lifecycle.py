@@ -27,6 +27,7 @@ from swarm_tui.errors import (
     StorageFull,
     SwarmError,
 )
+from swarm_tui.lifecycle import claimed
 from swarm_tui.model import Capabilities, Power, Verb
 
 from .standin import (
@@ -398,7 +399,7 @@ async def test_a_verb_that_is_cancelled_keeps_its_lock_until_its_files_are_still
     monkeypatch.setattr(durable, "digest", slow_digest)
 
     async def pause() -> None:
-        with site.catalogue.lock(AGENT):
+        async with claimed(site.catalogue, AGENT, Verb.PAUSE):
             await site.pause()
 
     pausing = asyncio.create_task(pause())
@@ -406,11 +407,11 @@ async def test_a_verb_that_is_cancelled_keeps_its_lock_until_its_files_are_still
     for _ in range(3):
         pausing.cancel()
         await asyncio.sleep(0)
-    assert site.catalogue.is_locked(AGENT)
+    assert site.catalogue.claimants()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await pausing
-    assert not site.catalogue.is_locked(AGENT)
+    assert not site.catalogue.claimants()
     await site.bring_back()
     site.assert_working()
 

@@ -12,16 +12,15 @@ from swarm_tui.errors import NotFound, Refused
 from swarm_tui.handoff import Comment
 from swarm_tui.model import Judgement, State
 from swarm_tui.store import sort_key
-from swarm_tui.watch import record as record_watch
 
 from .hall import Hall, make_hall
-from .lab import Lab, until
+from .lab import Lab, hurry_store, until
 from .standin import AGENT
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_watch, "RECORDS_S", 0.02)
+    hurry_store(monkeypatch)
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from swarm_tui.model import AgentId, EventBatch, EventKind, GuestEvent, Hint, Ho
 from swarm_tui.text import literal
 from swarm_tui.watch import guest as guest_watch
 from swarm_tui.watch import host as host_watch
-from swarm_tui.watch import record as record_watch
 
-from .lab import DEADLINE_S, Lab, until
+from .lab import DEADLINE_S, Lab, hurry_store, until
 from .standin import (
     AGENT,
     Call,
@@ -31,7 +30,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for back-offs."""
     for module in (host_watch, guest_watch):
         monkeypatch.setattr(module, "FIRST_BACK_OFF_S", 0.01)
-    monkeypatch.setattr(record_watch, "RECORDS_S", 0.02)
+    hurry_store(monkeypatch)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm_tui.catalogue import Catalogue
+from swarm_tui.database import open_database
 from swarm_tui.errors import AgentGone
 from swarm_tui.lifecycle import Lifecycle
 from swarm_tui.model import Capabilities, Power, Record, Vm
@@ -35,7 +36,8 @@ class Site:
         self.world = World(self.home / "vms")
         self.hypervisor = StandInHypervisor(self.world)
         self.hypervisor.is_open = True
-        self.catalogue = Catalogue(self.home / "catalogue")
+        store = open_database(f"sqlite://{self.home}/store.db")
+        self.catalogue = Catalogue(store, self.home / "catalogue")
         self.snapshots = Snapshots(self.home / "snapshots")
         self.keep = 1
 
