@@ -66,7 +66,7 @@ def open_snapshots(loaded: Loaded) -> Snapshots:
 def open_shelf(loaded: Loaded) -> Shelf:
     from swarm_tui.review.shelf import Shelf
 
-    return Shelf(loaded.paths.reviews)
+    return Shelf(loaded.paths.reviews, open_database(loaded))
 
 
 def open_audit(loaded: Loaded) -> Audit:

@@ -4,7 +4,8 @@
     postgresql://…        a team; any libpq URI
 
 Everything here blocks, and may be called from any thread but not from the event loop. The SQL is
-what both understand, with `?` for parameters; TEXT, BIGINT and DOUBLE PRECISION are its types.
+what both understand, with `?` for parameters; TEXT, BIGINT, DOUBLE PRECISION and
+BYTEA are its types.
 """
 
 from swarm_tui.database.database import Database, open_database

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Row = tuple[Any, ...]
-Value = str | int | float | None
+Value = str | bytes | int | float | None
 
 
 class Cursor(Protocol):

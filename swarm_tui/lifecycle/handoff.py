@@ -35,6 +35,7 @@ from swarm_tui.ports import Progress, Signer
 from swarm_tui.review.carry import carried
 from swarm_tui.review.desk import find_flags, unseen
 from swarm_tui.review.landing import branch_name, holds, last_landed, read_landed
+from swarm_tui.review.parcel import fetch, send
 from swarm_tui.review.pull import head_now, pull
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
@@ -185,6 +186,7 @@ class Handoff:
         shelf, agent = self.terms.shelf, AgentId(review.agent)
         last = await in_thread(shelf.last, agent)
         left = last and not await in_thread(shelf.verdict, agent, last.number)
+        await send(shelf, quarantine, review, self.terms.pack_bytes)
         await in_thread(shelf.write, review)
         if last and left:
             drafts = await in_thread(shelf.drafts, agent, last.number)
@@ -376,7 +378,10 @@ class Handoff:
         attachments = {"verdict.json": verdict.payload}
         if verdict.signature:
             attachments["verdict.json.sig"] = verdict.signature.encode()
-        async with self.quarantine(AgentId(verdict.agent)) as quarantine:
+        agent = AgentId(verdict.agent)
+        review = await in_thread(self.terms.shelf.read, agent, verdict.review)
+        async with self.quarantine(agent) as quarantine:
+            await fetch(self.terms.shelf, quarantine, review)
             await quarantine.land(
                 self.repository, verdict.base, verdict.head, verdict.branch, attachments
             )

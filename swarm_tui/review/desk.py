@@ -8,10 +8,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Self
 
+from swarm_tui.errors import NotFound, ReviewError
 from swarm_tui.handoff import SUBMODULE, Change, Comment, Drafts, Flag, FlagKind, Review
 from swarm_tui.model import AgentId
 from swarm_tui.review import flags
 from swarm_tui.review.diff import FileDiff, make
+from swarm_tui.review.parcel import fetch
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.review.survey import Survey
@@ -20,18 +22,25 @@ from swarm_tui.text import sanitize
 
 
 class Reading:
-    """One review being read. Several may read the same one; drafts are merged on disk.
+    """One review being read. Several may read the same one; drafts are shared.
 
     `close` it, or use it as an async context manager.
     """
 
     def __init__(
-        self, shelf: Shelf, quarantine: Quarantine, review: Review, previous: Review | None
+        self,
+        shelf: Shelf,
+        quarantine: Quarantine,
+        review: Review,
+        previous: Review | None,
+        drafts: Drafts | None = None,
     ) -> None:
+        """`drafts` are those that are there, for who has read them."""
         self._shelf = shelf
         self._quarantine = quarantine
         self._review = review
         self._previous = previous
+        self._begun = drafts
         self._since: Sequence[Change] | None = None
 
     async def __aenter__(self) -> Self:
@@ -66,11 +75,15 @@ class Reading:
         """The patch that the digest is of, in pieces."""
         return self._quarantine.patch(self._review.base, self._review.head)
 
-    # Drafts: on disk before they return, and shared with every other reader.
+    # Drafts: in the store before they return, and shared with every other reader. They block.
 
     def drafts(self) -> Drafts:
         """As they are now, also if another session changed them."""
         return self._shelf.drafts(self._agent, self._review.number)
+
+    def begun(self) -> Drafts:
+        """As they were when it was opened."""
+        return self.drafts() if self._begun is None else self._begun
 
     def comment(self, comment: Comment) -> None:
         """Add a comment, or replace the one with the same id. Raises StorageFull."""
@@ -93,10 +106,25 @@ class Reading:
 
 
 async def open_reading(shelf: Shelf, agent: AgentId, number: int, lender: Path | None) -> Reading:
-    """A review from the shelf, with the objects behind it. Raises NotFound, ReviewError."""
+    """A review from the shelf, with the objects behind it, wherever it was taken.
+
+    Raises NotFound, ReviewError, StoreError.
+    """
     review = await asyncio.to_thread(shelf.read, agent, number)
     previous = await asyncio.to_thread(shelf.last_judged, agent, number)
-    return Reading(shelf, Quarantine(shelf.quarantine(agent), lender), review, previous)
+    quarantine = Quarantine(shelf.quarantine(agent), lender)
+    try:
+        await fetch(shelf, quarantine, review)
+        if previous:
+            try:
+                await fetch(shelf, quarantine, previous)
+            except (ReviewError, NotFound):  # not kept for ever; then nothing is compared with it
+                previous = None
+        drafts = await asyncio.to_thread(shelf.drafts, agent, number)
+    except BaseException:
+        await quarantine.close()
+        raise
+    return Reading(shelf, quarantine, review, previous, drafts)
 
 
 def unseen(

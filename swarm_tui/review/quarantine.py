@@ -19,7 +19,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, Self
@@ -168,6 +168,48 @@ class Quarantine:
             await self._pin(number, base, header.head)
         self._needs[base] = False
         return header
+
+    async def take_base(self, pack: Path, base: str) -> None:
+        """Check a base, sent as a pack like that of `take`, and keep it without its past.
+
+        Raises ReviewError, Busy; then nothing of it is kept.
+        """
+        with _opened(pack, "rb") as file, self._alone():
+            header = _read_header(file)
+            if header.is_empty or header.head != base:
+                raise ReviewError(_REFUSED, "It is not the commit that the agent began with.")
+            await self._admit(file, base, base, needs_base=True)
+            pin = f"update refs/bases/{base} {base}\n"
+            await self._plain.run("update-ref", "--no-deref", "--stdin", stdin=pin.encode())
+        self._needs[base] = False
+
+    async def pack(self, target: Path, base: str, head: str, limit_bytes: int) -> None:
+        """Write into a new file what `head` has and `base` has not. Raises ReviewError."""
+        await self._pack(target, base, f"{head}\n^{base}\n", limit_bytes, "--thin")
+
+    async def pack_base(self, target: Path, base: str, limit_bytes: int) -> bool:
+        """Write a base without its past into a new file; False: it is more than `limit_bytes`."""
+        try:
+            await self._pack(target, base, f"--shallow {base}\n{base}\n", limit_bytes)
+        except GitFailed:
+            raise
+        except ReviewError:  # too large, or it takes too long, which is the same
+            return False
+        return True
+
+    async def _pack(
+        self, target: Path, base: str, revs: str, limit_bytes: int, *options: str
+    ) -> None:
+        stream = self._git(base).stream(
+            *("pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q", *options),
+            stdin=revs.encode(),
+            limit_bytes=limit_bytes,
+        )
+        with _opened(target, "x+b") as file:
+            async with aclosing(stream):
+                async for chunk in stream:
+                    with storage():
+                        file.write(chunk)
 
     async def survey(self, base: str, head: str) -> Survey:
         """Raises ReviewError, also when there are more changes than can be reviewed."""

@@ -1,32 +1,27 @@
-"""What is kept of reviews on disk: one folder an agent, shared by every process that reviews.
+"""What is kept of reviews: in the store that all supervisors share, but for git's own objects.
 
-    <root>/<agent>/quarantine.git               objects taken from the agent; made elsewhere
-    <root>/<agent>/drafts.jsonl                 what reviewers noted so far, one operation a line
-    <root>/<agent>/reviews/<n>/review.json      written once
-    <root>/<agent>/reviews/<n>/verdict.json     the signed bytes, written once
-    <root>/<agent>/reviews/<n>/verdict.json.sig
-    <root>/<agent>/reviews/<n>/steps            what was done with the verdict so far
+    <root>/<agent>/quarantine.git      objects taken from the agent, on this machine; made elsewhere
+    <root>/<agent>/verdicts/<n>.json   the signed bytes of a verdict that was given here, and
+    <root>/<agent>/verdicts/<n>.json.sig   its signature, for `ssh-keygen -Y verify`
 
-Everything here blocks: reads briefly, writes as long as the disk takes to sync.
+Everything here blocks.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
-import os
-import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from swarm_tui import durable
-from swarm_tui.errors import NotFound, Refused, ReviewError
+from swarm_tui.database import Database, Transaction, open_database
+from swarm_tui.errors import NotFound, Refused, ReviewError, SwarmError
 from swarm_tui.handoff import Comment, Drafts, Review, Verdict
 from swarm_tui.model import AgentId, Judgement
-from swarm_tui.review import record, verdict
+from swarm_tui.review import inherited, record, verdict
+from swarm_tui.review.packs import Packs
 
 Step = Literal["landed", "delivered", "void"]
 _STEPS: Final = ("landed", "delivered", "void")
@@ -35,88 +30,124 @@ _DONE: Final = {
     Judgement.SEND_BACK: "sent back",
     Judgement.REJECT: "rejected",
 }
-_REVIEW: Final = "review.json"
-_VERDICT: Final = "verdict.json"
-_SIGNATURE: Final = "verdict.json.sig"
-"""Beside the payload, so that `ssh-keygen -Y verify` finds both."""
-
-_Version = tuple[int, int, int]
-_Operation = Mapping[str, Any]
 
 
 class Shelf:
-    """The folder of all reviews."""
+    """All reviews of all agents. For any thread. All methods raise StoreError, StorageFull."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, database: Database | None = None) -> None:
+        """`database`: None, one of its own below `root`, for who shares it with nobody."""
         self._root = root
-        self._read: dict[AgentId, tuple[_Version, Sequence[_Operation]]] = {}
-        """Operations on drafts, for as long as their file is the same."""
+        self._database = database or open_database(f"sqlite://{root.absolute()}/store.db")
+        self._is_inherited = False
+        self.packs = Packs(self._read, self._write)
 
-    def agents(self) -> Sequence[AgentId]:
-        """Agents of which something is kept."""
-        return [AgentId(name) for name in _names(self._root)]
+    @contextmanager
+    def _read(self) -> Iterator[Transaction]:
+        self._inherit()
+        with self._database.read() as transaction:
+            yield transaction
+
+    @contextmanager
+    def _write(self) -> Iterator[Transaction]:
+        self._inherit()
+        with self._database.write() as transaction:
+            yield transaction
+
+    def _inherit(self) -> None:
+        """Take over, once, what was kept in folders before there was a store."""
+        if not self._is_inherited:
+            inherited.take_over(self._root, self._database)
+            self._is_inherited = True
 
     def folder(self, agent: AgentId) -> Path:
-        """The agent's folder; it may not exist. Raises NotFound for an id that is no name."""
-        if not agent or "/" in agent or agent.startswith("."):
+        """The agent's folder here; it may not exist. Raises NotFound for an id that is no name."""
+        if not agent or "/" in agent or agent.startswith(".") or not agent.isprintable():
             raise NotFound("No such agent", repr(agent))
         return self._root / agent
 
     def quarantine(self, agent: AgentId) -> Path:
-        """Where the agent's quarantine repository is, or will be."""
+        """Where the agent's quarantine repository is, or will be, on this machine."""
         return self.folder(agent) / "quarantine.git"
 
     def remove(self, agent: AgentId) -> None:
         """Remove everything but reviews with a verdict. Nothing there is fine."""
-        folder = self.folder(agent)
         with durable.storage("remove the agent's reviews", ReviewError):
-            if not folder.exists():
-                return
             durable.remove_folder(self.quarantine(agent))
-            (folder / "drafts.jsonl").unlink(missing_ok=True)
-            for name in _names(folder / "reviews"):
-                if not (folder / "reviews" / name / _VERDICT).exists():
-                    durable.remove_folder(folder / "reviews" / name)
-            if not _names(folder / "reviews"):
-                durable.remove_folder(folder)
+        with self._write() as transaction:
+            for table in ("comments", "viewed"):
+                transaction.run(f"DELETE FROM {table} WHERE agent = ?", agent)
+            self.packs.forget(transaction, agent)
+            transaction.run(
+                "DELETE FROM reviews WHERE agent = ? AND NOT EXISTS (SELECT 1 FROM verdicts"
+                " WHERE verdicts.agent = reviews.agent AND verdicts.review = reviews.number)",
+                agent,
+            )
+
+    def forget_packs(self, agent: AgentId, before: int) -> None:
+        """Remove the objects of the agent's reviews of lower numbers from the store."""
+        with self._write() as transaction:
+            self.packs.forget(transaction, agent, before)
 
     # Reviews.
 
     def numbers(self, agent: AgentId) -> Sequence[int]:
         """Numbers of the agent's reviews, rising."""
-        folder = self.folder(agent) / "reviews"
-        return [number for number in _numbers(folder) if (folder / f"{number}/{_REVIEW}").exists()]
+        self.folder(agent)
+        with self._read() as transaction:
+            rows = transaction.rows(
+                "SELECT number FROM reviews WHERE agent = ? ORDER BY number", agent
+            )
+        return [int(row[0]) for row in rows]
 
     def next_number(self, agent: AgentId) -> int:
-        """One that was not used before, also not by a review that came to nothing."""
-        return max(_numbers(self.folder(agent) / "reviews"), default=0) + 1
+        """One that no review has, nor a verdict."""
+        self.folder(agent)
+        with self._read() as transaction:
+            row = transaction.row(
+                "SELECT max(number) FROM (SELECT number FROM reviews WHERE agent = ?"
+                " UNION SELECT review FROM verdicts WHERE agent = ?) AS used",
+                agent,
+                agent,
+            )
+        return (int(row[0]) if row and row[0] is not None else 0) + 1
 
     def write(self, review: Review) -> None:
-        """Keep a new review. Raises Refused when there is one with this number, StorageFull."""
-        folder = self._of(AgentId(review.agent), review.number)
-        with durable.storage("write the review", ReviewError):
-            _make_folder(folder)
-            try:
-                _create(folder / _REVIEW, record.encode_review(review))
-            except FileExistsError as error:
-                raise Refused(
-                    f"Review {review.number} of {review.name} is there already",
-                    "Another session took one at the same time.",
-                    "Open that one, or ask for a review again.",
-                ) from error
+        """Keep a new review. Raises Refused when there is one with this number."""
+        agent = AgentId(review.agent)
+        self.folder(agent)
+        with self._write() as transaction:
+            is_new = transaction.run(
+                "INSERT INTO reviews (agent, number, base, content) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (agent, number) DO NOTHING",
+                agent,
+                review.number,
+                review.base,
+                record.encode_review(review).decode(),
+            )
+            transaction.touch("review", agent)
+        if not is_new:
+            raise Refused(
+                f"Review {review.number} of {review.name} is there already",
+                "Another session took one at the same time.",
+                "Open that one, or ask for a review again.",
+            )
 
     def read(self, agent: AgentId, number: int) -> Review:
-        """Raises NotFound, and ReviewError when the file is damaged."""
-        path = self._of(agent, number) / _REVIEW
-        content = _content(path)
-        if content is None:
+        """Raises NotFound, and ReviewError when it is damaged."""
+        with self._read() as transaction:
+            row = transaction.row(
+                "SELECT content FROM reviews WHERE agent = ? AND number = ?", agent, number
+            )
+        if row is None:
             raise NotFound(f"There is no review {number} of this agent", str(agent))
+        what = f"review {number} of agent {agent}"
         try:
-            review = record.decode_review(content)
+            review = record.decode_review(str(row[0]).encode())
         except ValueError as error:
-            raise _unreadable(path, str(error)) from error
+            raise self._unreadable(what, str(error)) from error
         if (review.agent, review.number) != (agent, number):
-            raise _unreadable(path, f"it is review {review.number} of {review.agent}")
+            raise self._unreadable(what, f"it is review {review.number} of {review.agent}")
         return review
 
     def last(self, agent: AgentId) -> Review | None:
@@ -126,74 +157,68 @@ class Shelf:
 
     def last_judged(self, agent: AgentId, before: int | None = None) -> Review | None:
         """The newest review with a verdict; with `before`, among those of lower numbers."""
-        for number in reversed(self.numbers(agent)):
-            is_before = before is None or number < before
-            if is_before and (self._of(agent, number) / _VERDICT).exists():
-                return self.read(agent, number)
-        return None
+        with self._read() as transaction:
+            row = transaction.row(
+                "SELECT max(number) FROM reviews JOIN verdicts ON verdicts.agent = reviews.agent"
+                " AND verdicts.review = reviews.number WHERE reviews.agent = ? AND number < ?",
+                agent,
+                2**62 if before is None else before,
+            )
+        return self.read(agent, int(row[0])) if row and row[0] is not None else None
 
     # Drafts: comments belong to a review, viewed marks to the agent.
 
     def drafts(self, agent: AgentId, number: int) -> Drafts:
-        """As all processes left them. Raises ReviewError when the file is damaged."""
-        comments: dict[str, Comment] = {}
-        viewed: set[str] = set()
-        path = self.folder(agent) / "drafts.jsonl"
+        """As all reviewers left them. Raises ReviewError when one is damaged."""
+        with self._read() as transaction:
+            comments = transaction.rows(
+                "SELECT content FROM comments WHERE agent = ? AND review = ? ORDER BY place, id",
+                agent,
+                number,
+            )
+            keys = transaction.rows("SELECT key FROM viewed WHERE agent = ?", agent)
         try:
-            for raw in self._operations(agent, path):
-                fields = record.Fields(raw)
-                match fields.text("op"):
-                    case "comment" if fields.whole("review") == number:
-                        comment = record.decode_comment(record.Fields(raw.get("comment")))
-                        comments[comment.id] = comment
-                    case "drop" if fields.whole("review") == number:
-                        comments.pop(fields.text("id"), None)
-                    case "viewed":
-                        viewed.add(fields.text("key"))
-                    case "unviewed":
-                        viewed.discard(fields.text("key"))
+            read = [record.Fields(record.load(str(row[0]).encode())) for row in comments]
+            found = tuple(record.decode_comment(fields) for fields in read)
         except ValueError as error:
-            raise _unreadable(path, str(error)) from error
-        return Drafts(tuple(comments.values()), frozenset(viewed))
+            what = f"a comment on review {number} of agent {agent}"
+            raise self._unreadable(what, str(error)) from error
+        return Drafts(found, frozenset(str(row[0]) for row in keys))
 
     def comment(self, agent: AgentId, number: int, comment: Comment) -> None:
-        """Add a comment, or replace the one with the same id. Raises StorageFull."""
-        content = record.encode_comment(comment)
-        self._note(agent, {"op": "comment", "review": number, "comment": content})
+        """Add a comment, or replace the one with the same id."""
+        self.folder(agent)
+        with self._write() as transaction:
+            inherited.insert_comment(transaction, agent, number, comment)
 
     def drop(self, agent: AgentId, number: int, comment: str) -> None:
-        """Remove the comment with this id. Raises StorageFull."""
-        self._note(agent, {"op": "drop", "review": number, "id": comment})
+        """Remove the comment with this id."""
+        with self._write() as transaction:
+            transaction.run(
+                "DELETE FROM comments WHERE agent = ? AND review = ? AND id = ?",
+                agent,
+                number,
+                comment,
+            )
 
     def mark(self, agent: AgentId, key: str, *, is_viewed: bool) -> None:
-        """Set or clear a viewed mark. Raises StorageFull."""
-        self._note(agent, {"op": "viewed" if is_viewed else "unviewed", "key": key})
-
-    def _note(self, agent: AgentId, operation: _Operation) -> None:
-        with durable.storage("keep the draft", ReviewError):
-            _make_folder(self.folder(agent))
-            _append(self.folder(agent) / "drafts.jsonl", json.dumps(operation))
-
-    def _operations(self, agent: AgentId, path: Path) -> Sequence[_Operation]:
-        with durable.storage("read the drafts", ReviewError):
-            try:
-                status = os.stat(path)
-            except FileNotFoundError:
-                return []
-        version = (status.st_size, status.st_mtime_ns, status.st_ino)
-        known = self._read.get(agent)
-        if known is None or known[0] != version:
-            known = (version, _parsed(_content(path) or b""))
-            self._read[agent] = known
-        return known[1]
+        """Set or clear a viewed mark."""
+        self.folder(agent)
+        sql = (
+            "INSERT INTO viewed (agent, key) VALUES (?, ?) ON CONFLICT (agent, key) DO NOTHING"
+            if is_viewed
+            else "DELETE FROM viewed WHERE agent = ? AND key = ?"
+        )
+        with self._write() as transaction:
+            transaction.run(sql, agent, key)
 
     # Verdicts.
 
     def write_verdict(self, decided: Verdict) -> None:
-        """Keep a verdict with its signature: the first one counts.
+        """Keep a verdict with its signature: the first one counts, whoever is quicker.
 
         Raises Refused when there is one, ReviewError when it is about other content than the
-        review has, StorageFull.
+        review has.
         """
         agent = AgentId(decided.agent)
         review = self.read(agent, decided.review)
@@ -204,41 +229,73 @@ class Shelf:
             decided.digest,
         ):
             raise ReviewError("The verdict is about something else than the review")
-        folder = self._of(agent, decided.review)
-        with durable.storage("write the verdict", ReviewError), durable.locked(folder):
-            if (folder / _VERDICT).exists():
-                raise self._too_late(agent, decided.review)
-            # The signature first: a verdict that is there is whole.
-            (folder / _SIGNATURE).unlink(missing_ok=True)
-            if decided.signature:
-                _create(folder / _SIGNATURE, decided.signature.encode())
-            _create(folder / _VERDICT, decided.payload)
+        with self._write() as transaction:
+            is_first = transaction.run(
+                "INSERT INTO verdicts (agent, review, payload, signature) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (agent, review) DO NOTHING",
+                agent,
+                decided.review,
+                decided.payload,
+                decided.signature,
+            )
+            transaction.touch("review", agent)
+        if not is_first:
+            raise self._too_late(agent, decided.review)
+        with suppress(SwarmError):  # only a copy, which `export` makes again
+            self.export(agent, decided.review, self.folder(agent) / "verdicts")
 
     def verdict(self, agent: AgentId, number: int) -> Verdict | None:
-        """None as long as nothing is decided. Raises ReviewError when a file is damaged.
+        """None as long as nothing is decided. Raises ReviewError when it is damaged.
 
         Whether the signature holds is not looked at.
         """
-        folder = self._of(agent, number)
-        payload = _content(folder / _VERDICT)
-        if payload is None:
+        with self._read() as transaction:
+            row = transaction.row(
+                "SELECT payload, signature FROM verdicts WHERE agent = ? AND review = ?",
+                agent,
+                number,
+            )
+            words = transaction.rows(
+                "SELECT step FROM verdict_steps WHERE agent = ? AND review = ?", agent, number
+            )
+        if row is None:
             return None
-        signature = _content(folder / _SIGNATURE) or b""
-        words = (_content(folder / "steps") or b"").decode("ascii", "replace").split("\n")[:-1]
-        steps = [step for step in _STEPS if step in words]
+        steps = [step for step in _STEPS if (step,) in [tuple(word) for word in words]]
+        what = f"the verdict on review {number} of agent {agent}"
         try:
-            decided = verdict.parse(payload, signature.decode("ascii"), steps)
-        except (ReviewError, UnicodeDecodeError) as error:
-            raise _unreadable(folder / _VERDICT, str(error)) from error
+            decided = verdict.parse(bytes(row[0]), str(row[1]), steps)
+        except (ReviewError, TypeError) as error:
+            raise self._unreadable(what, str(error)) from error
         if (decided.agent, decided.review) != (agent, number):
             why = f"it is about review {decided.review} of {decided.agent}"
-            raise _unreadable(folder / _VERDICT, why)
+            raise self._unreadable(what, why)
         return decided
 
     def note_step(self, agent: AgentId, number: int, step: Step) -> None:
-        """Note what was done with the verdict. Noting it twice is fine. Raises StorageFull."""
-        with durable.storage("note what was done with the verdict", ReviewError):
-            _append(self._of(agent, number) / "steps", step)
+        """Note what was done with the verdict. Noting it twice is fine."""
+        with self._write() as transaction:
+            transaction.run(
+                "INSERT INTO verdict_steps (agent, review, step) VALUES (?, ?, ?)"
+                " ON CONFLICT (agent, review, step) DO NOTHING",
+                agent,
+                number,
+                step,
+            )
+
+    def export(self, agent: AgentId, number: int, folder: Path) -> Path:
+        """Write a verdict's signed bytes, and its signature beside them, as files.
+
+        Returns the first; the other has `.sig` behind its name. Raises NotFound, ReviewError.
+        """
+        decided = self.verdict(agent, number)
+        if decided is None:
+            raise NotFound(f"There is no verdict on review {number} of this agent", str(agent))
+        with durable.storage("write the verdict", ReviewError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if decided.signature:
+                durable.write(folder / f"{number}.json.sig", decided.signature.encode(), 0o600)
+            durable.write(folder / f"{number}.json", decided.payload, 0o600)
+        return folder / f"{number}.json"
 
     def _too_late(self, agent: AgentId, number: int) -> Refused:
         earlier = self.verdict(agent, number)
@@ -251,89 +308,6 @@ class Shelf:
             "Your comments are kept; ask for a new review if the verdict was wrong.",
         )
 
-    def _of(self, agent: AgentId, number: int) -> Path:
-        return self.folder(agent) / "reviews" / str(number)
-
-
-def _names(folder: Path) -> Sequence[str]:
-    with durable.storage("read the reviews", ReviewError):
-        try:
-            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-
-def _numbers(folder: Path) -> Sequence[int]:
-    return sorted(int(name) for name in _names(folder) if name.isascii() and name.isdigit())
-
-
-def _content(path: Path) -> bytes | None:
-    """None when there is no such file."""
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _parsed(content: bytes) -> Sequence[_Operation]:
-    """The whole lines; one that a crash cut short is no JSON, and was never acknowledged."""
-    found = []
-    for line in content.splitlines():
-        try:
-            raw = record.load(line)
-        except ValueError:
-            continue
-        if isinstance(raw, dict):
-            found.append(raw)
-    return found
-
-
-def _make_folder(folder: Path) -> None:
-    """As `durable.make_folder`, private, and fine with one that is there."""
-    if folder.exists():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True, mode=0o700)
-    durable.sync_folder(folder.parent)
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Write a file that must not be there; it appears whole. Raises FileExistsError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    durable.sync_folder(path.parent)
-
-
-def _append(path: Path, line: str) -> None:
-    """Add a line that is on the disk when this returns; it is there as a whole, or not at all."""
-    is_new = not path.exists()
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        size = os.fstat(handle).st_size
-        is_torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-        content = ("\n" * is_torn + line + "\n").encode()
-        try:
-            if os.write(handle, content) != len(content):
-                raise OSError(errno.ENOSPC, "the line was cut short", str(path))  # noqa: TRY301
-            os.fsync(handle)
-        except OSError:
-            os.ftruncate(handle, size)
-            raise
-    finally:
-        os.close(handle)
-    if is_new:
-        durable.sync_folder(path.parent)
-
-
-def _unreadable(path: Path, why: str) -> ReviewError:
-    return ReviewError("A review cannot be read", f"{path}: {why}", "Mend or move that file away.")
+    def _unreadable(self, what: str, why: str) -> ReviewError:
+        place = self._database.place
+        return ReviewError("A review cannot be read", f"{place}, {what}: {why}", "Mend the store.")

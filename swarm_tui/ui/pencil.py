@@ -1,8 +1,10 @@
-"""The drafts of a review: comments are asked for, and kept on disk at once."""
+"""The drafts of a review: comments are asked for, and kept in the store at once."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 from uuid import uuid4
@@ -18,6 +20,8 @@ from swarm_tui.ui.question import Question
 from swarm_tui.ui.screen import SwarmScreen
 
 _LINES_AT_MOST: Final = 6
+_AT_ONCE_S: Final = 0.03
+"""About a frame: a store that is near has answered by then."""
 
 
 class Pencil:
@@ -29,11 +33,22 @@ class Pencil:
         self._reading = reading
         self._on_kept = on_kept
         self._told = ""
+        # One after the other: what was written first is kept first.
+        self._thread = ThreadPoolExecutor(1, "drafts")
+        self._look: Future[Drafts] | None = None
 
     def read(self) -> Drafts | None:
-        """The drafts as they are now; None when they cannot be read, which is told once."""
+        """The drafts as they are now.
+
+        None when they are not there yet, or cannot be read, which is told once.
+        """
+        look = self._look or self._thread.submit(self._reading.drafts)
+        self._look = None
         try:
-            return self._reading.drafts()
+            return look.result(_AT_ONCE_S)
+        except TimeoutError:
+            self._look = look  # the store takes its time, or is away: the next look takes it
+            return None
         except SwarmError as error:
             if str(error) != self._told:  # it is looked at again and again
                 self._told = str(error)
@@ -65,11 +80,35 @@ class Pencil:
         self._screen.app.push_screen(Confirm(question, self._screen.context.monotonic), answered)
 
     def keep(self, change: Callable[[], None]) -> bool:
-        """Change the drafts on disk; False when that failed, which is told."""
+        """Change the drafts in the store; False when that failed, or takes long.
+
+        A failure is told, whenever it comes; the keyboard does not wait for a store that is slow.
+        """
+        loop, kept = asyncio.get_running_loop(), self._thread.submit(change)
         try:
-            change()
-        except SwarmError as error:
-            self._screen.refuse(error.title, join((error.detail, error.hint), "\n"))
+            kept.result(_AT_ONCE_S)
+        except TimeoutError:
+            self._screen.footer.say("not kept yet")
+            kept.add_done_callback(lambda done: loop.call_soon_threadsafe(self._settle, done))
             return False
+        except SwarmError as error:
+            self._refuse(error)
+            return False
+        self._look = None
         self._on_kept()
         return True
+
+    def _settle(self, kept: Future[None]) -> None:
+        if not self._screen.is_attached:
+            return  # whoever opens it again sees what was kept
+        error = kept.exception()
+        if isinstance(error, SwarmError):
+            self._refuse(error)
+        elif error:
+            self._screen.context.show_error(error)
+        else:
+            self._look = None
+            self._on_kept()
+
+    def _refuse(self, error: SwarmError) -> None:
+        self._screen.refuse(error.title, join((error.detail, error.hint), "\n"))

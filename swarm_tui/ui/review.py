@@ -65,7 +65,7 @@ class ReviewScreen(OneAgentScreen):
         super().__init__(context, agent)
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_WIDE_CELLS, "-wide")]
         self._reading = reading
-        self._marks = Marks(reading.review, reading.drafts())
+        self._marks = Marks(reading.review, reading.begun())
         self._standing = Standing(context, agent, reading.review, self._marks)
         self._court = Court(self, reading.review, terms, self._standing.gone, messages, on_verdict)
         self._pencil = Pencil(self, reading, self._take_drafts)

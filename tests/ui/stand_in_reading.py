@@ -100,6 +100,9 @@ class StandInReading(Reading):
     def patch(self) -> AsyncIterator[bytes]:
         raise AssertionError("the screen shows files, not the patch")
 
+    def begun(self) -> Drafts:
+        return self.drafts()
+
     def drafts(self) -> Drafts:
         return self.said
 

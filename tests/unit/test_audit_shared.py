@@ -8,13 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cut import away, cut_at
 
 from swarm_tui.audit import Audit, Outcome
 from swarm_tui.database import Database, open_database
 from swarm_tui.errors import AuditError, StoreError, StoreUnreachable
 from swarm_tui.model import Verb
 
-from .cut import away, cut_at
 from .standin import AGENT
 
 

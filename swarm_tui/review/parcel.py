@@ -1,0 +1,92 @@
+"""Between a quarantine and the shared store: a review's objects go there, and come back elsewhere.
+
+What comes from the store is no more trusted than what comes from a guest: it is taken in by the
+same door, and what is reviewed is then computed again and must be what the review says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from swarm_tui.errors import NotFound, ReviewError
+from swarm_tui.handoff import Review
+from swarm_tui.model import AgentId
+from swarm_tui.review.packs import base_name, review_name
+from swarm_tui.review.quarantine import Quarantine
+from swarm_tui.review.shelf import Shelf
+
+_KEPT: Final = 2
+"""Reviews before a new one whose objects stay in the store: what it may be compared with."""
+
+
+async def send(shelf: Shelf, quarantine: Quarantine, review: Review, limit_bytes: int) -> None:
+    """Keep the objects behind a review in the store, each pack up to `limit_bytes`.
+
+    A base that is larger is not kept: who opens the review needs the owner's repository then.
+    Raises ReviewError, StoreError, StorageFull.
+    """
+    packs, base = shelf.packs, base_name(review.base)
+    with quarantine.incoming() as folder:
+        if not await asyncio.to_thread(packs.has, base):
+            file = folder / "base"
+            is_small = await quarantine.pack_base(file, review.base, limit_bytes)
+            await asyncio.to_thread(packs.keep, base, "", file if is_small else None)
+        if review.head != review.base:
+            name = review_name(review.agent, review.number)
+            # Twice what came: it is packed anew, and maybe less well.
+            await quarantine.pack(folder / "pack", review.base, review.head, 2 * limit_bytes)
+            await asyncio.to_thread(packs.keep, name, review.base, folder / "pack")
+    await asyncio.to_thread(shelf.forget_packs, AgentId(review.agent), review.number - _KEPT)
+
+
+async def fetch(shelf: Shelf, quarantine: Quarantine, review: Review) -> None:
+    """See that the objects behind a review are in this machine's quarantine.
+
+    Raises ReviewError when they cannot be had, or are not what the review says; StoreError.
+    """
+    if await quarantine.head_of(review.number) == review.head:
+        return
+    kind = "empty" if review.head == review.base else "packed"
+    try:
+        if await quarantine.prepare(review.base):
+            with quarantine.incoming() as folder:
+                begin = f"swarm-pack 1 {review.base} clean packed\n".encode()
+                base = base_name(review.base)
+                await asyncio.to_thread(shelf.packs.fetch, base, folder / "pack", begin)
+                await quarantine.take_base(folder / "pack", review.base)
+        with quarantine.incoming() as folder:
+            begin = f"swarm-pack 1 {review.head} clean {kind}\n".encode()
+            name = review_name(review.agent, review.number)
+            if kind == "empty":
+                await asyncio.to_thread((folder / "pack").write_bytes, begin)
+            else:
+                await asyncio.to_thread(shelf.packs.fetch, name, folder / "pack", begin)
+            await quarantine.take(folder / "pack", review.number, review.base)
+    except NotFound as error:
+        raise ReviewError(
+            "The work that was reviewed is not at hand",
+            f"Neither this machine nor the store has it ({error.detail}).",
+            "Open it where it was taken, or set review.repository to a repository that holds "
+            f"{review.base}.",
+        ) from error
+    try:
+        await _check(quarantine, review)
+    except ReviewError:
+        with suppress(ReviewError):
+            await quarantine.forget(review.number)
+        raise
+
+
+async def _check(quarantine: Quarantine, review: Review) -> None:
+    """Raise ReviewError unless a review says what its objects are."""
+    survey = await quarantine.survey(review.base, review.head)
+    digest = await quarantine.digest(review.base, review.head)
+    found = (survey.tree, digest, tuple(survey.changes))
+    if found != (review.tree, review.digest, review.changes):
+        raise ReviewError(
+            "The review is not about the work that it names",
+            f"Its objects give {digest}, it says {review.digest}.",
+            "It was altered in the store; take a new review.",
+        )
