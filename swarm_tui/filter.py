@@ -72,7 +72,11 @@ def parse(text: str, me: str | None = None) -> Filter:
     """
     if len(text) > _LONGEST:
         raise UsageError("The filter is too long", hint=f"Up to {_LONGEST:,} characters.")
-    checks = [_compile(term, me) for term in _terms(text) if term.characters]
+    terms = [term for term in _terms(text) if term.characters]
+    words = [term for term in terms if not term.key]
+    checks = [_compile(term, me) for term in terms if term.key]
+    if words:  # after what is quicker to ask
+        checks.append(_check_words(words))
     match checks:
         case []:
             return Filter(text, _everything, is_everything=True)
@@ -122,9 +126,16 @@ class _Term:
     is_negated: bool
     characters: tuple[tuple[str, bool], ...]
 
-    def find(self, sign: str) -> int:
-        """Where a character stands outside of quotes; -1: nowhere."""
-        return next((at for at, found in enumerate(self.characters) if found == (sign, False)), -1)
+    @property
+    def colon(self) -> int:
+        """Where it stands outside of quotes; -1: nowhere."""
+        return next((at for at, found in enumerate(self.characters) if found == (":", False)), -1)
+
+    @property
+    def key(self) -> str:
+        """Empty for a word: without a colon, or with one as in 12:30."""
+        key = _plain(self.characters[: max(self.colon, 0)])
+        return key if key.isalpha() else ""
 
 
 def _terms(text: str) -> Iterator[_Term]:
@@ -154,11 +165,7 @@ def _compile(term: _Term, me: str | None) -> Predicate:
 
 
 def _check(term: _Term, me: str | None) -> Predicate:
-    colon = term.find(":")
-    key = _plain(term.characters[: max(colon, 0)])
-    if not key.isalpha():  # no colon, or one as in 12:30
-        word = _plain(term.characters)
-        return lambda agent: word in _about(agent)
+    key = term.key
     if key not in KEYS:
         near = get_close_matches(key, KEYS, 1)
         meant = f"Did you mean {near[0]}:? " if near else ""
@@ -167,7 +174,7 @@ def _check(term: _Term, me: str | None) -> Predicate:
             f"{meant}Keys are {', '.join(f'{name}:' for name in KEYS)}.",
             "Quotes make it a word to look for.",
         )
-    values = [value for value in _split(term.characters[colon + 1 :], ",") if value]
+    values = [value for value in _split(term.characters[term.colon + 1 :], ",") if value]
     if not values:
         raise UsageError(f"{key}: needs a value", KEYS[key])
     match key:
@@ -189,6 +196,17 @@ def _check(term: _Term, me: str | None) -> Predicate:
             return lambda agent: is_host(agent.host.casefold())
     is_name = _any(values)
     return lambda agent: is_name(agent.name.casefold())
+
+
+def _check_words(terms: Sequence[_Term]) -> Predicate:
+    wanted = [_plain(term.characters) for term in terms if not term.is_negated]
+    unwanted = [_plain(term.characters) for term in terms if term.is_negated]
+
+    def matches(agent: Agent) -> bool:
+        about = _about(agent)
+        return all(word in about for word in wanted) and not any(word in about for word in unwanted)
+
+    return matches
 
 
 def _check_labels(values: Sequence[Sequence[tuple[str, bool]]]) -> Predicate:
@@ -270,8 +288,8 @@ def _split(
 
 def _about(agent: Agent) -> str:
     tag = agent.tag
-    labels = (label.text for label in tag.labels)
-    parts = (agent.name, agent.host, agent.state, tag.task, tag.owner, *labels)
+    labels = [label.text for label in tag.labels]
+    parts = (agent.name, agent.host, agent.state.value, tag.task, tag.owner, *labels)
     return "\n".join(parts).casefold()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NewType
 
@@ -109,6 +110,11 @@ class Address:
     """The host through whose own connection the guest is reached; None: from here directly."""
 
 
+@lru_cache(4096)  # asked for by every filter, of every agent; there are few that differ
+def _join_label(key: Safe, value: Safe) -> Safe:
+    return join((key, value), "=")
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """A mark that was given to an agent when it was made, to find it by."""
@@ -120,7 +126,7 @@ class Label:
     @property
     def text(self) -> Safe:
         """ "key=value", or "key"."""
-        return join((self.key, self.value), "=")
+        return _join_label(self.key, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +368,7 @@ class Host:
     latency_s: float | None = None
     """How long the last reading took."""
     next_try: float | None = None
-    """When it is tried again; None: nothing is waited for."""
+    """When it is tried again, or infinity: never; None: nothing is waited for."""
     failure: Safe = EMPTY
     """The last failure in full, in lines; it stays when the host is back."""
     failed_at: float | None = None

@@ -9,7 +9,7 @@ from typing import Final
 from rich.style import Style
 
 from swarm_tui.amount import render_age
-from swarm_tui.model import Agent, Link, Operation, Power, State, Usage
+from swarm_tui.model import Agent, Host, Link, Operation, Power, State, Usage
 from swarm_tui.store import History
 from swarm_tui.text import join, literal
 from swarm_tui.ui.figures import render_percent
@@ -18,6 +18,15 @@ from swarm_tui.ui.ink import Ink
 
 SPINNER_FRAMES: Final = len(SPINNER)
 STOPPED: Final = "stopped"
+
+
+def tell_next_try(host: Host, now: float) -> str:
+    """When a lost host is tried again."""
+    if host.next_try is None:
+        return "trying now"
+    if math.isinf(host.next_try):
+        return "no further try"
+    return f"next try in {render_age(max(0.0, host.next_try - now))}"
 
 
 def is_off(agent: Agent) -> bool:

@@ -132,7 +132,7 @@ class FleetScreen(SwarmScreen):
     def _explain_nothing(self) -> None:
         hosts = self.context.store.hosts()
         up = [host for host in hosts if host.state is HostState.UP]
-        if self._roster.agents:
+        if self._roster.agents and self._roster.filter:
             told = ("No agent matches the filter", "esc shows all of them")
         elif up:
             makes = self.context.supervisor.spawners()

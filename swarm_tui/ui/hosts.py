@@ -23,6 +23,7 @@ from swarm_tui.filter import quote
 from swarm_tui.model import AgentId, Host, HostName, HostState
 from swarm_tui.text import sanitize
 from swarm_tui.ui.bar import Bar, Inked
+from swarm_tui.ui.brief import tell_next_try
 from swarm_tui.ui.facts import Fact, Facts
 from swarm_tui.ui.figures import fit, fit_right, plural
 from swarm_tui.ui.glyphs import STATE_GLYPHS
@@ -37,7 +38,7 @@ _VERBS: Final = {
     "restore": "resume from disk",
     "suspend": "quick pause",
     "console": "serial console",
-    "fork": "fork",
+    "fork": "fork, to make agents quickly",
 }
 """Port methods that a host may lack → what a person calls them."""
 _COUNTERS: Final = {
@@ -202,7 +203,7 @@ def tell_host(row: Row, now: float) -> Iterable[Fact]:
     yield Fact("uri", host.uri)
     yield from _tell_state(host, now)
     if host.failure:
-        at = f", {render_age(now - host.failed_at)} ago" if host.failed_at else ""
+        at = f"{render_age(now - host.failed_at)} ago" if host.failed_at else ""
         first, *rest = host.failure.split("\n")
         yield Fact("last error", first, "bad" if host.state is HostState.DOWN else "muted", at)
         for line in rest:
@@ -237,10 +238,7 @@ def _tell_state(host: Host, now: float) -> Iterable[Fact]:
     stale_s = host.stale_s(now)
     match host.state:
         case HostState.DOWN:
-            tries = "trying now"
-            if host.next_try is not None:
-                tries = f"next try in {render_age(max(0.0, host.next_try - now))}"
-            yield Fact("state", f"lost since {since}", "bad", tries)
+            yield Fact("state", f"lost since {since}", "bad", tell_next_try(host, now))
         case HostState.CONNECTING:
             yield Fact("state", f"connecting since {since}", "muted")
         case _ if stale_s is not None:

@@ -111,11 +111,11 @@ class Roster:
 
     def known(self) -> Mapping[str, Iterable[str]]:
         """What there is to filter by: key → values."""
-        tags = {agent.tag for agent in self.agents.values()}
-        labels = {label for tag in tags for label in tag.labels}
+        labels = {label for agent in self.agents.values() for label in agent.tag.labels}
+        owners = {agent.tag.owner for agent in self.agents.values()}
         return {
             "host": list(self.hosts),
-            "owner": {"me", *(tag.owner for tag in tags if tag.owner)},
+            "owner": {"me", *(owner for owner in owners if owner)},
             "label": {text for label in labels for text in (label.key, label.text)},
             "name": {agent.name for agent in self.agents.values()},
         }

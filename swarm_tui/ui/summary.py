@@ -13,6 +13,7 @@ from swarm_tui.batch import Batch, Fate
 from swarm_tui.model import Host, HostState
 from swarm_tui.text import Safe, sanitize
 from swarm_tui.ui.bar import Bar
+from swarm_tui.ui.brief import tell_next_try
 from swarm_tui.ui.figures import plural, render_count, wrap
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 from swarm_tui.ui.ink import Ink, Line, Role
@@ -167,14 +168,15 @@ class HostNotices(Bar):
         if host.state is HostState.CONNECTING:
             said = f"  connecting to {host.uri}"
             return [((" … ", "muted"), (name, "text"), (said, "muted"))]
-        stale_s = host.stale_s(self._swarm.now())
+        now = self._swarm.now()
+        stale_s = host.stale_s(now)
         if stale_s is not None:
             told = f"  connected, but not heard for {render_age(stale_s)}"
             told += f"  {host.detail}" if host.detail else ""
             return [((" ◌ ", "warning"), (name, "strong"), (told, "warning"))]
-        return self._tell_loss(name, host.since, host.detail, lines)
+        return self._tell_loss(name, host.since, _reason(host, now), lines)
 
-    def _tell_loss(self, name: Safe, since: float, detail: Safe, lines: int) -> list[_Row]:
+    def _tell_loss(self, name: Safe, since: float, detail: str, lines: int) -> list[_Row]:
         age = render_age(self._swarm.now() - since)
         head: _Row = ((" ○ ", "bad"), (name, "strong"), (f"  out of reach for {age}", "bad"))
         width = self.app.size.width - 4
@@ -187,3 +189,10 @@ class HostNotices(Bar):
     def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
         row = self._rows[y] if y < len(self._rows) else ()
         return [Segment(text, getattr(ink, role)) for text, role in row], []
+
+
+def _reason(host: Host, now: float) -> str:
+    """Why it is out of reach, and when it is tried again."""
+    if not host.reason:
+        return host.detail
+    return f"{host.reason} ({tell_next_try(host, now)})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -165,7 +166,7 @@ class HostWatch:
             f"{type(error).__name__}: {error}",
             "This is a fault of swarm-tui; start it again.",
         )
-        self._show_down(self.error, "no further try", None)
+        self._show_down(self.error, "no further try", math.inf)
         self.settled.set()
 
     async def _watch_once(self) -> None:
