@@ -23,7 +23,8 @@ from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.database import Database
 from swarm_tui.errors import SetupError
-from swarm_tui.model import Agent, AgentId, HostName, Label, Snapshot, Vm
+from swarm_tui.label import Label
+from swarm_tui.model import Agent, AgentId, HostName, Snapshot, Vm
 from swarm_tui.paths import Paths, locate
 from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from swarm_tui.model import AgentId, HostName, Label, Verb
+from swarm_tui.label import Label
+from swarm_tui.model import AgentId, HostName, Verb
 
 
 @dataclass(frozen=True, slots=True)

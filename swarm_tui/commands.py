@@ -347,9 +347,9 @@ def spawn(arguments: argparse.Namespace) -> int:
     from swarm_tui.acting import CONNECT_S
     from swarm_tui.bootstrap import make_supervisor
     from swarm_tui.command import Spawn
+    from swarm_tui.label import make_labels
     from swarm_tui.model import HostName
     from swarm_tui.report import agent_object, write_json
-    from swarm_tui.tag import make_labels
 
     labels = make_labels(arguments.label)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NewType
 
-from swarm_tui.text import EMPTY, Safe, join
+from swarm_tui.label import Label
+from swarm_tui.text import EMPTY, Safe
 
 AgentId = NewType("AgentId", str)
 """The domain's UUID, lower case with dashes."""
@@ -108,25 +108,6 @@ class Address:
     workspace: str = "/workspace"
     via: HostName | None = None
     """The host through whose own connection the guest is reached; None: from here directly."""
-
-
-@lru_cache(4096)  # asked for by every filter, of every agent; there are few that differ
-def _join_label(key: Safe, value: Safe) -> Safe:
-    return join((key, value), "=")
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A mark that was given to an agent when it was made, to find it by."""
-
-    key: Safe
-    value: Safe = EMPTY
-    """Empty: the key alone says it."""
-
-    @property
-    def text(self) -> Safe:
-        """ "key=value", or "key"."""
-        return _join_label(self.key, self.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from swarm_tui.label import Label
 from swarm_tui.model import (
     Address,
     AgentId,
@@ -23,7 +24,6 @@ from swarm_tui.model import (
     EventBatch,
     Hint,
     HostName,
-    Label,
     Message,
     Vm,
 )

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.errors import UsageError
-from swarm_tui.model import Address, Label, Tag
+from swarm_tui.label import Label, read_labels
+from swarm_tui.model import Address, Tag
 from swarm_tui.text import sanitize
 
 NAMESPACE = "urn:swarm-tui:1"
@@ -21,11 +20,6 @@ _AGENT = f"{{{NAMESPACE}}}agent"
 _SSH = f"{{{NAMESPACE}}}ssh"
 _LABEL = f"{{{NAMESPACE}}}label"
 
-LABELS: Final = 16
-"""Of one agent, at most."""
-_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,39}")
-_LABEL_CELLS: Final = 80
-"""Of a label's value, at most."""
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ADDRESS: Final = {
@@ -92,36 +86,9 @@ def parse_agent(element: ET.Element) -> Tag:
     )
 
 
-def make_labels(texts: Iterable[str]) -> tuple[Label, ...]:
-    """Labels as a person writes them, "key" or "key=value". Raises UsageError."""
-    labels: dict[str, Label] = {}
-    for text in texts:
-        key, _, value = text.strip().partition("=")
-        if not _LABEL_KEY.fullmatch(key):
-            raise UsageError(
-                f"“{text}” is no label",
-                hint="KEY or KEY=VALUE; a key has up to 40 letters, digits and . _ / -",
-            )
-        if key in labels:
-            raise UsageError(f"The label {key} is given twice")
-        if len(value) > _LABEL_CELLS or sanitize(value) != value:
-            raise UsageError(
-                f"The label {key} cannot have that value",
-                hint=f"Up to {_LABEL_CELLS} characters that can be seen.",
-            )
-        labels[key] = Label(sanitize(key), sanitize(value))
-    if len(labels) > LABELS:
-        raise UsageError(f"An agent has at most {LABELS} labels")
-    return tuple(labels[key] for key in sorted(labels))
-
-
 def _parse_labels(element: ET.Element) -> tuple[Label, ...]:
-    labels: dict[str, Label] = {}
-    for part in element.iterfind("{*}label"):
-        key, value = part.get("key", ""), part.get("value", "")
-        if _LABEL_KEY.fullmatch(key) and len(labels) < LABELS:
-            labels[key] = Label(sanitize(key), sanitize(value, max_cells=_LABEL_CELLS))
-    return tuple(labels[key] for key in sorted(labels))
+    parts = ((part.get("key", ""), part.get("value", "")) for part in element.iterfind("{*}label"))
+    return read_labels(parts)
 
 
 def _parse_time(text: str) -> float | None:

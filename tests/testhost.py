@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm_tui.label import make_labels
 from swarm_tui.model import Tag
-from swarm_tui.tag import make_labels, render_tag
+from swarm_tui.tag import render_tag
 from swarm_tui.text import sanitize
 
 NOWHERE = "qemu+unix:///session?socket=/nonexistent/sock"

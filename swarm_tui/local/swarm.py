@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from swarm_tui.errors import HostError, Refused, SwarmError, UsageError
+from swarm_tui.label import Label
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.guest import IDENTIFY, render_identity
 from swarm_tui.local.home import Home, HostKey, end, template_id
@@ -26,7 +27,7 @@ from swarm_tui.local.machine import Machine
 from swarm_tui.local.network import remove_network
 from swarm_tui.local.programs import telling
 from swarm_tui.local.project import ensure_project
-from swarm_tui.model import Address, AgentId, Label, Tag, Vm
+from swarm_tui.model import Address, AgentId, Tag, Vm
 from swarm_tui.ports import Hypervisor, Progress, Spawned
 from swarm_tui.tag import render_tag
 from swarm_tui.text import literal, sanitize

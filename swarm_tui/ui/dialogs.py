@@ -21,8 +21,8 @@ from textual.widgets import Button, Input, Static
 from swarm_tui import __version__
 from swarm_tui.command import Spawn
 from swarm_tui.errors import SwarmError, UsageError
+from swarm_tui.label import make_labels
 from swarm_tui.model import HostName
-from swarm_tui.tag import make_labels
 from swarm_tui.text import Safe, literal, sanitize
 from swarm_tui.ui.action import Action, Place
 from swarm_tui.ui.actions import at

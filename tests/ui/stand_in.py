@@ -24,6 +24,7 @@ from swarm_tui.audit import Audit
 from swarm_tui.audit import Entry as Audited
 from swarm_tui.command import Approve, Command, Kill, Pause, Reject, Resume, Review, SendBack, Spawn
 from swarm_tui.errors import Refused, SwarmError
+from swarm_tui.label import make_labels
 from swarm_tui.lifecycle.handoff import Terms
 from swarm_tui.model import (
     Address,
@@ -62,7 +63,6 @@ from swarm_tui.review.shelf import Shelf
 from swarm_tui.spool import Spool
 from swarm_tui.store import Store
 from swarm_tui.supervisor import Supervisor
-from swarm_tui.tag import make_labels
 from swarm_tui.text import Safe, sanitize
 from swarm_tui.ui.app import Settings, SwarmApp
 

@@ -9,8 +9,8 @@ from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, typ
 
 from swarm_tui.command import Kill, Pause, Resume, Spawn
 from swarm_tui.errors import GuestUnreachable, StorageFull
+from swarm_tui.label import make_labels
 from swarm_tui.model import HostName, State
-from swarm_tui.tag import make_labels
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.grid import View
 from swarm_tui.ui.screen import top

@@ -25,18 +25,8 @@ from swarm_tui.errors import (
     Refused,
     SnapshotError,
 )
-from swarm_tui.model import (
-    Address,
-    AgentId,
-    Capabilities,
-    Counters,
-    Hint,
-    HostName,
-    Label,
-    Power,
-    Tag,
-    Vm,
-)
+from swarm_tui.label import Label
+from swarm_tui.model import Address, AgentId, Capabilities, Counters, Hint, HostName, Power, Tag, Vm
 from swarm_tui.ports import HostFacts, Progress, Spawned
 from swarm_tui.text import literal, sanitize
 

@@ -8,6 +8,7 @@ import pytest
 
 from swarm_tui.errors import UsageError
 from swarm_tui.filter import complete, parse, quote
+from swarm_tui.label import make_labels
 from swarm_tui.model import (
     Agent,
     AgentId,
@@ -19,7 +20,6 @@ from swarm_tui.model import (
     Verb,
     Vm,
 )
-from swarm_tui.tag import make_labels
 from swarm_tui.text import EMPTY, sanitize
 
 

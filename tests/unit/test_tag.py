@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from swarm_tui.errors import UsageError
-from swarm_tui.model import Address, Label, Tag
-from swarm_tui.tag import LABELS, make_labels, parse_tag, render_tag
+from swarm_tui.label import LABELS, Label, make_labels
+from swarm_tui.model import Address, Tag
+from swarm_tui.tag import parse_tag, render_tag
 from swarm_tui.text import literal, sanitize
 
 ADDRESS = Address(

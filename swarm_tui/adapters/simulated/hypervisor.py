@@ -21,7 +21,8 @@ from swarm_tui.errors import (
     StorageFull,
     SwarmError,
 )
-from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Label, Power, Vm
+from swarm_tui.label import Label
+from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Power, Vm
 from swarm_tui.ports import HostFacts, Progress, Spawned
 from swarm_tui.text import literal
 

@@ -19,8 +19,9 @@ from swarm_tui.adapters.simulated.project import BASE, Project
 from swarm_tui.adapters.simulated.script import Draws, fates
 from swarm_tui.adapters.simulated.tasks import OWNERS, TASKS
 from swarm_tui.errors import AgentGone, DeadlineExceeded, HostUnreachable, SwarmError
-from swarm_tui.model import Address, AgentId, Hint, HostName, Label, Power, Tag, Vm
-from swarm_tui.tag import make_labels, render_tag
+from swarm_tui.label import Label, make_labels
+from swarm_tui.model import Address, AgentId, Hint, HostName, Power, Tag, Vm
+from swarm_tui.tag import render_tag
 from swarm_tui.text import EMPTY, literal, sanitize
 
 BOOT_S: Final = 2.5
