@@ -301,10 +301,12 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]:
+def make_simulated(
+    agents: int, home: Path, guest: Guest | None = None, logs: Spool | None = None
+) -> tuple[Supervisor, SimulatedSwarm]:
     """A supervisor over a simulated swarm; what it keeps is in `home`, which the caller removes.
 
-    Its verdicts are signed by nobody.
+    Its verdicts are signed by nobody. With a `guest` its agents are reached in another way.
     """
     from swarm_tui.adapters.simulated import SimulatedSwarm
     from swarm_tui.lifecycle import Terms
@@ -315,11 +317,12 @@ def make_simulated(agents: int, home: Path) -> tuple[Supervisor, SimulatedSwarm]
     swarm = SimulatedSwarm(agents, folder=home)
     supervisor = Supervisor(
         [Site(swarm.hypervisor(), swarm.spawner(), swarm.repository)],
-        swarm.guest,
+        guest or swarm.guest,
         Catalogue(database.open_database(f"sqlite://{home / 'store.db'}"), home / "catalogue"),
         Snapshots(home / "snapshots"),
         Audit(home / "audit.jsonl"),
         Terms(Shelf(home / "reviews"), literal("nobody"), None, home / "allowed_signers", 1 << 20),
+        logs=logs,
     )
     return supervisor, swarm
 

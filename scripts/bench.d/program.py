@@ -107,6 +107,17 @@ class Program:
                 raise TimeoutError(f"{wanted.pattern!r} did not come:\n{self.text()[-2000:]}")
         return time.perf_counter()
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until the program has ended by itself. Raises TimeoutError."""
+        end = time.perf_counter() + seconds
+        try:
+            while time.perf_counter() < end:
+                self.read(0.1)
+                self.clear()
+        except EOFError:
+            return
+        raise TimeoutError("it did not end")
+
     def selected_row(self) -> int | None:
         """The screen's row on which the selected agent was last drawn, in the output so far."""
         row = found = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 from swarm_tui.errors import NotFound
 from swarm_tui.model import AgentId, EventBatch
@@ -12,8 +14,8 @@ from swarm_tui.spool.quota import Quota
 from swarm_tui.spool.reading import read
 from swarm_tui.spool.writer import Writer
 
-_IN_PLACE_BYTES = 16 << 10
-"""So much is written without a thread: that would take longer than the writing."""
+_THREADS: Final = 2
+"""One may compress while the other writes."""
 
 
 class Spool:
@@ -24,6 +26,7 @@ class Spool:
         self._root = root
         self._quota = Quota(root, quota_bytes)
         self._enforcing = threading.Lock()
+        self._threads = ThreadPoolExecutor(_THREADS, "spool")
 
     def folder(self, agent: AgentId) -> Path:
         """The agent's folder; it may not exist. Raises NotFound for an id that is no name."""
@@ -42,18 +45,19 @@ class Spool:
         return read(folder, max_bytes)[0], writer
 
     async def append(self, writer: Writer, batch: EventBatch) -> None:
-        """Write, close the segment if it is full, and keep the quota; slow work in a thread.
+        """Write, close the segment if it is full, and keep the quota; to the end, also if whoever
+        waits is cancelled.
 
-        Raises StorageFull, SnapshotError.
+        Even a few bytes are written in a thread: a busy disk would hold up the screen. Raises
+        StorageFull, SnapshotError.
         """
-        if batch.raw is None or len(batch.raw) < _IN_PLACE_BYTES:
-            writer.append(batch)
-        else:
-            await asyncio.to_thread(writer.append, batch)
-        if writer.is_full:
-            await asyncio.to_thread(self._turn, writer)
+        loop = asyncio.get_running_loop()
+        await asyncio.shield(loop.run_in_executor(self._threads, self._append, writer, batch))
 
-    def _turn(self, writer: Writer) -> None:
+    def _append(self, writer: Writer, batch: EventBatch) -> None:
+        writer.append(batch)
+        if not writer.is_full:
+            return
         writer.turn()
         with self._enforcing:
             self._quota.enforce()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,8 @@ class Writer:
         self._size = 0
         self._unwritten = 0
         self._rests_until = 0.0
+        self._busy = threading.Lock()
+        """Held while a thread writes: nobody may take the log over before that is done."""
 
     def __enter__(self) -> Self:
         """As `open`."""
@@ -55,9 +58,11 @@ class Writer:
         self.close()
 
     def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        with self._busy:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+            self._is_ours = False
 
     @property
     def is_full(self) -> bool:
@@ -75,6 +80,10 @@ class Writer:
         Raises StorageFull or SnapshotError once; what comes then is counted, and after a while
         writing is tried again. The count stands before what is written next.
         """
+        with self._busy:
+            self._append(batch)
+
+    def _append(self, batch: EventBatch) -> None:
         if self.is_resting:
             self._unwritten += _lines(batch)
             return
@@ -96,6 +105,10 @@ class Writer:
 
         Raises StorageFull, SnapshotError; nothing is lost then.
         """
+        with self._busy:
+            self._turn()
+
+    def _turn(self) -> None:
         if not self._is_ours:
             return
         with durable.storage("keep the agent's log"):

@@ -27,6 +27,8 @@ LIVE_LINES: Final = 10_000
 """Kept while the end is followed."""
 MOST_LINES: Final = 50_000
 """Kept while somebody reads further up."""
+FIRST_LINES: Final = 2_000
+"""Shown to begin with, of all agents together; the rest is on disk."""
 _CHUNK_LINES: Final = 500
 """Read back from disk at a time, of one agent."""
 _NEAR_TOP: Final = 3
@@ -154,7 +156,8 @@ class LogView(Lines):
         is_first = source.edge == float("inf")
         count = min(log.total - source.seen, len(log.events), LIVE_LINES)
         if is_first:
-            count = min(count, max(100, LIVE_LINES // len(self._sources)))
+            begin_with = LIVE_LINES if self._swarm.supervisor.logs is None else FIRST_LINES
+            count = min(count, max(20, begin_with // len(self._sources)))
         missed = 0 if is_first else log.total - source.seen - count
         source.seen = log.total
         entries: list[LogEntry] = []

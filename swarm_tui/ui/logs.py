@@ -272,6 +272,9 @@ class LogScreen(LogKeys):
     def aims(self) -> Collection[AgentId]:
         return [agent] if (agent := self.current()) else []
 
+    def shown(self) -> Collection[AgentId]:
+        return self._log.agents
+
     def current(self) -> AgentId | None:
         line = self._log.current
         agent = line.said.agent if isinstance(line, LogEntry) else None
