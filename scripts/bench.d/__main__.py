@@ -15,6 +15,7 @@ from typing import Final
 
 from figure import Figure
 from ingest import ingest
+from links import links
 from noticing import noticing
 from reading import reading
 from review import review
@@ -37,6 +38,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "review": review,
     "review-content": review_content,
     "scale": scale,
+    "links": links,
 }
 
 

@@ -42,9 +42,9 @@ from swarm_tui.spool import Spool, Writer
 from swarm_tui.text import join, sanitize
 from swarm_tui.watch.task import FIRST_BACK_OFF_S, LAST_BACK_OFF_S, Apply, Start
 
-LINKS: Final = 256
+LINKS: Final = 512
 """Guests that are followed at the same time, where there are more."""
-TURNS_PER_S: Final = 4
+TURNS_PER_S: Final = 10
 STAY_S: Final = 3.0
 """A guest keeps its link for so long at least: to connect, and to tell what it has to."""
 SHOWN_S: Final = 0.5
