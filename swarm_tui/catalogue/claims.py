@@ -71,6 +71,9 @@ class Claims:
         self._lockfile = lockfile
         self._pace = pace
         self._guard = threading.Condition()
+        self._enlisting = threading.Lock()
+        """Held from being known to the store to having a claim there: another verb that ends in
+        between would have this process forgotten as one that holds nothing."""
         self._held: dict[AgentId, float] = {}
         """When each was last known to be ours, by a clock that goes on while a machine sleeps."""
         self._lost: set[AgentId] = set()
@@ -91,9 +94,10 @@ class Claims:
         try:
             with self._database.read() as transaction:  # refused without a write, mostly
                 self._check_free(transaction, agent)
-            self._enlist()
-            with self._database.write() as transaction:
-                self._insert(transaction, agent, verb)
+            with self._enlisting:
+                self._enlist()
+                with self._database.write() as transaction:
+                    self._insert(transaction, agent, verb)
         except SwarmError as error:
             with self._guard:
                 del self._held[agent]
@@ -256,7 +260,7 @@ class Claims:
         if not loose:
             return
         process = self._lockfile.hold().process
-        with self._database.write() as transaction:
+        with self._enlisting, self._database.write() as transaction:
             transaction.run("UPDATE holders SET beat = beat WHERE process = ?", process)
             for agent in sorted(loose):
                 sql = "DELETE FROM claims WHERE agent = ? AND process = ?"

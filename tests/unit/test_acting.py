@@ -109,7 +109,7 @@ def test_kill_wants_the_number_typed(tell: Tell, type_in: Callable[[str], None])
     assert (code, "3 was not typed" in err) == (2, True)
     type_in("3")
     code, out, _ = tell("kill", "--filter", "label:team=web host:lab")
-    assert (code, len(out.splitlines())) == (0, 3)
+    assert (code, len(out.splitlines())) == (0, 3), out
 
 
 def test_nobody_there_to_ask_means_no(tell: Tell) -> None:

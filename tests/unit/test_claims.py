@@ -133,6 +133,19 @@ def test_never_two_at_once_whoever_hammers(opened: Desks) -> None:
     assert set(taken) == {0, 1, 2, 3}
 
 
+def test_verbs_on_many_agents_of_one_process_come_and_go_at_once(opened: Desks) -> None:
+    catalogue = opened("ann@desk")
+
+    def hammer(number: int) -> None:
+        for _ in range(15):
+            catalogue.claim(AgentId(f"agent-{number}"), Verb.PAUSE).release()
+
+    with ThreadPoolExecutor(8) as threads:
+        for hammering in [threads.submit(hammer, number) for number in range(8)]:
+            hammering.result(DEADLINE_S)
+    assert not catalogue.claimants()
+
+
 def test_who_dies_lets_go_at_once(opened: Desks, store_url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, store_url, str(tmp_path / "catalogue"), AGENT]
     catalogue = opened()
