@@ -22,9 +22,10 @@ from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.database import Database
-from swarm_tui.errors import SetupError
+from swarm_tui.errors import DeadlineExceeded, HostError, SetupError, SwarmError
+from swarm_tui.inventory import Inventory, Kept
 from swarm_tui.label import Label
-from swarm_tui.model import Agent, AgentId, HostName, Snapshot, Vm
+from swarm_tui.model import Agent, AgentId, HostName, Vm
 from swarm_tui.paths import Paths, locate
 from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
@@ -202,15 +203,22 @@ def make_outpost(
 
 async def read_snapshots(
     loaded: Loaded, agent: Agent, connect: str | None = None
-) -> Sequence[Snapshot]:
-    """The agent's snapshots, oldest first, wherever they are kept. Raises SwarmError."""
+) -> tuple[Sequence[Kept], SwarmError | None]:
+    """The agent's snapshots, oldest first, and why the host could not be asked for them.
+
+    Raises StoreError, SnapshotError.
+    """
+    inventory = Inventory(open_database(loaded))
     outpost, archive = make_outpost(loaded, agent.host, connect)
     try:
         await outpost.open()
         ids = await asyncio.to_thread(archive.ids, agent.id)
-        return [await asyncio.to_thread(archive.read, agent.id, snapshot) for snapshot in ids]
+        there = [await asyncio.to_thread(archive.read, agent.id, snapshot) for snapshot in ids]
+    except (HostError, DeadlineExceeded) as error:
+        return await asyncio.to_thread(inventory.known, agent.id), error
     finally:
         await outpost.close()
+    return await asyncio.to_thread(inventory.compare, agent.id, agent.host, there), None
 
 
 def make_hypervisors(

@@ -193,16 +193,17 @@ def show(arguments: argparse.Namespace) -> int:
 
     loaded = _load(arguments)
     agent = _glance(arguments, loaded).find(arguments.agent)
-    snapshots = _run(read_snapshots(loaded, agent, arguments.connect))
+    snapshots, problem = _run(read_snapshots(loaded, agent, arguments.connect))
     audit = open_audit(loaded)
     acts = audit.recent(agent.id)
     if arguments.json:
-        more = {"snapshots": report.plain(snapshots), "acts": report.plain(acts)}
+        told = [report.snapshot_object(kept) for kept in snapshots]
+        more = {"snapshots": told, "acts": report.plain(acts)}
         report.write_json(report.agent_object(agent) | more)
     else:
         report.write_agent(agent, snapshots, acts)
-    if audit.gap:  # what was done from here is shown all the same
-        report.write_error(audit.gap, is_json=False)
+    for gap in filter(None, (problem, audit.gap)):  # what is known is shown all the same
+        report.write_error(gap, is_json=False)
     return 0
 
 

@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any
 from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.audit import Entry
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import Agent, Snapshot
+from swarm_tui.inventory import Kept
+from swarm_tui.model import Agent
 from swarm_tui.text import sanitize
 
 if TYPE_CHECKING:
     from swarm_tui.doctor import Finding
+
+
+_STANDINGS = {
+    "there": "",
+    "missing": "  MISSING: it is not on its host any more",
+    "unseen": "  (as last known; its host was not asked)",
+}
 
 
 def agent_object(agent: Agent) -> dict[str, Any]:
@@ -98,7 +106,13 @@ def agent_row(agent: Agent) -> list[str]:
 AGENT_HEADER = ("NAME", "STATE", "FOR", "HOST", "MEMORY", "TASK", "LAST")
 
 
-def write_agent(agent: Agent, snapshots: Sequence[Snapshot], acts: Sequence[Entry]) -> None:
+def snapshot_object(kept: Kept) -> dict[str, Any]:
+    """A snapshot for JSON; `standing` is "there", "missing" or "unseen"."""
+    more = {"host": kept.host, "place": kept.place or None, "manifest": kept.digest}
+    return {**plain(kept.snapshot), **more, "standing": kept.standing}
+
+
+def write_agent(agent: Agent, snapshots: Sequence[Kept], acts: Sequence[Entry]) -> None:
     """One agent in full, for people."""
     import humanize  # only where there is room for its words: `ls` must start at once
 
@@ -111,10 +125,13 @@ def write_agent(agent: Agent, snapshots: Sequence[Snapshot], acts: Sequence[Entr
         elif name.startswith("tokens"):
             shown = humanize.intcomma(value)
         print(f"{name + ':':14}{'n/a' if shown is None else shown}")
-    for snapshot in snapshots:
+    for kept in snapshots:
+        snapshot = kept.snapshot
         size_on_disk = humanize.naturalsize(snapshot.size_bytes, binary=True)
         maker = sanitize(snapshot.hypervisor)
-        print(f"{'snapshot:':14}{snapshot.id}  {size_on_disk}  by {maker}")
+        print(
+            f"{'snapshot:':14}{snapshot.id}  {size_on_disk}  by {maker}{_STANDINGS[kept.standing]}"
+        )
     for act in acts:
         outcome = act.outcome or "unknown"
         print(f"{'act:':14}{clock(act.at)}  {act.verb}  {outcome}  by {act.actor}  {act.detail}")

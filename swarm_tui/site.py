@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.catalogue import Claim
+from swarm_tui.inventory import Inventory, indexed
 from swarm_tui.lifecycle import Lifecycle, fenced
 from swarm_tui.lifecycle.ground import work_in
 from swarm_tui.model import Record
@@ -74,13 +75,14 @@ class Place:
         self,
         claim: Claim,
         snapshots: Archive,
+        inventory: Inventory,
         keep: int,
         on_record: Callable[[Record], None],
     ) -> Lifecycle | None:
         """The sequences for one agent while it is ours; None while it was never connected.
 
-        `snapshots` is the common place. The present task's files are worked on in our threads
-        from here on.
+        `snapshots` is the common place, `inventory` what everybody knows of them. The present
+        task's files are worked on in our threads from here on.
         """
         if self.watch.capabilities is None:
             return None
@@ -91,7 +93,10 @@ class Place:
             capabilities=self.watch.capabilities,
             guest=fenced(self.guest, check),
             catalogue=claim,
-            snapshots=fenced(self.site.snapshots or snapshots, check),
+            snapshots=fenced(
+                indexed(self.site.snapshots or snapshots, inventory, self.site.hypervisor.host),
+                check,
+            ),
             spawner=fenced(spawner, check) if spawner else None,
             keep=keep,
             on_record=on_record,

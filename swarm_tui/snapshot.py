@@ -309,8 +309,7 @@ class Snapshots:
 
         The newest stay; `in_use`, in which it is saved at present, is never removed.
         """
-        spare = [snapshot for snapshot in self.ids(agent) if snapshot != in_use]
-        doomed = spare[: max(0, len(spare) - keep)]
+        doomed = spare(self.ids(agent), keep, in_use)
         with durable.storage("remove an old snapshot"):
             for snapshot in doomed:
                 folder = self._folder(agent) / snapshot
@@ -335,6 +334,14 @@ class Snapshots:
 
     def _folder(self, agent: AgentId) -> Path:
         return self._root / agent
+
+
+def spare(
+    snapshots: Sequence[SnapshotId], keep: int, in_use: SnapshotId | None
+) -> Sequence[SnapshotId]:
+    """Which of an agent's snapshots, oldest first, `prune` removes."""
+    others = [snapshot for snapshot in snapshots if snapshot != in_use]
+    return others[: max(0, len(others) - keep)]
 
 
 def _damaged(folder: Path, what: str) -> SnapshotError:

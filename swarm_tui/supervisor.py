@@ -29,6 +29,7 @@ from swarm_tui.errors import (
     SwarmError,
     Unsupported,
 )
+from swarm_tui.inventory import Inventory
 from swarm_tui.lifecycle import (
     UNKNOWN,
     Handoff,
@@ -92,6 +93,7 @@ class Supervisor:
         self.logs = logs
         self.audit = audit
         self.snapshots = snapshots
+        self._inventory = Inventory(catalogue.database)
         self.terms = terms
         self._catalogue = catalogue
         self._keep = keep_snapshots
@@ -414,7 +416,9 @@ class Supervisor:
         """
         if (place := self._places.get(agent.host)) is None:
             return None
-        return place.lifecycle(claim, self.snapshots, self._keep, self._note_record)
+        return place.lifecycle(
+            claim, self.snapshots, self._inventory, self._keep, self._note_record
+        )
 
     def _note_record(self, record: Record) -> None:
         self._apply(Recorded(record.id, record))

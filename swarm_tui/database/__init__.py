@@ -9,7 +9,7 @@ BYTEA are its types.
 """
 
 from swarm_tui.database.database import Database, open_database
-from swarm_tui.database.transaction import Changes, Transaction
+from swarm_tui.database.transaction import Changes, Row, Transaction
 from swarm_tui.database.watch import Watch
 
-__all__ = ["Changes", "Database", "Transaction", "Watch", "open_database"]
+__all__ = ["Changes", "Database", "Row", "Transaction", "Watch", "open_database"]

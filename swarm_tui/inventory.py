@@ -1,0 +1,195 @@
+"""Which snapshots there are, in the store that all supervisors share; the files stay on the hosts.
+
+The files decide: a snapshot that the store does not know is taken in when it is seen, one that the
+store knows and the host has not is told as missing, and is never passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from swarm_tui.database import Database, Row, Transaction
+from swarm_tui.errors import StorageFull, StoreError
+from swarm_tui.model import AgentId, HostName, Snapshot, SnapshotId
+from swarm_tui.snapshot import Archive, Draft, spare
+from swarm_tui.text import EMPTY, Safe, sanitize
+
+Standing = Literal["there", "missing", "unseen"]
+"""On the host; not on it though it should be; the host was not asked, or does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A snapshot as the store knows it."""
+
+    snapshot: Snapshot
+    """Without the digests of its files where the host was not asked."""
+    host: HostName
+    place: Safe
+    """Its folder; empty: nobody has told."""
+    digest: str
+    """Of what its manifest says, see `digest_of`."""
+    standing: Standing
+
+
+def digest_of(snapshot: Snapshot) -> str:
+    """ "sha256:…" of what a manifest says: agent, id, time, maker, and its files' digests."""
+    told = [
+        snapshot.agent,
+        snapshot.id,
+        snapshot.name,
+        snapshot.created,
+        snapshot.hypervisor,
+        snapshot.is_frozen,
+        sorted(snapshot.digests.items()),
+    ]
+    return f"sha256:{hashlib.sha256(json.dumps(told).encode()).hexdigest()}"
+
+
+class Inventory:
+    """Everything here blocks, and raises StoreError, StorageFull."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note(self, host: HostName, snapshot: Snapshot, place: str = "") -> None:
+        """Take one in that is on its host."""
+        with self._database.write() as transaction:
+            _note(transaction, host, snapshot, place)
+
+    def mark_going(self, agent: AgentId, snapshots: Iterable[SnapshotId]) -> None:
+        """They are about to be removed from their host."""
+        with self._database.write() as transaction:
+            for snapshot in snapshots:
+                transaction.run(
+                    "UPDATE snapshots SET is_going = 1 WHERE agent = ? AND id = ?", agent, snapshot
+                )
+
+    def drop_gone(self, agent: AgentId, there: Sequence[SnapshotId]) -> None:
+        """Forget those that were to be removed, and are not on their host any more."""
+        with self._database.write() as transaction:
+            rows = transaction.rows(
+                "SELECT id FROM snapshots WHERE agent = ? AND is_going = 1", agent
+            )
+            for [snapshot] in rows:
+                if snapshot not in there:
+                    transaction.run(
+                        "DELETE FROM snapshots WHERE agent = ? AND id = ?", agent, snapshot
+                    )
+            transaction.touch("snapshot", agent)
+
+    def known(self, agent: AgentId) -> Sequence[Kept]:
+        """Those of an agent, oldest first; none of them was looked for."""
+        with self._database.read() as transaction:
+            rows = transaction.rows(
+                "SELECT id, host, place, name, created, size_bytes, hypervisor, is_frozen, digest"
+                " FROM snapshots WHERE agent = ? AND is_going = 0 ORDER BY id",
+                agent,
+            )
+        return [_kept(agent, row) for row in rows]
+
+    def compare(self, agent: AgentId, host: HostName, there: Sequence[Snapshot]) -> Sequence[Kept]:
+        """Those of an agent, oldest first, by what is on the host; what is new is taken in.
+
+        Only those that are known to be on that host can be missing there.
+        """
+        known = {kept.snapshot.id: kept for kept in self.known(agent)}
+        with self._database.write() as transaction:
+            for snapshot in there:
+                if snapshot.id not in known:
+                    _note(transaction, host, snapshot, "")
+        found = {
+            snapshot.id: Kept(
+                snapshot,
+                host,
+                known[snapshot.id].place if snapshot.id in known else EMPTY,
+                digest_of(snapshot),
+                "there",
+            )
+            for snapshot in there
+        }
+        for name, kept in known.items():
+            if name not in found:
+                found[name] = replace(kept, standing="missing") if kept.host == host else kept
+        return [found[name] for name in sorted(found)]
+
+
+def indexed(archive: Archive, inventory: Inventory, host: HostName) -> Archive:
+    """`archive`, which keeps the inventory up."""
+    return cast(Archive, _Indexed(archive, inventory, host))
+
+
+class _Indexed:
+    def __init__(self, archive: Archive, inventory: Inventory, host: HostName) -> None:
+        self._archive = archive
+        self._inventory = inventory
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._archive, name)
+
+    def seal(self, agent: AgentId, draft: Draft) -> Snapshot:
+        snapshot = self._archive.seal(agent, draft)
+        with suppress(StoreError, StorageFull):  # taken in when it is seen again
+            self._inventory.note(self._host, snapshot, str(draft.folder.with_name(draft.id)))
+        return snapshot
+
+    def prune(self, agent: AgentId, keep: int, in_use: SnapshotId | None) -> Sequence[SnapshotId]:
+        there = self._archive.ids(agent)
+        known = {kept.snapshot.id for kept in self._inventory.known(agent)}
+        for snapshot in there:
+            if snapshot not in known:
+                self._inventory.note(self._host, self._archive.read(agent, snapshot))
+        if doomed := spare(there, keep, in_use):
+            self._inventory.mark_going(agent, doomed)
+        removed = self._archive.prune(agent, keep, in_use)
+        if removed:
+            self._inventory.drop_gone(agent, self._archive.ids(agent))
+        return removed
+
+    def remove(self, agent: AgentId) -> None:
+        # An agent's end does not wait for the store: what it keeps would be told as missing.
+        with suppress(StoreError, StorageFull):
+            self._inventory.mark_going(agent, self._archive.ids(agent))
+        self._archive.remove(agent)
+        with suppress(StoreError, StorageFull):
+            self._inventory.drop_gone(agent, ())
+
+
+def _note(transaction: Transaction, host: HostName, snapshot: Snapshot, place: str) -> None:
+    transaction.run(
+        "INSERT INTO snapshots (agent, id, host, place, name, created, size_bytes, hypervisor,"
+        " is_frozen, digest, is_going) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
+        " ON CONFLICT (agent, id) DO UPDATE SET is_going = 0",
+        snapshot.agent,
+        snapshot.id,
+        host,
+        sanitize(place),
+        snapshot.name,
+        snapshot.created,
+        snapshot.size_bytes,
+        sanitize(snapshot.hypervisor),
+        int(snapshot.is_frozen),
+        digest_of(snapshot),
+    )
+    transaction.touch("snapshot", snapshot.agent)
+
+
+def _kept(agent: AgentId, row: Row) -> Kept:
+    snapshot = Snapshot(
+        id=SnapshotId(sanitize(str(row[0]))),
+        agent=agent,
+        name=sanitize(str(row[3])),
+        created=float(row[4]),
+        size_bytes=int(row[5]),
+        hypervisor=sanitize(str(row[6])),
+        is_frozen=bool(row[7]),
+        digests={},
+    )
+    host = HostName(sanitize(str(row[1])))
+    return Kept(snapshot, host, sanitize(str(row[2])), sanitize(str(row[8])), "unseen")
