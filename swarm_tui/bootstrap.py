@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from swarm_tui import database
-from swarm_tui.audit import Audit
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.database import Database
@@ -29,16 +28,17 @@ from swarm_tui.model import Agent, AgentId, HostName, Vm
 from swarm_tui.paths import Paths, locate
 from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
-from swarm_tui.snapshot import Archive, Snapshots
 from swarm_tui.spool import Spool
 from swarm_tui.text import Safe, literal, sanitize
 
 if TYPE_CHECKING:
     from swarm_tui.adapters.road.road import Road
     from swarm_tui.adapters.simulated import SimulatedSwarm
+    from swarm_tui.audit import Audit
     from swarm_tui.lifecycle import Terms
     from swarm_tui.local.swarm import LocalSwarm
     from swarm_tui.review.shelf import Shelf
+    from swarm_tui.snapshot import Archive, Snapshots
     from swarm_tui.supervisor import Supervisor
 
 LOCAL: Final = (HostName("local"), HostName("local-swarm"))
@@ -62,6 +62,8 @@ def open_logs(loaded: Loaded) -> Spool:
 
 
 def open_snapshots(loaded: Loaded) -> Snapshots:
+    from swarm_tui.snapshot import Snapshots
+
     return Snapshots(loaded.config.snapshots.folder)
 
 
@@ -72,6 +74,8 @@ def open_shelf(loaded: Loaded) -> Shelf:
 
 
 def open_audit(loaded: Loaded) -> Audit:
+    from swarm_tui.audit import Audit
+
     return Audit(loaded.paths.audit_log, open_database(loaded))
 
 
@@ -317,9 +321,11 @@ def make_simulated(
     Its verdicts are signed by nobody. With a `guest` its agents are reached in another way.
     """
     from swarm_tui.adapters.simulated import SimulatedSwarm
+    from swarm_tui.audit import Audit
     from swarm_tui.lifecycle import Terms
     from swarm_tui.review.shelf import Shelf
     from swarm_tui.site import Site
+    from swarm_tui.snapshot import Snapshots
     from swarm_tui.supervisor import Supervisor
 
     swarm = SimulatedSwarm(agents, folder=home)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm_tui.amount import render_age, render_bytes
-from swarm_tui.audit import Entry
 from swarm_tui.errors import SwarmError
 from swarm_tui.inventory import Kept
 from swarm_tui.model import Agent
 from swarm_tui.text import sanitize
 
 if TYPE_CHECKING:
+    from swarm_tui.audit import Entry
     from swarm_tui.doctor import Finding
 
 
