@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Final, Literal
 
 from rich.segment import Segment
+from textual.message import Message
 
 from swarm_tui.errors import SwarmError
 from swarm_tui.journal import STAMP_CELLS, Said, Stamps, Timeline, render_stamp, said_text, spooled
@@ -31,6 +32,8 @@ FIRST_LINES: Final = 2_000
 """Shown to begin with, of all agents together; the rest is on disk."""
 _CHUNK_LINES: Final = 500
 """Read back from disk at a time, of one agent."""
+_SEEK_LINES: Final = 5_000
+"""The same, while something is sought."""
 _NEAR_TOP: Final = 3
 _NAME_CELLS: Final = 16
 
@@ -83,7 +86,14 @@ class _Source:
 
 
 class LogView(Lines):
-    """The log of some agents. Older lines come from the spool as one scrolls up."""
+    """The log of some agents. Older lines come from the spool as one scrolls up.
+
+    What is in memory is bounded: while the end is followed the oldest lines go, and while older
+    ones are read the newest.
+    """
+
+    class Missed(Message):
+        """What was sought is nowhere, not even on disk."""
 
     def __init__(
         self,
@@ -110,6 +120,8 @@ class LogView(Lines):
         self._removed = 0
         self._job: asyncio.Task[None] | None = None
         self._is_counted = False
+        self._is_cut = False
+        """The newest lines have gone for older ones: the end is not in view."""
 
     @property
     def agents(self) -> Collection[AgentId]:
@@ -124,15 +136,25 @@ class LogView(Lines):
         self._reach_back()
 
     def on_unmount(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Read no further back for now."""
         if self._job:
             self._job.cancel()
+            self._job = None
 
     # News
 
     def take(self, agents: Iterable[AgentId]) -> None:
         """Take in what these have said since the last time."""
-        if not self.is_following and self.count >= MOST_LINES:
-            return  # what is read stays; following takes it up again
+        if self.is_following and self._is_cut:
+            self._begin_anew()
+            self._reach_back()
+            agents = self.agents
+        if self._is_cut or (not self.is_following and self.count >= MOST_LINES):
+            self._is_cut = True
+            return  # what is read stays
         fresh: list[LogEntry] = []
         for agent in agents:
             if source := self._sources.get(agent):
@@ -148,6 +170,14 @@ class LogView(Lines):
             fresh = []
         self.add(fresh, keep=keep)
         self._tell_older()
+
+    def _begin_anew(self) -> None:
+        self.stop()
+        self.clear()
+        self._held.clear()
+        self._is_cut = self._is_counted = False
+        for source in self._sources.values():
+            self._sources[source.agent] = _Source(source.agent, source.name, Timeline(source.agent))
 
     def _take(self, source: _Source) -> list[LogEntry]:
         log = self._swarm.store.log(source.agent)
@@ -208,7 +238,9 @@ class LogView(Lines):
 
     def seek_back(self, what: Literal["ask", "match"]) -> bool:
         """Read older lines until one of a kind is there, and go to it; False: there are none."""
-        if not any(source.has_older for source in self._sources.values()):
+        if self._swarm.supervisor.logs is None:
+            return False
+        if self._is_counted and not any(source.has_older for source in self._sources.values()):
             return False
         self.is_following = False
         self._reach_back(what)
@@ -227,15 +259,19 @@ class LogView(Lines):
                 self._hold()
             goal = len(self._rows) + 2 * max(10, self.size.height)
             is_needed = what is not None or not self.is_following or self.count < 100
-            while is_needed and self.count < MOST_LINES:
+            while is_needed:
                 older = [source for source in self._sources.values() if source.has_older]
                 if not older:
+                    if what:
+                        self.post_message(self.Missed())
                     break
                 source = max(older, key=lambda source: source.first)
-                found = await asyncio.to_thread(self._read_back, source)
+                lines = _SEEK_LINES if what else _CHUNK_LINES
+                found = await asyncio.to_thread(self._read_back, source, lines)
                 self._place(source, found)
                 if what and self.seek(-1, is_ask if what == "ask" else _is_match):
                     break
+                self._cut_newest()
                 is_needed = what is not None or len(self._rows) < goal
         except SwarmError as error:
             for source in self._sources.values():
@@ -258,7 +294,12 @@ class LogView(Lines):
             source.older = max(0, account(folder).lines - view[source.agent])
             source.has_older = source.older > 0
 
-    def _read_back(self, source: _Source) -> list[Said]:
+    def _cut_newest(self) -> None:
+        if self.count > MOST_LINES and not self.is_following:
+            self.amend(MOST_LINES, [])
+            self._is_cut = True
+
+    def _read_back(self, source: _Source, lines: int) -> list[Said]:
         """The next older lines, in their order; none when there are no more."""
         logs = self._swarm.supervisor.logs
         assert logs
@@ -268,7 +309,7 @@ class LogView(Lines):
             source.past = (frame for frame in newest_first if frame.heard <= edge)
         chosen: list[Frame] = []
         count = 0
-        while count < _CHUNK_LINES and (frame := next(source.past, None)):
+        while count < lines and (frame := next(source.past, None)):
             chosen.append(frame)
             count += frame.lines
         timeline = Timeline(source.agent)
@@ -321,8 +362,6 @@ class LogView(Lines):
                 told.append(f"{plural(older, 'older line')} on disk")
             if self._removed:
                 told.append(f"{plural(self._removed, 'older line')} removed by the quota")
-        if self.count >= MOST_LINES:
-            told.append(f"no more than {MOST_LINES:,} are shown: E exports all")
         self.note(literal(f" {'; '.join(told)}") if told else EMPTY)
 
     # The whole log

@@ -107,6 +107,7 @@ class LogKeys(SwarmScreen):
             self.prompt.display = False
             self.set_focus(self.lines)
         elif self.lines.pattern:
+            self.log_view.stop()
             self.lines.search(None)
         elif self.lines.filter:
             self.lines.keep_only(None)
@@ -172,6 +173,10 @@ class LogKeys(SwarmScreen):
             self.footer.say("searching older lines")
         elif not lines.find_next(direction):
             self.footer.say("not found")
+
+    @on(LogView.Missed)
+    def _say_nothing_found(self) -> None:
+        self.footer.say("not found, not in older lines either")
 
     def do_follow(self) -> None:
         self.lines.follow(not self.lines.is_following)

@@ -311,6 +311,28 @@ async def test_memory_is_bounded_while_the_end_is_followed(
         assert view(app).count <= 400
 
 
+async def test_memory_is_bounded_while_older_lines_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "MOST_LINES", 1200)
+    swarm = three()
+    ada = spooled(swarm, tmp_path, "ada", 4000, step=1.0)
+    app = make_app(swarm)
+    async with running(app, (100, 40)) as pilot:
+        await open_all(pilot, app)
+        await until_home(pilot, app, "ada ada 0")
+        assert view(app).count <= 1200
+        now = swarm.clock.now()
+        event = GuestEvent(EventKind.LOG, sanitize("the very end"), now, heard=now)
+        swarm.apply(GuestHeard(ada, EventBatch((event,), 4001, 0, None, now)))
+        await pilot.press("s")
+        await until(pilot, lambda: "the very end" in seen(app), "the end again")
+        await until(pilot, lambda: "ada ada 3999" in rows(app), "and what is before it")
+        await pilot.press("slash", *"nowhere", "enter")
+        await until(pilot, lambda: "not in older lines either" in seen(app), "the answer")
+        assert view(app).count <= 1200
+
+
 # Export
 
 

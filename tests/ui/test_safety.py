@@ -97,6 +97,18 @@ async def test_an_agent_is_safe() -> None:
         assert "␛]52;c;" in seen(app)
 
 
+async def test_the_logs_of_all_are_safe() -> None:
+    app = make_app(hostile_swarm())
+    async with running(app, (200, 60)) as pilot:
+        await pilot.press("a", "L")
+        await until(pilot, lambda: "logs 3 agents" in seen(app), "the logs")
+        check(app)
+        assert "␛]52;c;" in seen(app)
+        for keys in (("T",), ("slash", *"click|evil", "enter"), ("ampersand", *"[[]", "enter")):
+            await pilot.press(*keys)
+            check(app)
+
+
 async def test_dialogs_and_toasts_are_safe() -> None:
     swarm = hostile_swarm()
     app = make_app(swarm)
