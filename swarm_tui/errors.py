@@ -118,6 +118,10 @@ class GuestUnreachable(GuestError):
     pass
 
 
+class GuestCut(GuestUnreachable):
+    """The connection broke when the guest had been asked: it may have done it, or may not."""
+
+
 class HostKeyChanged(GuestError):
     pass
 

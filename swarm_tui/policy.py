@@ -91,6 +91,11 @@ def decide(
         return ALLOW  # it makes a new one
     if agent.operation and verb is not Verb.LOGS:
         return Deny(literal(f"{agent.operation.verb} is still at work on it"))
+    is_handoff = verb is Verb.REVIEW or verb in _VERDICTS
+    if is_handoff and agent.record and agent.record.verdict and agent.state is not State.LOST:
+        # Whatever state it was cut off in.
+        given = f"{agent.record.verdict} was given on review {agent.record.review}"
+        return Deny(literal(f"{given}; resume it to deliver that"))
     states, otherwise = _LEGAL[verb]
     is_cut = agent.record is not None and agent.record.verb not in (None, Verb.KILL)
     if is_cut and verb is Verb.RESUME:
@@ -99,13 +104,15 @@ def decide(
         states |= _ALIVE  # it is adopted
     if is_cut and verb is Verb.PAUSE and agent.state is State.PAUSED:
         return Deny(literal("an earlier verb was cut off with its vCPUs stopped; resume it first"))
+    if agent.state is State.UNKNOWN and agent.record and agent.record.verb is Verb.KILL:
+        otherwise = "its kill was cut off, kill it again"
     if agent.state not in states:
         return Deny(literal(f"it is {agent.state}; {otherwise}"))
     if is_quick and verb is Verb.PAUSE and agent.state is State.PAUSED:
         return Deny(literal("its vCPUs are stopped already"))
     if verb in (Verb.SHELL, Verb.MESSAGE) and agent.tag.address is None:
         return Deny(literal("no SSH address is known for it"))
-    if verb is Verb.REVIEW or verb in _VERDICTS:
+    if is_handoff:
         return _decide_handoff(verb, agent)
     if verb is Verb.KILL:
         return Ask(
@@ -123,9 +130,6 @@ def decide(
 
 def _decide_handoff(verb: Verb, agent: Agent) -> Decision:
     number = agent.record.review if agent.record else None
-    if agent.record and agent.record.verdict:
-        given = f"{agent.record.verdict} was given on review {number}; resume it to deliver that"
-        return Deny(literal(given))
     if verb in _VERDICTS:
         return ALLOW if number is not None else Deny(literal(_UNTAKEN))
     if number is not None and agent.state is State.SAVED:

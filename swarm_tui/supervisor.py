@@ -22,6 +22,7 @@ from swarm_tui.catalogue import Catalogue, Claim
 from swarm_tui.command import Command, Kill, Pause, Shell, Spawn
 from swarm_tui.errors import (
     Busy,
+    GuestCut,
     HostUnreachable,
     NotFound,
     Refused,
@@ -350,7 +351,10 @@ class Supervisor:
             agent=agent,
             host=host,
             detail=detail,
-            is_unknown=lambda error: isinstance(error, (*UNKNOWN, StoreUnreachable)),
+            is_unknown=lambda error: (
+                isinstance(error, (*UNKNOWN, StoreUnreachable))
+                or (verb is Verb.MESSAGE and isinstance(error, GuestCut))
+            ),
             on_fault=self._faults.append,
             on_end=self._ended.append,
         )

@@ -26,6 +26,7 @@ from swarm_tui.adapters.calls import Place, look_up
 from swarm_tui.adapters.terminal import readable
 from swarm_tui.errors import (
     DeadlineExceeded,
+    GuestCut,
     GuestError,
     GuestUnreachable,
     HostError,
@@ -489,7 +490,7 @@ def _unreachable(address: Address, reason: str) -> GuestUnreachable:
 
 def cut(address: Address, reason: str = "") -> GuestUnreachable:
     """The error for a connection that ended while it was in use."""
-    return GuestUnreachable(
+    return GuestCut(
         "The SSH connection to the guest was cut",
         f"{place(address)}: {reason or 'it ended without a word'}",
     )

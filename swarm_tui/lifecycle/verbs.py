@@ -19,6 +19,8 @@ from typing import Final
 from swarm_tui.errors import (
     AgentGone,
     Busy,
+    DeadlineExceeded,
+    GuestCut,
     GuestError,
     GuestUnreachable,
     Refused,
@@ -46,7 +48,11 @@ class Lifecycle(Ground):
     async def hold(self, vm: Vm, progress: Progress) -> Safe:
         """Quick pause: stop the vCPUs, keep the RAM."""
         progress(literal("stopping the vCPUs"), None)
-        await self.hypervisor.suspend(vm.id)
+        try:
+            await self.hypervisor.suspend(vm.id)
+        except UNKNOWN as error:
+            explain(error, "Whether its vCPUs stand still is unknown; nothing was lost.")
+            raise
         return literal("vCPUs stopped; its memory stays in use")
 
     # Pause
@@ -247,7 +253,11 @@ class Lifecycle(Ground):
         if vm.tag.address is None:
             raise GuestUnreachable("No message can be sent", "No SSH address is known for it.")
         progress(literal("delivering the message"), None)
-        await self.guest.deliver(vm.tag.address, message, SAY_S)
+        try:
+            await self.guest.deliver(vm.tag.address, message, SAY_S)
+        except (GuestCut, DeadlineExceeded) as error:
+            explain(error, "Whether it arrived is unknown; sent again, it may be there twice.")
+            raise
         return join((literal("in its inbox:"), shortened(message.text)))
 
     # Kill
@@ -257,6 +267,15 @@ class Lifecycle(Ground):
     ) -> Safe:
         """End the VM; remove its snapshots, its definition, its disk and its record."""
         await self.write(replace(record, verb=Verb.KILL))
+        try:
+            return await self._end(vm, record, progress, is_graceful=is_graceful)
+        except UNKNOWN as error:
+            explain(error, "How far it came is unknown; kill it again.")
+            raise
+
+    async def _end(
+        self, vm: Vm | None, record: Record, progress: Progress, *, is_graceful: bool
+    ) -> Safe:
         if vm and is_graceful:
             progress(literal("asking the guest to shut down"), None)
             await self._shut_down(vm)

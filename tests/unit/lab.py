@@ -109,6 +109,7 @@ class Lab:
         self,
         *,
         is_following: bool = False,
+        poll_s: float = 0.02,
         relist_s: float = 60.0,
         who: str = "",
         place: str = "",
@@ -139,7 +140,7 @@ class Lab:
                 self.home / "allowed_signers",
                 1 << 20,
             ),
-            timing=Timing(poll_s=0.02, relist_s=relist_s),
+            timing=Timing(poll_s=poll_s, relist_s=relist_s),
             is_following=is_following,
             logs=Spool(self.home / "catalogue", 1 << 30),
         )
