@@ -23,6 +23,7 @@ from typing import Final
 
 from swarm_tui.errors import UsageError
 from swarm_tui.model import Agent, State
+from swarm_tui.text import sanitize
 
 Predicate = Callable[[Agent], bool]
 _Match = Callable[[str], bool]
@@ -298,6 +299,6 @@ def _everything(_: Agent) -> bool:
 
 
 def _quote(value: str) -> str:
-    plain = value.replace('"', "")
+    plain = sanitize(value).replace('"', "")  # it goes into an input, and a host may be called so
     is_odd = not plain or re.search(r"[\s,*:!]|^-", plain) or plain == "me"
     return f'"{plain}"' if is_odd else plain

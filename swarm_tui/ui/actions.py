@@ -441,7 +441,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
     ),
     Action("palette", ("colon", "ctrl+p"), Section.APP, "", "Every command, by name", ALL),
     Action("theme", ("t",), Section.APP, "", "Choose a theme"),
-    Action("refresh", ("ctrl+r",), Section.APP, "", "Read everything again now"),
+    Action(
+        "refresh",
+        ("ctrl+r",),
+        Section.APP,
+        "",
+        "Read everything again now; try lost hosts at once",
+        (*BOTH, "hosts"),
+    ),
     Action("error", ("e",), Section.APP, "", "Read the last error again, in full", ALL),
     Action("help", ("question_mark",), Section.APP, "help", "This list", ALL),
     Action(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,7 +11,8 @@ from stand_in import Clock, StandInSupervisor, make_app, running, seen, until
 from textual._compositor import LayoutUpdate
 
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import EventKind, HostState, Power
+from swarm_tui.model import EventKind, HostName, HostSeen, HostState, Power
+from swarm_tui.text import sanitize
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.console import Transcript
 from swarm_tui.ui.glyphs import PlainFilter, needs_plain, plain
@@ -139,6 +141,35 @@ async def test_dialogs_and_toasts_are_safe() -> None:
         check(app)
         await pilot.press("escape", "colon")
         await until(pilot, lambda: "quick-pause" in seen(app), "the palette")
+        check(app)
+
+
+async def test_hosts_filters_and_what_failed_of_many_are_safe() -> None:
+    swarm = hostile_swarm()
+    host = swarm.store.host(HostName("local"))
+    assert host
+    every = sanitize("\n".join(CORPUS), lines="many")
+    missing = {"cpus": CORPUS[0], "memory_free": CORPUS[6]}
+    swarm.apply(HostSeen(replace(host, failure=every, failed_at=1.0, missing=missing)))
+    app = make_app(swarm, Settings(view=View.TABLE))
+    async with running(app, (120, 50)) as pilot:
+        for keys in ("H", "end", "enter", "slash", "escape", "slash"):
+            await pilot.press(keys)
+            check(app)
+        for text in ("host:", "name:", "label:", "owner:"):
+            await pilot.press("ctrl+u", *text)
+            check(app)
+        await pilot.press("escape", "V", "s", "escape", "escape")
+        check(app)
+        for agent in swarm.store.agents():
+            swarm.end(agent.id)
+        await until(pilot, lambda: "begins" not in seen(app), "the end of the verbs")
+        swarm.failure = SwarmError("".join(CORPUS), "\n".join(CORPUS), CORPUS[0])
+        await pilot.press("a", "K")
+        check(app)
+        await pilot.press("3", "enter")
+        await until(pilot, lambda: "3 failed" in seen(app), "the outcome")
+        await pilot.press("J")
         check(app)
 
 

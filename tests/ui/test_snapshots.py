@@ -69,6 +69,18 @@ def test_agent_details(snap_compare: Compare) -> None:
     compare(snap_compare, "enter", "i")
 
 
+def test_hosts(snap_compare: Compare) -> None:
+    compare(snap_compare, "H", "j")
+
+
+def test_hosts_large(snap_compare: Compare) -> None:
+    compare(snap_compare, "H", size=LARGE)
+
+
+def test_filter(snap_compare: Compare) -> None:
+    compare(snap_compare, "slash", *"lab-2 stat:asking", view=View.TABLE)
+
+
 def test_kill(snap_compare: Compare) -> None:
     compare(snap_compare, "K")
 
