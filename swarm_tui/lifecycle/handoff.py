@@ -33,9 +33,9 @@ from swarm_tui.lifecycle.verbs import Lifecycle
 from swarm_tui.model import Address, AgentId, Judgement, Message, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress, Signer
 from swarm_tui.review.carry import carried
-from swarm_tui.review.desk import find_flags, unseen
+from swarm_tui.review.desk import ensure, find_flags, unseen
 from swarm_tui.review.landing import branch_name, holds, last_landed, read_landed
-from swarm_tui.review.parcel import fetch, send
+from swarm_tui.review.parcel import send
 from swarm_tui.review.pull import head_now, pull
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
@@ -188,6 +188,7 @@ class Handoff:
         left = last and not await in_thread(shelf.verdict, agent, last.number)
         await send(shelf, quarantine, review, self.terms.pack_bytes)
         await in_thread(shelf.write, review)
+        await in_thread(shelf.note_checked, review)
         if last and left:
             drafts = await in_thread(shelf.drafts, agent, last.number)
             for comment in await carried(quarantine, drafts.comments, review.changes):
@@ -243,6 +244,8 @@ class Handoff:
         judgement = _JUDGEMENTS[wanted.verb]
         drafts = await in_thread(shelf.drafts, agent, review.number)
         if judgement is Judgement.APPROVE:
+            async with self.quarantine(agent) as quarantine:
+                await ensure(shelf, quarantine, review)
             _check_seen(review, drafts)
             await self._check_landing(review)
         progress(literal("signing the verdict"), None)
@@ -307,6 +310,33 @@ class Handoff:
             explain(error, f"{self.terms.allowed_signers} does not allow your key.")
             raise
         return replace(verdict, signature=signature.armored)
+
+    async def take_up(
+        self, vm: Vm | None, record: Record, verdict: Verdict, progress: Progress
+    ) -> Safe:
+        """Carry out a verdict that was cut off, whoever gave it.
+
+        Who signs verdicts believes none from the store without a signature that counts. Raises
+        SignatureError.
+        """
+        if self.terms.signer:
+            try:
+                await self.terms.signer.check(
+                    verdict.payload,
+                    verdict.signature,
+                    verdict.reviewer,
+                    self.terms.allowed_signers,
+                )
+            except SignatureError as error:
+                whose = sanitize(verdict.reviewer)
+                explain(
+                    error,
+                    f"Nothing was done with the {verdict.judgement} that {whose} seems to have "
+                    f"given: let them resume the agent, or allow their key in "
+                    f"{self.terms.allowed_signers}.",
+                )
+                raise
+        return await self.carry_out(vm, record, verdict, progress)
 
     async def carry_out(
         self, vm: Vm | None, record: Record, verdict: Verdict, progress: Progress
@@ -381,7 +411,7 @@ class Handoff:
         agent = AgentId(verdict.agent)
         review = await in_thread(self.terms.shelf.read, agent, verdict.review)
         async with self.quarantine(agent) as quarantine:
-            await fetch(self.terms.shelf, quarantine, review)
+            await ensure(self.terms.shelf, quarantine, review)
             await quarantine.land(
                 self.repository, verdict.base, verdict.head, verdict.branch, attachments
             )

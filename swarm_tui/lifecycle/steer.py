@@ -45,7 +45,7 @@ async def steer(
         case Resume():
             verdict = await in_thread(pending, shelf, record)
             if verdict:
-                return await handoff.carry_out(agent.vm, record, verdict, progress)
+                return await handoff.take_up(agent.vm, record, verdict, progress)
             return await lifecycle.resume(agent.vm, record, progress)
         case Say() if agent.vm:
             return await lifecycle.say(agent.vm, command.text, progress)

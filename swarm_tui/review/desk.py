@@ -114,10 +114,10 @@ async def open_reading(shelf: Shelf, agent: AgentId, number: int, lender: Path |
     previous = await asyncio.to_thread(shelf.last_judged, agent, number)
     quarantine = Quarantine(shelf.quarantine(agent), lender)
     try:
-        await fetch(shelf, quarantine, review)
+        await ensure(shelf, quarantine, review)
         if previous:
             try:
-                await fetch(shelf, quarantine, previous)
+                await ensure(shelf, quarantine, previous)
             except (ReviewError, NotFound):  # not kept for ever; then nothing is compared with it
                 previous = None
         drafts = await asyncio.to_thread(shelf.drafts, agent, number)
@@ -125,6 +125,33 @@ async def open_reading(shelf: Shelf, agent: AgentId, number: int, lender: Path |
         await quarantine.close()
         raise
     return Reading(shelf, quarantine, review, previous, drafts)
+
+
+async def ensure(shelf: Shelf, quarantine: Quarantine, review: Review) -> None:
+    """See that a review's objects are at hand, and that it says what they are.
+
+    What was taken or checked on this machine before, and is the same still, is not checked again.
+    Raises ReviewError, StoreError.
+    """
+    await fetch(shelf, quarantine, review)
+    if await asyncio.to_thread(shelf.is_checked, review):
+        return
+    survey = await quarantine.survey(review.base, review.head)
+    found = (
+        survey.tree,
+        await quarantine.digest(review.base, review.head),
+        tuple(survey.changes),
+        tuple(survey.commits),
+    )
+    flags = await find_flags(quarantine, survey, review.base, review.head)
+    is_told = found == (review.tree, review.digest, review.changes, review.commits)
+    if not is_told or not set(flags) <= set(review.flags):
+        raise ReviewError(
+            "The review does not say what its work is",
+            f"Its objects give {found[1]}, it says {review.digest}.",
+            "It was altered in the store; take a new review.",
+        )
+    await asyncio.to_thread(shelf.note_checked, review)
 
 
 def unseen(

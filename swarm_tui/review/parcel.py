@@ -1,13 +1,12 @@
 """Between a quarantine and the shared store: a review's objects go there, and come back elsewhere.
 
 What comes from the store is no more trusted than what comes from a guest: it is taken in by the
-same door, and what is reviewed is then computed again and must be what the review says.
+same door.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 from swarm_tui.errors import NotFound, ReviewError
@@ -44,7 +43,7 @@ async def send(shelf: Shelf, quarantine: Quarantine, review: Review, limit_bytes
 async def fetch(shelf: Shelf, quarantine: Quarantine, review: Review) -> None:
     """See that the objects behind a review are in this machine's quarantine.
 
-    Raises ReviewError when they cannot be had, or are not what the review says; StoreError.
+    Raises ReviewError when they cannot be had, StoreError.
     """
     if await quarantine.head_of(review.number) == review.head:
         return
@@ -71,22 +70,3 @@ async def fetch(shelf: Shelf, quarantine: Quarantine, review: Review) -> None:
             "Open it where it was taken, or set review.repository to a repository that holds "
             f"{review.base}.",
         ) from error
-    try:
-        await _check(quarantine, review)
-    except ReviewError:
-        with suppress(ReviewError):
-            await quarantine.forget(review.number)
-        raise
-
-
-async def _check(quarantine: Quarantine, review: Review) -> None:
-    """Raise ReviewError unless a review says what its objects are."""
-    survey = await quarantine.survey(review.base, review.head)
-    digest = await quarantine.digest(review.base, review.head)
-    found = (survey.tree, digest, tuple(survey.changes))
-    if found != (review.tree, review.digest, review.changes):
-        raise ReviewError(
-            "The review is not about the work that it names",
-            f"Its objects give {digest}, it says {review.digest}.",
-            "It was altered in the store; take a new review.",
-        )

@@ -1,6 +1,7 @@
 """What is kept of reviews: in the store that all supervisors share, but for git's own objects.
 
     <root>/<agent>/quarantine.git      objects taken from the agent, on this machine; made elsewhere
+    <root>/<agent>/checked/<n>         digest of a review that was found true on this machine
     <root>/<agent>/verdicts/<n>.json   the signed bytes of a verdict that was given here, and
     <root>/<agent>/verdicts/<n>.json.sig   its signature, for `ssh-keygen -Y verify`
 
@@ -9,6 +10,7 @@ Everything here blocks.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -74,6 +76,7 @@ class Shelf:
         """Remove everything but reviews with a verdict. Nothing there is fine."""
         with durable.storage("remove the agent's reviews", ReviewError):
             durable.remove_folder(self.quarantine(agent))
+            durable.remove_folder(self.folder(agent) / "checked")
         with self._write() as transaction:
             for table in ("comments", "viewed"):
                 transaction.run(f"DELETE FROM {table} WHERE agent = ?", agent)
@@ -132,6 +135,25 @@ class Shelf:
                 "Another session took one at the same time.",
                 "Open that one, or ask for a review again.",
             )
+
+    def note_checked(self, review: Review) -> None:
+        """Remember, on this machine alone, that a review says what its objects are."""
+        path = self._mark_of(review)
+        with durable.storage("remember what was checked", ReviewError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            durable.write(path, _digest_of(review).encode(), 0o600)
+
+    def is_checked(self, review: Review) -> bool:
+        """Whether this very review was checked, or taken, on this machine."""
+        try:
+            return self._mark_of(review).read_text() == _digest_of(review)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError) as error:
+            raise self._unreadable(str(self._mark_of(review)), str(error)) from error
+
+    def _mark_of(self, review: Review) -> Path:
+        return self.folder(AgentId(review.agent)) / "checked" / f"{review.number}"
 
     def read(self, agent: AgentId, number: int) -> Review:
         """Raises NotFound, and ReviewError when it is damaged."""
@@ -311,3 +333,7 @@ class Shelf:
     def _unreadable(self, what: str, why: str) -> ReviewError:
         place = self._database.place
         return ReviewError("A review cannot be read", f"{place}, {what}: {why}", "Mend the store.")
+
+
+def _digest_of(review: Review) -> str:
+    return hashlib.sha256(record.encode_review(review)).hexdigest()

@@ -14,9 +14,17 @@ from cut import cut_at
 from swarm_tui.audit import Audit, Outcome
 from swarm_tui.command import Approve, Resume, Review, SendBack
 from swarm_tui.database import Database
-from swarm_tui.errors import AuditError, Refused, ReviewError, StoreUnreachable, SwarmError
+from swarm_tui.errors import (
+    AuditError,
+    Refused,
+    ReviewError,
+    SignatureError,
+    StoreUnreachable,
+    SwarmError,
+)
 from swarm_tui.handoff import Comment
 from swarm_tui.model import Judgement, State
+from swarm_tui.ports import Signature
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
@@ -186,16 +194,71 @@ async def test_hostile_bytes_in_the_store_are_refused_and_leave_nothing(
         assert reading.review.number == 1
 
 
-async def test_a_review_that_was_altered_in_the_store_is_told(desks: Desks) -> None:
+@pytest.mark.parametrize(
+    ("written", "altered"),
+    [
+        ('"added": 1', '"added": 2'),
+        ('"kind": "ci"', '"kind": "mode"'),
+    ],
+)
+@pytest.mark.parametrize("name", ["ann", "bob"])
+async def test_a_review_that_was_altered_in_the_store_is_told_where_it_was_taken_and_elsewhere(
+    desks: Desks, name: str, written: str, altered: str
+) -> None:
+    desks.hall.work(".travis.yml")
     await desks.take()
+    review = desks.shelf("ann").read(AGENT, 1)
     with desks.database.write() as transaction:
-        assert transaction.run(
-            "UPDATE reviews SET content = replace(content, '\"added\": 1', ?)", '"added": 2'
-        )
-    with pytest.raises(ReviewError, match="not about the work"):
-        await desks.open("bob")
-    with pytest.raises(ReviewError, match="not about the work"):
-        await desks.open("bob")
+        was = transaction.row("SELECT content FROM reviews")
+        assert was
+        assert written in was[0]
+        transaction.run("UPDATE reviews SET content = ?", was[0].replace(written, altered))
+    for _ in range(2):
+        with pytest.raises(ReviewError, match="does not say what its work is"):
+            await desks.open(name)
+    async with desks.at(name) as supervisor:
+        for key in (review.about, *(change.key for change in review.changes)):
+            desks.shelf(name).mark(AGENT, key, is_viewed=True)
+        with pytest.raises(ReviewError):
+            await supervisor.do(Approve(AGENT, 1, review.digest))
+    assert desks.hall.landed() is None
+
+
+class StandInSigner:
+    """Takes "good" for everybody's signature."""
+
+    async def sign(self, payload: bytes) -> Signature:
+        return Signature("good", "ssh-ed25519 AAAA")
+
+    async def check(
+        self, payload: bytes, armored: str, principal: str, allowed_signers: Path
+    ) -> str:
+        if armored != "good":
+            raise SignatureError("The signature does not hold")
+        return "SHA256:good"
+
+
+@pytest.mark.parametrize("signature", ["", "forged", "good"])
+async def test_a_verdict_from_the_store_counts_by_its_signature(
+    desks: Desks, signature: str
+) -> None:
+    await desks.take()
+    review = desks.shelf("ann").read(AGENT, 1)
+    verdict = await desks.hall.handoff._sign(
+        review, Judgement.SEND_BACK, desks.shelf("ann").drafts(AGENT, 1), "Mend it."
+    )
+    desks.shelf("ann").write_verdict(replace(verdict, signature=signature))
+    async with desks.at("bob") as bob:
+        bob.terms = replace(bob.terms, signer=StandInSigner())
+        if signature == "good":
+            await bob.do(Resume(AGENT))
+            assert desks.lab.state(bob) is State.RUNNING
+        else:
+            with pytest.raises(SignatureError) as raised:
+                await bob.do(Resume(AGENT))
+            assert "allowed_signers" in raised.value.hint
+            assert desks.lab.state(bob) is State.SAVED
+    assert len(desks.hall.messages()) == (signature == "good")
 
 
 @pytest.mark.parametrize("change", [2, 5, 8, 11, 14])
