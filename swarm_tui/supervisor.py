@@ -330,6 +330,7 @@ class Supervisor:
                 "It has no image to make them of.",
                 f"Hosts that can: {', '.join(self.spawners()) or 'none'}.",
             )
+        await asyncio.to_thread(self._catalogue.database.check)
         spawned = await place.site.spawner.spawn(
             command.name, command.task, on_progress or _unseen, command.labels
         )

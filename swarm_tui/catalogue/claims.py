@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from swarm_tui.catalogue.holder import Lockfile
 from swarm_tui.database import Database, Transaction
-from swarm_tui.errors import Busy, ClaimLost, StorageFull, StoreError, SwarmError
+from swarm_tui.errors import Busy, ClaimLost, StorageFull, StoreError
 from swarm_tui.model import AgentId, Verb
 from swarm_tui.text import Safe, sanitize
 
@@ -76,6 +76,7 @@ class Claims:
         between would have this process forgotten as one that holds nothing."""
         self._held: dict[AgentId, float] = {}
         """When each was last known to be ours, by a clock that goes on while a machine sleeps."""
+        self._taking: set[AgentId] = set()
         self._lost: set[AgentId] = set()
         self._loose: set[AgentId] = set()
         """Not ours any more, but for a row that could not be removed yet."""
@@ -88,9 +89,10 @@ class Claims:
     def take(self, agent: AgentId, verb: Verb) -> None:
         """Raises Busy, StoreError, StorageFull."""
         with self._guard:
-            if agent in self._held:
+            if agent in self._held or agent in self._taking:
                 raise _busy("This process has one at work on it already.")
-            self._held[agent] = began = _now()
+            self._taking.add(agent)
+        began = _now()
         try:
             with self._database.read() as transaction:  # refused without a write, mostly
                 self._check_free(transaction, agent)
@@ -98,13 +100,15 @@ class Claims:
                 self._enlist()
                 with self._database.write() as transaction:
                     self._insert(transaction, agent, verb)
-        except SwarmError as error:
+        except BaseException as error:
             with self._guard:
-                del self._held[agent]
+                self._taking.discard(agent)
                 if not isinstance(error, Busy):
                     self._loose.add(agent)  # the answer may have been lost, and not the claim
+                    self._keep()
             raise
         with self._guard:
+            self._taking.discard(agent)
             self._loose.discard(agent)
             self._held[agent] = began
             self._keep()
@@ -256,7 +260,7 @@ class Claims:
 
     def _let_go(self) -> None:
         with self._guard:
-            loose = self._loose - set(self._held)
+            loose = self._loose - self._held.keys() - self._taking
         if not loose:
             return
         process = self._lockfile.hold().process

@@ -31,6 +31,8 @@ class Database:
         self._driver = driver
         self._migrations = migrations
         self._free: list[Any] = []
+        self._closings = 0
+        """Who took a connection before the last of them does not put it back."""
         self._guard = threading.Lock()
         self._opening = threading.Lock()
         self._is_open = False
@@ -58,6 +60,11 @@ class Database:
             yield transaction
             transaction.tell()
 
+    def check(self) -> None:
+        """Raises, as all do, unless something could be written now."""
+        with self.write():
+            pass
+
     def watch(self) -> Watch:
         """Notice the acts of other processes."""
         self._open()
@@ -68,6 +75,7 @@ class Database:
         """Let go of all connections. The next use opens it again."""
         with self._guard:
             free, self._free = self._free, []
+            self._closings += 1
         for connection in free:
             self._drop(connection)
 
@@ -75,6 +83,7 @@ class Database:
     def _transaction(self, *, is_writing: bool) -> Iterator[Transaction]:
         self._open()
         with self._explained():
+            closings = self._closings
             connection = self._begin(is_writing)
             try:
                 yield Transaction(self._driver, connection)
@@ -83,9 +92,9 @@ class Database:
                 if isinstance(error, self._driver.failure) or not self._roll_back(connection):
                     self._drop(connection)
                 else:
-                    self._put_back(connection)
+                    self._put_back(connection, closings)
                 raise
-            self._put_back(connection)
+            self._put_back(connection, closings)
 
     def _begin(self, is_writing: bool) -> Any:
         """A connection on which a transaction has begun; one that died in disuse is replaced."""
@@ -93,8 +102,11 @@ class Database:
             try:
                 self._driver.begin(connection, is_writing=is_writing)
             except self._driver.failure:
+                is_dead = not self._driver.is_good(connection)
                 self._drop(connection)
-                continue
+                if is_dead:
+                    continue
+                raise
             return connection
         connection = self._driver.connect(is_first=False)
         try:
@@ -112,6 +124,7 @@ class Database:
             if self._is_open:
                 return
             with self._explained():
+                closings = self._closings
                 connection = self._driver.connect(is_first=True)
                 try:
                     wanted = shipped() if self._migrations is None else self._migrations
@@ -119,7 +132,7 @@ class Database:
                 except BaseException:
                     self._drop(connection)
                     raise
-                self._put_back(connection)
+                self._put_back(connection, closings)
             self._is_open = True
 
     def _take(self) -> Any:
@@ -132,9 +145,9 @@ class Database:
                 return connection
             self._drop(connection)
 
-    def _put_back(self, connection: Any) -> None:
+    def _put_back(self, connection: Any, closings: int) -> None:
         with self._guard:
-            if len(self._free) < _KEPT:
+            if len(self._free) < _KEPT and closings == self._closings:
                 self._free.append(connection)
                 return
         self._drop(connection)

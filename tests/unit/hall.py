@@ -145,8 +145,8 @@ class Hall(Site):
         assert self.record.is_frozen
 
 
-def make_hall(home: Path, signer: Signer | None = None) -> Hall:
-    hall = Hall(home, signer=signer)
+def make_hall(home: Path, signer: Signer | None = None, url: str = "") -> Hall:
+    hall = Hall(home, signer=signer, url=url)
     git(make(hall.workspace), "init", "-q", "--initial-branch=main")
     hall.work("README", "a project\n")
     base = git(hall.workspace, "rev-parse", "HEAD")

@@ -31,12 +31,14 @@ class Site:
     home: Path
     records: list[Record] = field(default_factory=list)
     stands_at: int = STANDS_AT
+    url: str = ""
+    """Of the shared store; by default a file beside all else."""
 
     def __post_init__(self) -> None:
         self.world = World(self.home / "vms")
         self.hypervisor = StandInHypervisor(self.world)
         self.hypervisor.is_open = True
-        store = open_database(f"sqlite://{self.home}/store.db")
+        store = open_database(self.url or f"sqlite://{self.home}/store.db")
         self.catalogue = Catalogue(store, self.home / "catalogue")
         self.snapshots = Snapshots(self.home / "snapshots")
         self.keep = 1
