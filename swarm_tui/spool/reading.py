@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm_tui.model import EventBatch, GuestEvent
-from swarm_tui.spool.frame import Frame, decode
+from swarm_tui.spool.frame import Frame, count_lines, decode
 from swarm_tui.spool.segment import OPEN, segments
 
 
@@ -76,7 +76,7 @@ def account(folder: Path) -> Account:
     for segment in segments(folder):
         size += segment.size
         if segment.lines is None:
-            lines += sum(frame.lines for _, frame in decode(segment.content()))
+            lines += count_lines(segment.content())
         else:
             lines += segment.lines
     return Account(lines, size)

@@ -26,6 +26,7 @@ class Spool:
         self._root = root
         self._quota = Quota(root, quota_bytes)
         self._enforcing = threading.Lock()
+        self._is_measured = False
         self._threads = ThreadPoolExecutor(_THREADS, "spool")
 
     def folder(self, agent: AgentId) -> Path:
@@ -40,6 +41,10 @@ class Spool:
         Blocks. Raises StorageFull, SnapshotError.
         """
         folder = self.folder(agent)
+        with self._enforcing:
+            if not self._is_measured:  # how many share the quota decides how long segments may be
+                self._quota.enforce()
+                self._is_measured = True
         writer = Writer(folder, self._quota.segment_bytes)
         writer.open()  # first: who takes it over cuts off what was not written to its end
         return read(folder, max_bytes)[0], writer

@@ -34,6 +34,8 @@ _CHUNK_LINES: Final = 500
 """Read back from disk at a time, of one agent."""
 _SEEK_LINES: Final = 5_000
 """The same, while something is sought."""
+_COUNTED_AT_ONCE: Final = 50
+"""Of more agents what is on disk is counted only when somebody scrolls up."""
 _NEAR_TOP: Final = 3
 _NAME_CELLS: Final = 16
 
@@ -133,7 +135,8 @@ class LogView(Lines):
 
     def on_mount(self) -> None:
         self.take(self.agents)
-        self._reach_back()
+        if len(self._sources) <= _COUNTED_AT_ONCE or not self._entries:
+            self._reach_back()
 
     def on_unmount(self) -> None:
         self.stop()

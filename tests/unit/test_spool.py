@@ -81,6 +81,7 @@ def test_lines_are_kept_as_the_guest_wrote_them_and_read_safely(tmp_path: Path) 
         '?{"bytes": 5}',
     ]
     assert (first.lines, first.heard, first.dropped) == (3, 1234.5, 0)
+    assert spool.account(tmp_path).lines == 5  # a blank one, too
     assert {event.heard for event in first.events} == {1234.5}
     assert second.events == batch("after", 0).events
 

@@ -76,6 +76,17 @@ def test_segments_shrink_where_many_share_the_quota(tmp_path: Path) -> None:
     assert quota.segment_bytes == 100 * KIB
 
 
+def test_what_is_there_counts_from_the_start(tmp_path: Path) -> None:
+    for number in range(4):
+        fill(tmp_path / f"agent-{number}", 20)
+    assert sum(sizes(tmp_path).values()) > 100 * KIB
+    for quota, segment_bytes in ((1600 * KIB, 100 * KIB), (100 * KIB, 64 * KIB)):
+        _, writer = spool.Spool(tmp_path, quota).open(AgentId("agent-0"), 1 << 20)
+        with closing(writer):
+            assert writer.segment_bytes == segment_bytes
+    assert sum(sizes(tmp_path).values()) <= 100 * KIB
+
+
 async def test_a_log_that_is_written_stays_below_the_quota(tmp_path: Path) -> None:
     logs = spool.Spool(tmp_path, 64 * KIB)
     agent = AgentId("one")
