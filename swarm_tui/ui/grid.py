@@ -182,7 +182,10 @@ class Grid(Inked, ScrollView, can_focus=True):
         self.post_message(self.Moved())
 
     def tick(self, dirty: set[AgentId]) -> None:
-        """Ten times a second: draw anew what changed, among what is seen."""
+        """Ten times a second: draw anew what changed, among what is seen.
+
+        Where only numbers are others, and of many, they are drawn with the ages: once a second.
+        """
         self._ticks += 1
         second = int(self._now())
         visible = self.in_sight()
@@ -193,10 +196,13 @@ class Grid(Inked, ScrollView, can_focus=True):
             return
         spins = self._ticks % _SPIN_EVERY == 0
         agents = self._roster.agents
-        self._pending.update(agent for agent in visible if agent in dirty)
+        changed = [agent for agent in visible if agent in dirty]
+        if len(changed) > _FEW:
+            changed = [agent for agent in changed if agent in self._store.news]
+        self._pending.update(changed)
         if len(self._pending) <= _FEW or self._ticks % _WAVE_EVERY == 0:
             pending, self._pending = self._pending, set()
-        else:  # a wave of samples: nobody sees three of them in a second
+        else:  # a wave of news: nobody sees three of them in a second
             pending = set()
         if spins:
             pending |= {agent for agent in visible if agent in agents and agents[agent].operation}
