@@ -13,12 +13,10 @@ Everything that is said must hold. Capitals make no difference.
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 
 from swarm_tui.errors import UsageError
@@ -114,6 +112,8 @@ def quote(key: str, value: str) -> str:
 
 def login() -> str:
     """Whom "owner:me" means."""
+    import getpass  # like difflib below: `ls` must start at once, and rarely needs them
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run us as a number without a name
@@ -168,8 +168,7 @@ def _compile(term: _Term, me: str | None) -> Predicate:
 def _check(term: _Term, me: str | None) -> Predicate:
     key = term.key
     if key not in KEYS:
-        near = get_close_matches(key, KEYS, 1)
-        meant = f"Did you mean {near[0]}:? " if near else ""
+        meant = _guess(key, list(KEYS), ":")
         raise UsageError(
             f"There is no {key}:",
             f"{meant}Keys are {', '.join(f'{name}:' for name in KEYS)}.",
@@ -239,10 +238,16 @@ def _check_owner(values: Sequence[Sequence[tuple[str, bool]]], me: str | None) -
 
 def _one_of(key: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
-        near = get_close_matches(value, allowed, 1)
-        meant = f"Did you mean {near[0]}? " if near else ""
+        meant = _guess(value, allowed)
         raise UsageError(f"{key}:{value} is none", f"{meant}It can be {', '.join(allowed)}.")
     return value
+
+
+def _guess(word: str, known: Sequence[str], sign: str = "") -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, 1)
+    return f"Did you mean {near[0]}{sign}? " if near else ""
 
 
 def _any(values: Sequence[Sequence[tuple[str, bool]]]) -> _Match:
