@@ -29,7 +29,7 @@ from swarm_tui.model import Agent, HostName, Verb
 from swarm_tui.text import Safe, sanitize
 
 _TAIL_BYTES: Final = 1 << 20
-_RECENT: Final = 1_000
+_RECENT: Final = 500
 _MOST: Final = 100_000
 _RETRY_S: Final = 3.0
 _DETAIL: Final = 20_000
@@ -75,6 +75,8 @@ class Audit:
         self._chain = Chain(path)
         self._shared = Shared(database, self._chain) if database else None
         self._actor = _actor()
+        self._last: tuple[object, str | None, Sequence[Entry]] | None = None
+        """What was read last: acts are looked at again and again while they are shown."""
         self.lag: SwarmError | None = None
         """Why the store lacks something of the log at present; `catch_up` brings it."""
         self.gap: SwarmError | None = None
@@ -204,12 +206,25 @@ class Audit:
 
         Raises AuditError when the log cannot be read.
         """
-        own = [
-            entry
-            for entry in _entries(self._chain.lines(-_TAIL_BYTES))
-            if agent in (None, entry.agent)
-        ]
-        return self._joined(own, agent, None, _RECENT)
+        stamp = self._stamp()
+        if stamp is None or self._last is None or self._last[:2] != (stamp, agent):
+            own = [
+                entry
+                for entry in _entries(self._chain.lines(-_TAIL_BYTES))
+                if agent in (None, entry.agent)
+            ]
+            acts = self._joined(own, agent, None, _RECENT)
+            self._last = None if self.gap else (stamp, agent, acts)
+            return acts
+        self.gap = None
+        return self._last[2]
+
+    def _stamp(self) -> Sequence[object] | None:
+        """Another one whenever something was written; None when nobody can tell."""
+        try:
+            return (self._chain.size(), self._shared.logs() if self._shared else ())
+        except (StoreError, StorageFull):
+            return None
 
     def since(self, at: float) -> Sequence[Entry]:
         """As `recent`, all that began at `at` (Unix seconds) or later."""

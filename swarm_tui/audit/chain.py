@@ -122,6 +122,15 @@ class Chain:
         except OSError as error:
             raise AuditError("The audit log cannot be read", f"{self.path}: {error}") from error
 
+    def size(self) -> int:
+        """Bytes of the file; 0 without one. Raises AuditError."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise AuditError("The audit log cannot be read", f"{self.path}: {error}") from error
+
     def head(self) -> Head | None:
         """The newest line; None while there is none. Raises AuditError."""
         lines = self.lines_from(None)

@@ -224,3 +224,21 @@ def test_other_failures_of_the_store_are_told_too(homes: Homes) -> None:
     with pytest.raises(AuditError) as raised:
         intend(homes.audit("one"))
     assert isinstance(raised.value.__cause__, StoreError)
+
+
+def test_acts_are_read_anew_only_when_something_was_written(
+    homes: Homes,
+) -> None:
+    """They are looked at every second while they are shown."""
+    one, two = homes.audit("one"), homes.audit("two")
+    entry = intend(one)
+    shown = two.recent()
+    assert two.recent() is shown
+    assert told(two, "another") == []
+    one.conclude(entry, Outcome.DONE)
+    assert told(two) == [("pause", Outcome.DONE)]
+    with away(homes.database):
+        assert told(two) == []
+        assert two.gap
+    assert told(two) == [("pause", Outcome.DONE)]
+    assert two.gap is None
