@@ -89,7 +89,7 @@ class PostgresDriver:
         if code.startswith(_BUSY):
             return StoreUnreachable("The store is busy", detail, "Try again.")
         if not code or code.startswith(("08", "53", "57", "58")):
-            hint = "Run `swarm-tui doctor` to see what is missing."
+            hint = "Does its server run, is store.url right, and does ~/.pgpass let you in?"
             return StoreUnreachable("The store is out of reach", detail, hint)
         return StoreError("The store refused", f"{detail} ({code})")
 

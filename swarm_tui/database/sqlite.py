@@ -62,7 +62,8 @@ class SqliteDriver:
             factory=_Connection,
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            if is_first:
+                _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
         except sqlite3.Error:
@@ -126,9 +127,23 @@ class SqliteDriver:
             return StoreError("The store cannot be written", detail, hint)
         why = next((why for name, why in _UNREACHABLE.items() if code.startswith(name)), "")
         if why or not code:
-            hint = "Run `swarm-tui doctor` to see what is missing."
+            hint = "See who else uses that file, and whether its disk is well."
             return StoreUnreachable("The store is out of reach", f"{detail}. {why}", hint)
         return StoreError("The store refused", f"{detail} ({code})")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """The file stays so. SQLite itself does not wait for another who does the same now."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 class SqliteWatch:

@@ -24,6 +24,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     desk.settings,
     desk.themes,
     desk.folders,
+    desk.store,
     desk.terminal,
     machine.programs,
     machine.image_tools,

@@ -9,10 +9,13 @@ import platform
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from swarm_tui.database import open_database
 from swarm_tui.doctor.finding import Finding, Ground, fail, failed, ok, warn
 from swarm_tui.doctor.machine import nearest
 
@@ -90,6 +93,17 @@ def folders(ground: Ground) -> Iterator[Finding]:
         )
     else:
         yield ok("audit log", str(log))
+
+
+def store(ground: Ground) -> Iterator[Finding]:
+    with closing(open_database(ground.loaded.config.store.url)) as database:
+        if database.folder and not Path(database.place).exists():
+            yield ok("shared store", f"{database.place}, which is made when it is first used")
+            return
+        began = time.monotonic()
+        database.check()  # what it raises tells all, and is told
+        took_ms = 1000 * (time.monotonic() - began)
+        yield ok("shared store", f"{database.place} answers in {took_ms:.0f} ms")
 
 
 def _obstacle(folder: Path) -> str:

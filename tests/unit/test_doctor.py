@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from postgres import Cluster
 
 from swarm_tui.doctor import Finding, Level, examine
 
@@ -139,6 +140,24 @@ def test_a_folder_that_cannot_be_written_is_named(environ: dict[str, str], tmp_p
         assert of(findings, name).level is Level.FAIL
         assert "is not a folder" in of(findings, name).why
     assert of(findings, "data folder").level is Level.OK
+
+
+def test_the_shared_store_is_examined(
+    environ: dict[str, str], tmp_path: Path, postgres: Cluster
+) -> None:
+    told = of(examine(None, environ), "shared store")
+    assert (told.level, "first used" in told.what) == (Level.OK, True)
+    assert not (tmp_path / "state/store.db").exists()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/store.db").write_bytes(b"not a database" * 1000)
+    assert of(examine(None, environ), "store").level is Level.FAIL
+    url = postgres.make_database()
+    file = configure(environ, f"[store]\nurl = '{url}'")
+    assert "answers in" in of(examine(file, environ), "shared store").what
+    postgres.drop_database(url)
+    told = of(examine(file, environ), "store")
+    assert told.level is Level.FAIL
+    assert "store.url" in told.remedy
 
 
 def test_a_file_system_without_room_is_named(environ: dict[str, str]) -> None:
