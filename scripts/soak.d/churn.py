@@ -51,8 +51,10 @@ class Host(threading.Thread):
 
     def close(self) -> None:
         self._is_over.set()
-        self.join()
-        self.daemon_process.stop()
+        if self.is_alive():
+            self.join()
+        if self.daemon_process.tests:
+            self.daemon_process.stop()
 
     def lose(self) -> None:
         """Let its daemon be killed, and come back after a while with agents anew."""
