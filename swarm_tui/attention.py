@@ -159,8 +159,13 @@ class Attention:
 
     def _judge(self, agent: Agent, now: float) -> tuple[Kind, float | None, Safe] | None:
         """Why this agent waits, if it does; what is worst first."""
-        if agent.operation or agent.state is State.LOST:
-            return None  # a human is at it; its host waits instead
+        if agent.operation:
+            # A human is at it: it keeps its place, so that whoever sits before it stays there.
+            was = self._needs.get(agent.id)
+            at_work = join((literal(f"{agent.operation.verb} at work"), agent.operation.step), ": ")
+            return (was[0].kind, was[0].since, at_work) if was else None
+        if agent.state is State.LOST:
+            return None  # its host waits instead
         record = agent.record
         if record and record.verb:
             cut = literal(f"{record.verb} was cut off; how far it came is not known")

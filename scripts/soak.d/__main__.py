@@ -307,7 +307,17 @@ def _objects(first: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any
         for name, count in last["objects"].items()
         if count - first["objects"].get(name, count) > 500
     }
-    return {"all, first": first["collected"], "all, last": last["collected"], "grown": grown}
+    sizes = {
+        path: [first["sizes"].get(path, 0), count]
+        for path, count in last["sizes"].items()
+        if count > 1.2 * first["sizes"].get(path, 0)
+    }
+    return {
+        "containers": sizes,
+        "all, first": first["collected"],
+        "all, last": last["collected"],
+        "grown": grown,
+    }
 
 
 def _judge_frames(found: Findings, late: int, frames: int, longest: float) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import os
 import re
 import signal
 import sys
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import timed
@@ -21,6 +22,7 @@ from swarm_tui.ui import app
 
 COUNTS = "counts.json"
 FRAMES = "frames.json"
+_MANY = 50
 _NUMBER = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 
 
@@ -36,11 +38,32 @@ class CountedApp(timed.TimedApp):
             "tasks": tasks,
             "objects": dict(objects.most_common(60)),
             "collected": sum(objects.values()),
+            "sizes": dict(_sizes(self, "app", 5, set())),
             "screens": [type(screen).__name__ for screen in self.screen_stack],
         }
         file = FOLDER / f"{COUNTS}.new"
         file.write_text(json.dumps(told))
         os.replace(file, FOLDER / COUNTS)
+
+
+def _sizes(owner: object, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, int]]:
+    """How many things each container holds that the program's own objects lead to."""
+    if id(owner) in seen or depth == 0:
+        return
+    seen.add(id(owner))
+    names = [*getattr(owner, "__dict__", ()), *getattr(type(owner), "__slots__", ())]
+    for name in names:
+        value = getattr(owner, name, None)
+        here = f"{path}.{name}"
+        if isinstance(value, dict | set | list | deque | Counter):
+            if len(value) >= _MANY:
+                yield here, len(value)
+            elif isinstance(value, dict):
+                for key, each in list(value.items()):
+                    if type(each).__module__.startswith("swarm_tui."):
+                        yield from _sizes(each, f"{here}[{key}]", depth - 1, seen)
+        elif type(value).__module__.startswith("swarm_tui."):
+            yield from _sizes(value, here, depth - 1, seen)
 
 
 if __name__ == "__main__":

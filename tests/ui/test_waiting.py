@@ -95,6 +95,22 @@ async def test_a_verb_is_done_to_the_agent_of_the_row() -> None:
         await until(pilot, lambda: "slate" not in "".join(lines(app)[1:12]), "it waits no more")
 
 
+async def test_a_review_taken_from_the_queue_opens_from_there() -> None:
+    swarm = make_fleet()
+    app = make_app(swarm)
+    async with running(app) as pilot:
+        screen = await open_queue(swarm, pilot)
+        need = screen.need
+        assert need
+        assert need.agent
+        swarm.begin(need.agent, "freezes it")
+        await until(pilot, lambda: "at work: freezes it" in seen(app), "the step")
+        assert screen.current() == need.agent
+        swarm.end(need.agent)
+        await until(pilot, lambda: "review: 3 files changed" in seen(app), "that it asks")
+        assert screen.current() == need.agent
+
+
 async def test_a_key_meant_for_a_row_that_has_just_gone_does_nothing() -> None:
     swarm = make_fleet()
     app = make_app(swarm)

@@ -109,12 +109,21 @@ def test_an_agent_leaves_the_queue_when_it_goes_on_or_goes() -> None:
     assert summarize(attention.counts) == ""
 
 
-def test_somebody_at_work_on_it_answers_it() -> None:
-    asking = agent("moss", State.ASKING)
-    attention = heard(replace(asking, operation=Operation(Verb.REVIEW, EMPTY)))
+def test_it_keeps_its_place_while_somebody_is_at_work_on_it() -> None:
+    asking, running = agent("moss", State.ASKING), agent("moss")
+    attention = heard(asking)
+    at_work = Operation(Verb.REVIEW, literal("takes its work"))
+    attention.hear(asking.id, replace(running, operation=at_work), NOW + 5)
+    need = only(attention)
+    assert (need.kind, need.since) == (Kind.ASK, NOW)
+    assert need.reason == "review at work: takes its work"
+    attention.hear(asking.id, running, NOW + 9)
     assert rows(attention) == []
-    attention.hear(asking.id, asking, NOW)
-    assert rows(attention) == [("moss", Kind.ASK)]
+
+
+def test_a_verb_on_one_that_does_not_wait_puts_it_into_no_queue() -> None:
+    asking = agent("moss", State.ASKING)
+    assert rows(heard(replace(asking, operation=Operation(Verb.PAUSE, EMPTY)))) == []
 
 
 def test_an_open_review_waits_with_its_age_and_who_took_it() -> None:
