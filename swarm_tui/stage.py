@@ -60,7 +60,7 @@ def run_app(
             try:
                 await app.run_async()
             finally:
-                app.give_back_title()
+                app.leave_terminal()
             return app.return_code or 0
 
     return asyncio.run(run())

@@ -43,7 +43,7 @@ from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.ink import ink_of
 from swarm_tui.ui.keys import key_names, quiet
 from swarm_tui.ui.logs import LogScreen
-from swarm_tui.ui.mend import let_widgets_go
+from swarm_tui.ui.mend import guard_continue, leave_signals, let_widgets_go
 from swarm_tui.ui.notice import USUAL, How, Notices
 from swarm_tui.ui.question import ask_to_leave
 from swarm_tui.ui.reviews import Reviews
@@ -155,6 +155,8 @@ class SwarmApp(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self._choose_theme(self._settings.theme)
+        if self._driver and not self.is_headless:
+            guard_continue(self._driver)
         self._write_terminal(KEEP_TITLE)
         self.push_screen(
             FleetScreen(
@@ -203,8 +205,9 @@ class SwarmApp(App[None], inherit_bindings=False):
         is_in_front = self._tells_focus and self.app_focus
         return is_in_front and isinstance(self.screen, WaitingScreen)
 
-    def give_back_title(self) -> None:
+    def leave_terminal(self) -> None:
         """Once it has ended, however it ended: the terminal gets the title that it had."""
+        leave_signals()
         terminal = sys.__stderr__  # where Textual writes
         if terminal and terminal.isatty():
             terminal.write(RESTORE_TITLE)

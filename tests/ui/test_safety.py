@@ -111,6 +111,24 @@ async def test_the_logs_of_all_are_safe() -> None:
             check(app)
 
 
+@pytest.mark.parametrize("size", [(80, 24), (200, 50)])
+async def test_the_queue_is_safe(size: tuple[int, int]) -> None:
+    swarm = hostile_swarm()
+    for number, agent in enumerate(swarm.store.agents()):
+        swarm.end(agent.id)
+        swarm.hear(agent.id, EventKind.ASK, "".join(CORPUS[number::3]))
+    app = make_app(swarm)
+    async with running(app, size) as pilot:
+        swarm.faults.append(SwarmError("".join(CORPUS), "".join(CORPUS)))
+        await pilot.press("W")
+        await until(pilot, lambda: "1 fault" in seen(app), "the fault")
+        check(app)
+        for _ in range(5):
+            await pilot.press("j", "z", "Z")
+            check(app)
+        assert "␛]52;c;" in seen(app)
+
+
 async def test_dialogs_and_toasts_are_safe() -> None:
     swarm = hostile_swarm()
     app = make_app(swarm)

@@ -81,6 +81,11 @@ def test_filter(snap_compare: Compare) -> None:
     compare(snap_compare, "slash", *"lab-2 stat:asking", view=View.TABLE)
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_queue(snap_compare: Compare, size: tuple[int, int]) -> None:
+    compare(snap_compare, "W", size=size)
+
+
 def test_kill(snap_compare: Compare) -> None:
     compare(snap_compare, "K")
 
