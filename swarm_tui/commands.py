@@ -392,7 +392,7 @@ def shell(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    from swarm_tui import acting, listening
+    from swarm_tui import listening
     from swarm_tui.journal import Stamps
 
     if not arguments.agents and arguments.filter is None:
@@ -408,7 +408,7 @@ def logs(arguments: argparse.Namespace) -> int:
         arguments.export,
     )
     loaded = _load(arguments)
-    agents = acting.choose(_glance(arguments, loaded), arguments.agents, arguments.filter or "")
+    agents = listening.choose(_glance(arguments, loaded), arguments.agents, arguments.filter)
     return _run(listening.listen(loaded, arguments.connect, agents, wanted))
 
 

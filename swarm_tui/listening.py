@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from swarm_tui import spool
+from swarm_tui import filter, spool
 from swarm_tui.amount import render_age
 from swarm_tui.bootstrap import make_guest, open_logs
 from swarm_tui.config import Loaded
-from swarm_tui.errors import GuestError, SwarmError, UsageError
+from swarm_tui.errors import GuestError, NotFound, SwarmError, UsageError
+from swarm_tui.glance import Glance
 from swarm_tui.journal import (
     Said,
     Stamps,
@@ -34,7 +35,8 @@ from swarm_tui.journal import (
 from swarm_tui.model import Address, Agent, AgentId, EventBatch, EventKind, Power
 from swarm_tui.pattern import Pattern, compile_pattern
 from swarm_tui.ports import Guest
-from swarm_tui.report import write_json
+from swarm_tui.report import write_error, write_json
+from swarm_tui.store import sort_key
 from swarm_tui.text import Safe, sanitize
 
 CATCH_UP_S: Final = 3.0
@@ -71,6 +73,24 @@ def parse_span(text: str) -> float:
     if not found:
         raise UsageError("--since needs a time such as 90s, 10m, 2h or 3d", repr(text))
     return float(found[1]) * _UNITS_S[found[2] or "s"]
+
+
+def choose(seen: Glance, names: Sequence[str], text: str | None) -> Sequence[Agent]:
+    """The agents of these names and those that a filter lets through. Raises NotFound, UsageError.
+
+    Hosts that could not be read are told: agents there are not among those of a filter.
+    """
+    chosen = {agent.id: agent for agent in map(seen.find, names)}
+    if text is not None:
+        matches = filter.parse(text).matches
+        for agent in sorted(seen.store.agents(), key=sort_key):
+            if matches(agent):
+                chosen.setdefault(agent.id, agent)
+        for error in seen.errors:
+            write_error(error, is_json=False)
+    if not chosen:
+        raise NotFound("No agent matches the filter", text or "", "`swarm-tui ls` shows all.")
+    return list(chosen.values())
 
 
 async def listen(

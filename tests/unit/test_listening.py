@@ -12,9 +12,10 @@ import pytest
 
 from swarm_tui import listening, spool
 from swarm_tui.config import Loaded, load
-from swarm_tui.errors import GuestUnreachable, UsageError
+from swarm_tui.errors import GuestUnreachable, HostUnreachable, NotFound, UsageError
+from swarm_tui.glance import Glance
 from swarm_tui.journal import Stamps
-from swarm_tui.listening import Wanted, listen, parse_span
+from swarm_tui.listening import Wanted, choose, listen, parse_span
 from swarm_tui.model import (
     Address,
     Agent,
@@ -27,7 +28,9 @@ from swarm_tui.model import (
     State,
     Tag,
     Vm,
+    VmSeen,
 )
+from swarm_tui.store import Store
 from swarm_tui.text import sanitize
 
 HOST = HostName("local")
@@ -162,6 +165,24 @@ async def test_all_is_exported_once_and_what_the_quota_took_is_told(
     assert len(target.read_text().splitlines()) == 200
     with pytest.raises(UsageError, match="there already"):
         await listen(loaded, None, [ADA], Wanted(0, export=target))
+
+
+def test_agents_are_chosen_by_name_and_by_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store()
+    for number, who in enumerate((ADA, BOB)):
+        assert who.vm
+        store.apply(VmSeen(who.vm, number))
+    away = HostUnreachable("Host lab is out of reach")
+    seen = Glance(store, [away])
+    assert [found.name for found in choose(seen, ["bobby", "ada", "bobby"], None)] == [
+        "bobby",
+        "ada",
+    ]
+    assert [found.name for found in choose(seen, [], "name:b*")] == ["bobby"]
+    assert "Host lab is out of reach" in capsys.readouterr().err
+    assert len(choose(seen, ["ada"], "")) == 2
+    with pytest.raises(NotFound):
+        choose(seen, [], "name:zed")
 
 
 @pytest.mark.parametrize(
