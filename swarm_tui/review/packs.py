@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from swarm_tui.database import Transaction
 from swarm_tui.errors import NotFound, ReviewError
@@ -35,7 +35,7 @@ class Packs:
         with self._read() as transaction:
             return transaction.row("SELECT 1 FROM packs WHERE name = ?", name) is not None
 
-    def keep(self, name: str, base: str, file: Path | None) -> None:
+    def keep(self, name: str, base: str, file: IO[bytes] | None) -> None:
         """Put a pack there, or the note that there can be none; one that is there stays.
 
         `base`: of a review's pack, what it builds on.
@@ -120,9 +120,10 @@ def review_name(agent: str, number: int) -> str:
     return f"review/{agent}/{number}"
 
 
-def _parts(file: Path | None) -> Iterator[bytes]:
+def _parts(file: IO[bytes] | None) -> Iterator[bytes]:
     if file is None:
         return
-    with storage(), open(file, "rb") as opened:
-        while content := opened.read(_PART_BYTES):
+    with storage():
+        file.seek(0)
+        while content := file.read(_PART_BYTES):
             yield content

@@ -7,11 +7,14 @@ same door.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Final
 
 from swarm_tui.errors import NotFound, ReviewError
 from swarm_tui.handoff import Review
 from swarm_tui.model import AgentId
+from swarm_tui.review.git import storage
 from swarm_tui.review.packs import base_name, review_name
 from swarm_tui.review.quarantine import Quarantine
 from swarm_tui.review.shelf import Shelf
@@ -27,16 +30,17 @@ async def send(shelf: Shelf, quarantine: Quarantine, review: Review, limit_bytes
     Raises ReviewError, StoreError, StorageFull.
     """
     packs, base = shelf.packs, base_name(review.base)
-    with quarantine.incoming() as folder:
-        if not await asyncio.to_thread(packs.has, base):
-            file = folder / "base"
+    folder = shelf.quarantine(AgentId(review.agent))
+    if not await asyncio.to_thread(packs.has, base):
+        with _scratch(folder) as file:
             is_small = await quarantine.pack_base(file, review.base, limit_bytes)
             await asyncio.to_thread(packs.keep, base, "", file if is_small else None)
-        if review.head != review.base:
-            name = review_name(review.agent, review.number)
+    if review.head != review.base:
+        with _scratch(folder) as file:
             # Twice what came: it is packed anew, and maybe less well.
-            await quarantine.pack(folder / "pack", review.base, review.head, 2 * limit_bytes)
-            await asyncio.to_thread(packs.keep, name, review.base, folder / "pack")
+            await quarantine.pack(file, review.base, review.head, 2 * limit_bytes)
+            name = review_name(review.agent, review.number)
+            await asyncio.to_thread(packs.keep, name, review.base, file)
     await asyncio.to_thread(shelf.forget_packs, AgentId(review.agent), review.number - _KEPT)
 
 
@@ -70,3 +74,9 @@ async def fetch(shelf: Shelf, quarantine: Quarantine, review: Review) -> None:
             "Open it where it was taken, or set review.repository to a repository that holds "
             f"{review.base}.",
         ) from error
+
+
+def _scratch(folder: Path) -> IO[bytes]:
+    """A file without a name, of which a crash leaves nothing."""
+    with storage():
+        return TemporaryFile(dir=folder)

@@ -183,12 +183,12 @@ class Quarantine:
             await self._plain.run("update-ref", "--no-deref", "--stdin", stdin=pin.encode())
         self._needs[base] = False
 
-    async def pack(self, target: Path, base: str, head: str, limit_bytes: int) -> None:
-        """Write into a new file what `head` has and `base` has not. Raises ReviewError."""
+    async def pack(self, target: IO[bytes], base: str, head: str, limit_bytes: int) -> None:
+        """Write into a file what `head` has and `base` has not. Raises ReviewError."""
         await self._pack(target, base, f"{head}\n^{base}\n", limit_bytes, "--thin")
 
-    async def pack_base(self, target: Path, base: str, limit_bytes: int) -> bool:
-        """Write a base without its past into a new file; False: it is more than `limit_bytes`."""
+    async def pack_base(self, target: IO[bytes], base: str, limit_bytes: int) -> bool:
+        """Write a base without its past into a file; False: it is more than `limit_bytes`."""
         try:
             await self._pack(target, base, f"--shallow {base}\n{base}\n", limit_bytes)
         except GitFailed:
@@ -198,18 +198,17 @@ class Quarantine:
         return True
 
     async def _pack(
-        self, target: Path, base: str, revs: str, limit_bytes: int, *options: str
+        self, target: IO[bytes], base: str, revs: str, limit_bytes: int, *options: str
     ) -> None:
         stream = self._git(base).stream(
             *("pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q", *options),
             stdin=revs.encode(),
             limit_bytes=limit_bytes,
         )
-        with _opened(target, "x+b") as file:
-            async with aclosing(stream):
-                async for chunk in stream:
-                    with storage():
-                        file.write(chunk)
+        async with aclosing(stream):
+            async for chunk in stream:
+                with storage():
+                    target.write(chunk)
 
     async def survey(self, base: str, head: str) -> Survey:
         """Raises ReviewError, also when there are more changes than can be reviewed."""
