@@ -246,6 +246,7 @@ class LogView(Lines):
         if self._is_counted and not any(source.has_older for source in self._sources.values()):
             return False
         self.is_following = False
+        self.stop()
         self._reach_back(what)
         return True
 
@@ -270,7 +271,14 @@ class LogView(Lines):
                     break
                 source = max(older, key=lambda source: source.first)
                 lines = _SEEK_LINES if what else _CHUNK_LINES
-                found = await asyncio.to_thread(self._read_back, source, lines)
+                past, edge = source.past or self._older_than(source), source.edge
+                source.past = None  # who is cancelled meanwhile begins at the edge again
+                found = await asyncio.to_thread(_read_back, source.agent, past, lines)
+                if source.edge != edge:
+                    # What is in view has changed, and these do not join it any more.
+                    is_needed = not self.is_following
+                    continue
+                source.past = past
                 self._place(source, found)
                 if what and self.seek(-1, is_ask if what == "ask" else _is_match):
                     break
@@ -302,21 +310,12 @@ class LogView(Lines):
             self.amend(MOST_LINES, [])
             self._is_cut = True
 
-    def _read_back(self, source: _Source, lines: int) -> list[Said]:
-        """The next older lines, in their order; none when there are no more."""
+    def _older_than(self, source: _Source) -> Iterator[Frame]:
         logs = self._swarm.supervisor.logs
         assert logs
-        if source.past is None:
-            newest_first = frames(logs.folder(source.agent), is_backwards=True)
-            edge = source.edge
-            source.past = (frame for frame in newest_first if frame.heard <= edge)
-        chosen: list[Frame] = []
-        count = 0
-        while count < lines and (frame := next(source.past, None)):
-            chosen.append(frame)
-            count += frame.lines
-        timeline = Timeline(source.agent)
-        return [timeline.place(event) for frame in reversed(chosen) for event in frame.events]
+        edge = source.edge
+        newest_first = frames(logs.folder(source.agent), is_backwards=True)
+        return (frame for frame in newest_first if frame.heard <= edge)
 
     def _place(self, source: _Source, found: list[Said]) -> None:
         """Put older lines of one agent where they belong."""
@@ -410,6 +409,17 @@ class LogView(Lines):
             line.append(Segment(f" {fit(name, self._name_cells)} ", shade))
         sign = " " if entry.is_gap else KIND_GLYPHS[said.event.kind]
         return [*line, Segment(f"{sign} ", ink.faint)]
+
+
+def _read_back(agent: AgentId, past: Iterator[Frame], lines: int) -> list[Said]:
+    """The next older lines, in their order; none when there are no more."""
+    chosen: list[Frame] = []
+    count = 0
+    while count < lines and (frame := next(past, None)):
+        chosen.append(frame)
+        count += frame.lines
+    timeline = Timeline(agent)
+    return [timeline.place(event) for frame in reversed(chosen) for event in frame.events]
 
 
 def _entry(said: Said) -> LogEntry:
