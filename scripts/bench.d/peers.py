@@ -53,7 +53,9 @@ def peers(
         top = _watch(folder, daemon, command, agents, window_s)
     lists = _loop(folder, daemon, ["virsh", "-c", uri, "list", "--all"], window_s)
     statistics = _loop(folder, daemon, ["virsh", "-c", uri, "domstats"], window_s)
+    floor = 1 / window_s  # the kernel counts in hundredths of a second
     told = {
+        "load of the machine": significant(os.getloadavg()[0]),
         "swarm-tui": ours.told(),
         "virt-top -d 1": top.told() if top else "not measured: it is not installed",
         "virsh list, a process each second": lists.told(),
@@ -74,7 +76,7 @@ def peers(
     if top:
         yield Figure(
             f"CPU per agent over virt-top's, {agents} agents, {kind}",
-            ours.cpu_percent / max(top.cpu_percent, 0.01),
+            ours.cpu_percent / max(top.cpu_percent, floor),
             "×",
             how,
             1.0,
@@ -83,13 +85,13 @@ def peers(
                 "virt-top, % of a core per agent": significant(top.cpu_percent / agents),
                 "swarm-tui and the daemon for it over virt-top and the daemon for it": significant(
                     (ours.cpu_percent + ours.daemon_percent)
-                    / max(top.cpu_percent + top.daemon_percent, 0.01)
+                    / max(top.cpu_percent + top.daemon_percent, floor)
                 ),
             },
         )
     yield Figure(
         f"CPU over `virsh domstats` in a loop, {agents} agents, {kind}",
-        ours.cpu_percent / max(statistics.cpu_percent, 0.01),
+        ours.cpu_percent / max(statistics.cpu_percent, floor),
         "×",
         how,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sys
@@ -106,6 +107,7 @@ def _keys(folder: Path, agents: int, is_quick: bool) -> Iterator[Figure]:
     )
     for what, samples in taken.items():
         told = {**spread([s * 1e3 for s in samples.seconds]), "without answer": samples.lost}
+        told["load of the machine"] = significant(os.getloadavg()[0])
         for percent, budget in ((95, KEY_P95_MS), (99, KEY_P99_MS)):
             name = f"key to paint, {agents} agents, {what}, p{percent}"
             value = percentile(samples.seconds, percent) * 1e3
