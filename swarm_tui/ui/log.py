@@ -15,7 +15,7 @@ from textual.message import Message
 
 from swarm_tui.errors import SwarmError
 from swarm_tui.journal import STAMP_CELLS, Said, Stamps, Timeline, render_stamp, said_text, spooled
-from swarm_tui.model import AgentId, EventKind
+from swarm_tui.model import AgentId, EventKind, GuestEvent
 from swarm_tui.spool import Frame, account, frames, removed, segments
 from swarm_tui.text import EMPTY, Safe, literal
 from swarm_tui.ui.figures import fit, plural
@@ -36,6 +36,8 @@ _SEEK_LINES: Final = 5_000
 """The same, while something is sought."""
 _COUNTED_AT_ONCE: Final = 50
 """Of more agents what is on disk is counted only when somebody scrolls up."""
+_OVERLAP: Final = 100
+"""Lines that are compared where a log on disk and in memory may tell the same."""
 _NEAR_TOP: Final = 3
 _NAME_CELLS: Final = 16
 
@@ -324,6 +326,12 @@ class LogView(Lines):
             self._hold()
             return
         newest = found[-1].event.heard
+        if newest != source.edge and source.first != float("inf"):
+            # Another process keeps this log, and heard the same lines at moments of its own.
+            own = [_event(e) for e in self._entries if _event(e)[0] == source.agent]
+            found = found[: len(found) - _overlap(found, [event for _, event in own[:_OVERLAP]])]
+            if not found:
+                return
         partly = [entry for entry in self._entries if _is_of(entry, source.agent, newest)]
         if partly:  # a part of what was heard at that moment: now all of it is here
             end = self._entries.index(partly[-1]) + 1
@@ -420,6 +428,19 @@ def _read_back(agent: AgentId, past: Iterator[Frame], lines: int) -> list[Said]:
         count += frame.lines
     timeline = Timeline(agent)
     return [timeline.place(event) for frame in reversed(chosen) for event in frame.events]
+
+
+def _overlap(older: Sequence[Said], newer: Sequence[GuestEvent]) -> int:
+    """How many lines end the older ones and begin the newer ones."""
+    for count in range(min(len(older), len(newer)), 0, -1):
+        if [said.event for said in older[-count:]] == list(newer[:count]):
+            return count
+    return 0
+
+
+def _event(entry: Entry) -> tuple[AgentId, GuestEvent]:
+    assert isinstance(entry, LogEntry)
+    return entry.said.agent, entry.said.event
 
 
 def _entry(said: Said) -> LogEntry:

@@ -311,6 +311,28 @@ async def test_memory_is_bounded_while_the_end_is_followed(
         assert view(app).count <= 400
 
 
+async def test_a_log_that_another_process_keeps_is_joined_without_doubles(tmp_path: Path) -> None:
+    swarm = three()
+    swarm.logs = spool.Spool(tmp_path, 1 << 30)
+    ada = swarm.named("ada").id
+    now = swarm.clock.now()
+    with spool.Writer(swarm.logs.folder(ada)) as writer:
+        for number in range(300):
+            at = now - 300 + number
+            event = GuestEvent(EventKind.LOG, sanitize(f"ada {number}"), at)
+            # They read it a moment sooner than we do.
+            writer.append(EventBatch((event,), number, 0, None, at + 0.1))
+            if number >= 250:
+                ours = GuestEvent(EventKind.LOG, event.text, at, heard=at + 0.25)
+                swarm.apply(GuestHeard(ada, EventBatch((ours,), number, 0, None, at + 0.25)))
+    app = make_app(swarm)
+    async with running(app, (100, 40)) as pilot:
+        await open_all(pilot, app)
+        await until_home(pilot, app, "ada ada 0")
+        entries = [str(entry.text) for entry in view(app).shown]
+        assert entries == [f"ada {number}" for number in range(300)]
+
+
 async def test_memory_is_bounded_while_older_lines_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
