@@ -19,18 +19,21 @@ USER: Final = "tests"
 STARTS_IN_S: Final = 60.0
 _SETTINGS: Final = {
     "listen_addresses": "",
-    "fsync": "off",
-    "full_page_writes": "off",
     "max_connections": "60",
     "shared_buffers": "16MB",
 }
 
 
+_HASTY: Final = {"fsync": "off", "full_page_writes": "off"}
+"""For tests, which outlive no power cut."""
+
+
 class Cluster:
     """One server; `stop` and `start` it at will."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self.folder = folder
+        self._settings = _SETTINGS | ({} if is_durable else _HASTY)
         self._programs = _find_programs()
         self._server: subprocess.Popen[bytes] | None = None
         self._databases = 0
@@ -44,7 +47,8 @@ class Cluster:
         self._run([*command, "--locale=C.UTF-8", "-D", str(folder / "data")])
 
     def start(self) -> None:
-        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        pairs = self._settings.items()
+        settings = [part for name, value in pairs for part in ("-c", f"{name}={value}")]
         log = (self.folder / "log").open("ab")
         with log:
             self._server = subprocess.Popen(
@@ -104,10 +108,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(*, is_durable: bool = False) -> Iterator[Cluster]:
     """A running one. Its folder's name is short: a socket's has at most 107 characters."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    made = Cluster(folder)
+    made = Cluster(folder, is_durable=is_durable)
     try:
         made.start()
         yield made

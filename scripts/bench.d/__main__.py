@@ -22,6 +22,7 @@ from review import review
 from review_content import review_content
 from scale import scale
 from screen import command_line, cost, first_paint, keys
+from shared import store
 from verbs import verbs
 
 Measure = Callable[[Path, bool], Iterator[Figure]]
@@ -39,6 +40,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "review-content": review_content,
     "scale": scale,
     "links": links,
+    "store": store,
 }
 
 
