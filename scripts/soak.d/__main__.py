@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -49,6 +50,8 @@ SLOPE_LEAST_S: Final = 240.0
 KEY_P95_MS: Final = 100.0
 LATE_PERCENT: Final = 5.0
 """Under this load: what the screen alone must keep to is measured by scripts/bench."""
+STARVED_PERCENT: Final = 5.0
+"""Beyond this the machine had no CPU for the app, and being late is not its fault: not judged."""
 SPARE: Final = {"fds": 4, "threads": 3, "children": 2, "tasks": 6}
 """How many more of each there may be in the last quarter than in the first."""
 
@@ -133,7 +136,22 @@ def _bring_up(environ: Mapping[str, str], count: int) -> list[str]:
             slow = ["sh", "-c", f"echo {PACE_S} > /run/swarm/pace"]
             churn.run(environ, "shell", "--user", "root", name, "--", *slow)
         names += sorted(new)
+    _step_back(environ)
     return names
+
+
+def _step_back(environ: Mapping[str, str]) -> None:
+    """Let the real VMs have only the CPU that nobody else wants: they stand for hosts elsewhere."""
+    found = subprocess.run(
+        ["pgrep", "-f", f"^[^ ]*qemu.*{re.escape(environ['SWARM_TUI_HOME'])}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for pid in map(int, found.stdout.split()):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.setpriority(os.PRIO_PROCESS, int(task.name), 19)
 
 
 def _watch(
@@ -176,7 +194,7 @@ def _watch(
         "acts of the command line": commands.acts,
         "exit code": code,
         **_judge(found, warm_at),
-        **_judge_frames(found, late, frames, longest),
+        **_judge_frames(found, warm_at, late, frames, longest),
     }
 
 
@@ -320,12 +338,17 @@ def _objects(first: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _judge_frames(found: Findings, late: int, frames: int, longest: float) -> dict[str, Any]:
+def _judge_frames(
+    found: Findings, warm_at: float, late: int, frames: int, longest: float
+) -> dict[str, Any]:
+    warm = [sample for sample in found.samples if sample.at >= warm_at]
+    starved = 100 * (warm[-1].starved_s - warm[0].starved_s) / (warm[-1].at - warm[0].at)
+    is_judged = starved <= STARVED_PERCENT
     p95, p99 = (percentile(found.keys_s, percent) * 1e3 for percent in (95, 99))
     late_percent = 100 * late / max(1, frames)
-    if p95 > KEY_P95_MS:
+    if is_judged and p95 > KEY_P95_MS:
         found.problems.append(f"key to paint, p95: {p95:.0f} ms")
-    if late_percent > LATE_PERCENT:
+    if is_judged and late_percent > LATE_PERCENT:
         found.problems.append(f"late frames: {late} of {frames}")
     return {
         "key to paint, ms": {
@@ -336,6 +359,8 @@ def _judge_frames(found: Findings, late: int, frames: int, longest: float) -> di
             "unanswered": found.unanswered,
         },
         "frames": {"late": late, "all": frames, "longest wait, ms": round(longest * 1e3)},
+        "ready to run without a CPU, percent of the time": round(starved, 1),
+        "waits are judged": is_judged,
         "load": os.getloadavg()[0],
     }
 

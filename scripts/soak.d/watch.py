@@ -22,6 +22,8 @@ class Sample:
     """Open descriptors by kind."""
     threads: int
     children: int
+    starved_s: float
+    """For how long by now its main thread was ready to run and had no CPU."""
 
 
 def look(pid: int, at: float) -> Sample:
@@ -43,7 +45,8 @@ def look(pid: int, at: float) -> Sample:
             children += len((task / "children").read_text().split())
         except FileNotFoundError:
             continue
-    return Sample(at, int(rss[1]) * 1024 / 1e6, fds, int(threads[1]), children)
+    starved_s = int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return Sample(at, int(rss[1]) * 1024 / 1e6, fds, int(threads[1]), children, starved_s)
 
 
 def _kind(target: str) -> str:
