@@ -123,17 +123,43 @@ def own_libvirtd() -> int | None:
     return None
 
 
-def test_libvirtd_restarted_under_the_app(swarm: Swarm) -> None:
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_libvirtd_killed_in_the_middle_of(swarm: Swarm, verb: str) -> None:
+    """SIGKILL while it moves the guest's memory, under the app; all is found as it was."""
     daemon = own_libvirtd()
     if daemon is None:
-        pytest.skip("libvirtd is the system's own, and not a test's to restart")
+        pytest.skip("libvirtd is the system's own, and not a test's to kill")
     name = names(swarm.agents())[0]
     before = swarm.counter(name)
+    if verb == "resume":
+        swarm.json("pause", name)
     with Terminal(swarm.program, environ=swarm.environ) as screen:
         screen.wait_for(lambda text: name in text and shows_life(text))
-        os.kill(daemon, signal.SIGTERM)
+        said = act_and_kill(swarm, verb, name, daemon)
+        assert "unknown" in said
         screen.wait_for("lost")
         up = swarm.run("demo", "--up", "--agents", "1")
         assert up.returncode == 0, up.stderr
         screen.wait_for(lambda text: shows_life(text) and "lost" not in text)
-    assert swarm.counter(name) > before
+    told = next(act for act in reversed(swarm.json("audit")["acts"]) if act["verb"] == verb)
+    assert told["outcome"] == "unknown"
+    wait_until(lambda: swarm.run("resume", name).returncode in (0, 4), "it can be resumed", 60)
+    after = swarm.counter(name)
+    assert after >= before, "its memory was lost"
+    wait_until(lambda: swarm.counter(name) > after, "the counter goes on")
+    assert len(swarm.vmm_processes(name)) == 1, "it runs twice"
+
+
+def act_and_kill(swarm: Swarm, verb: str, name: str, daemon: int) -> str:
+    """Have the daemon die when it begins to move memory; what the command says of that."""
+    command = [*swarm.program, verb, name]
+    step = {"pause": "saving memory", "resume": "restoring memory"}[verb]
+    with subprocess.Popen(command, env=swarm.environ, stderr=subprocess.PIPE, text=True) as acting:
+        assert acting.stderr
+        for line in acting.stderr:
+            if step in line:
+                os.kill(daemon, signal.SIGKILL)
+                break
+        said = acting.stderr.read()
+    assert acting.returncode == 5, said
+    return said
