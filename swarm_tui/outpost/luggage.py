@@ -12,6 +12,7 @@ MODULES: Final = (
     "__init__.py",
     "durable.py",
     "errors.py",
+    "label.py",
     "model.py",
     "outpost/__init__.py",
     "outpost/daemon.py",
