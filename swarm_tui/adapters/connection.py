@@ -29,7 +29,10 @@ T = TypeVar("T")
 KEEPALIVE_S: Final = 1
 """Often, because in libvirt before 10.0 a call that begins while another one waits may stay unsent
 until anything arrives ("rpc: fix race in waking up client event loop"), and that other may hang."""
-KEEPALIVE_MISSES: Final = 15
+KEEPALIVE_MISSES: Final = 600
+"""So many that our own deadlines tell first that a host is lost. When libvirt 9.0.0 itself closes a
+connection on which a call hangs, and the daemon goes on after that, it takes this process with it
+(SIGSEGV in g_main_context_dispatch below virNetClientSendWithReply)."""
 CLOSE_S: Final = 2.0
 EVENT_WAKE_MS: Final = 1000
 NOWHERE: Final = "/dev/null/none"
