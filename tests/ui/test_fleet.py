@@ -7,7 +7,8 @@ from stand_in import Clock, StandInSupervisor, make_app, make_fleet, running, se
 
 from swarm_tui.command import Pause
 from swarm_tui.model import AgentId, EventKind, HostState, State, VmGone
-from swarm_tui.store import History
+from swarm_tui.store import History, Outage
+from swarm_tui.text import literal
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.grid import Grid, View
@@ -295,6 +296,20 @@ async def test_no_agents_is_no_empty_screen() -> None:
         swarm.clock.pass_by(2)
         await until(pilot, lambda: "first" in seen(app), "the new agent")
         assert grid(app).cursor == swarm.named("first").id
+
+
+async def test_that_the_store_is_out_of_reach_is_said_until_it_is_back() -> None:
+    swarm = quiet_swarm("a1")
+    app = make_app(swarm)
+    async with running(app) as pilot:
+        reason = literal("connection refused")
+        swarm.store.note_outage(Outage(swarm.clock.now() - 65, reason, is_blind=False))
+        told = "the shared store  out of reach for 1m"
+        await until(pilot, lambda: told in seen(app), "the line")
+        assert "connection refused" in seen(app)
+        assert "a1" in seen(app), "what was known stays"
+        swarm.store.note_outage(None)
+        await until(pilot, lambda: "out of reach" not in seen(app), "the store is back")
 
 
 async def test_that_there_is_no_host_at_all_is_said() -> None:
