@@ -53,8 +53,8 @@ def open_database(loaded: Loaded) -> Database:
     return database.open_database(loaded.config.store.url)
 
 
-def open_catalogue(loaded: Loaded) -> Catalogue:
-    return Catalogue(open_database(loaded), loaded.paths.catalogue)
+def open_catalogue(loaded: Loaded, store: Database | None = None) -> Catalogue:
+    return Catalogue(store or open_database(loaded), loaded.paths.catalogue)
 
 
 def open_logs(loaded: Loaded) -> Spool:
@@ -67,16 +67,16 @@ def open_snapshots(loaded: Loaded) -> Snapshots:
     return Snapshots(loaded.config.snapshots.folder)
 
 
-def open_shelf(loaded: Loaded) -> Shelf:
+def open_shelf(loaded: Loaded, store: Database | None = None) -> Shelf:
     from swarm_tui.review.shelf import Shelf
 
-    return Shelf(loaded.paths.reviews, open_database(loaded))
+    return Shelf(loaded.paths.reviews, store or open_database(loaded))
 
 
-def open_audit(loaded: Loaded) -> Audit:
+def open_audit(loaded: Loaded, store: Database | None = None) -> Audit:
     from swarm_tui.audit import Audit
 
-    return Audit(loaded.paths.audit_log, open_database(loaded))
+    return Audit(loaded.paths.audit_log, store or open_database(loaded))
 
 
 def make_guest(
@@ -106,14 +106,14 @@ def make_signer(loaded: Loaded) -> Signer:
     return ChosenSigner(os.environ, loaded.paths.reviewer_key)
 
 
-def make_terms(loaded: Loaded) -> Terms:
+def make_terms(loaded: Loaded, store: Database | None = None) -> Terms:
     """On which terms reviews are made."""
     from swarm_tui.adapters.late import LateSigner
     from swarm_tui.lifecycle import Terms
 
     review = loaded.config.review
     return Terms(
-        shelf=open_shelf(loaded),
+        shelf=open_shelf(loaded, store),
         reviewer=sanitize(review.reviewer or _reviewer()),
         signer=None if review.key == "none" else LateSigner(partial(make_signer, loaded)),
         allowed_signers=review.allowed_signers,
@@ -261,6 +261,7 @@ def make_supervisor(
     _raise_file_limit()
     roads = _make_roads(loaded, _uris(loaded, connect))
     guest = LateGuest(partial(make_guest, roads=roads))
+    store = open_database(loaded)
     sites = [
         Site(
             hypervisor,
@@ -275,10 +276,10 @@ def make_supervisor(
     return Supervisor(
         sites,
         guest,
-        open_catalogue(loaded),
+        open_catalogue(loaded, store),
         open_snapshots(loaded),
-        open_audit(loaded),
-        make_terms(loaded),
+        open_audit(loaded, store),
+        make_terms(loaded, store),
         keep_snapshots=loaded.config.snapshots.keep,
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
@@ -329,13 +330,20 @@ def make_simulated(
     from swarm_tui.supervisor import Supervisor
 
     swarm = SimulatedSwarm(agents, folder=home)
+    store = database.open_database(f"sqlite://{home / 'store.db'}")
     supervisor = Supervisor(
         [Site(swarm.hypervisor(), swarm.spawner(), swarm.repository)],
         guest or swarm.guest,
-        Catalogue(database.open_database(f"sqlite://{home / 'store.db'}"), home / "catalogue"),
+        Catalogue(store, home / "catalogue"),
         Snapshots(home / "snapshots"),
-        Audit(home / "audit.jsonl"),
-        Terms(Shelf(home / "reviews"), literal("nobody"), None, home / "allowed_signers", 1 << 20),
+        Audit(home / "audit.jsonl", store),
+        Terms(
+            Shelf(home / "reviews", store),
+            literal("nobody"),
+            None,
+            home / "allowed_signers",
+            1 << 20,
+        ),
         logs=logs,
     )
     return supervisor, swarm

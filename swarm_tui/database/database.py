@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ class Database:
         self._guard = threading.Lock()
         self._opening = threading.Lock()
         self._is_open = False
+        # Whoever forgets to close it must not keep its files open.
+        weakref.finalize(self, _close_all, self._free, driver.failure)
 
     @property
     def place(self) -> Safe:
@@ -74,10 +77,10 @@ class Database:
     def close(self) -> None:
         """Let go of all connections. The next use opens it again."""
         with self._guard:
-            free, self._free = self._free, []
+            free = list(self._free)
+            self._free.clear()
             self._closings += 1
-        for connection in free:
-            self._drop(connection)
+        _close_all(free, self._driver.failure)
 
     @contextmanager
     def _transaction(self, *, is_writing: bool) -> Iterator[Transaction]:
@@ -160,8 +163,7 @@ class Database:
         return True
 
     def _drop(self, connection: Any) -> None:
-        with suppress(self._driver.failure):  # it is of no more use anyway
-            connection.close()
+        _close_all([connection], self._driver.failure)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -169,6 +171,12 @@ class Database:
             yield
         except self._driver.failure as error:
             raise self._driver.explain(error) from error
+
+
+def _close_all(connections: list[Any], failure: type[Exception]) -> None:
+    for connection in connections:
+        with suppress(failure):  # it is of no more use anyway
+            connection.close()
 
 
 def open_database(url: str, migrations: tuple[Migration, ...] | None = None) -> Database:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -112,8 +113,10 @@ class PostgresWatch:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                ready, _, _ = select.select([self._connection.fileno(), self._alarm], [], [], left)
-                if self._alarm in ready:
+                poll = select.poll()  # select() knows no descriptor above 1,023
+                poll.register(self._connection.fileno(), select.POLLIN)
+                poll.register(self._alarm, select.POLLIN)
+                if self._alarm in dict(poll.poll(math.ceil(left * 1000))):
                     os.read(self._alarm, 4096)
                     return False
         except psycopg.Error as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from swarm_tui.adapters.ssh import SshGuest
@@ -26,6 +27,14 @@ def log_lines(first: int, last: int) -> bytes:
         json.dumps({"kind": "log", "text": f"line {number}"}).encode() + b"\n"
         for number in range(first, last)
     )
+
+
+async def hear_some(batches: AsyncIterator[EventBatch]) -> EventBatch:
+    """The next that holds events: the first may only say that the guest answers."""
+    async for batch in batches:
+        if batch.events:
+            return batch
+    raise AssertionError("it ended")
 
 
 class Follower:

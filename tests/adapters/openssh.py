@@ -139,7 +139,10 @@ def _children(folder: Path) -> list[int]:
 
 
 def _is_session(pid: int) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text().startswith("sshd")
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().startswith("sshd")
+    except (FileNotFoundError, ProcessLookupError):  # it ended just now
+        return False
 
 
 def _free_port() -> int:

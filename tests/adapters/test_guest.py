@@ -28,7 +28,7 @@ from swarm_tui.errors import (
 )
 from swarm_tui.model import Address, Message
 
-from .follower import Follower, log_lines
+from .follower import Follower, hear_some, log_lines
 from .sshd import LONG_S, Forwarder, StandInGuest, until
 
 # Commands
@@ -253,7 +253,7 @@ async def test_forgetting_and_closing_leave_nothing_behind(stand_in: StandInGues
     guest = SshGuest(str(stand_in.run_folder))
     stream = guest.events(stand_in.address, 0)
     stand_in.events.write_bytes(log_lines(0, 1))
-    await anext(stream)
+    await hear_some(stream)
     running = asyncio.create_task(guest.run(stand_in.address, "sleep 60", timeout_s=LONG_S))
     await until(lambda: len(stand_in.running) == 2)
     await guest.forget(stand_in.address)

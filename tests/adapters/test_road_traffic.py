@@ -32,6 +32,7 @@ from swarm_tui.model import Address, AgentId, HostName, Record
 from swarm_tui.snapshot import Archive, Draft, Snapshots
 from swarm_tui.text import literal
 
+from .follower import hear_some
 from .openssh import SSHD, Server
 from .sshd import LONG_S, StandInGuest
 from .test_road import descendants, told
@@ -370,7 +371,7 @@ async def test_a_guest_is_reached_by_way_of_its_host(
     assert len(server.sessions()) == 1
     stand_in.events.write_text('{"kind":"log","text":"working"}\n')
     stream = guest.events(address, 0)
-    batch = await anext(stream)
+    batch = await hear_some(stream)
     assert batch.events[0].text == "working"
     await guest.close()
     await until(lambda: not server.sessions())
@@ -426,10 +427,10 @@ async def test_a_cut_road_ends_a_guests_stream(
 ) -> None:
     stand_in.events.write_text('{"kind":"log","text":"one"}\n')
     stream = guest.events(via(stand_in.address), 0)
-    offset = (await anext(stream)).offset
+    offset = (await hear_some(stream)).offset
     server.cut()
     with pytest.raises(GuestUnreachable):
         await anext(stream)
     append(stand_in.events, b'{"kind":"log","text":"two"}\n')
     again = guest.events(via(stand_in.address), offset)
-    assert [event.text for event in (await anext(again)).events] == ["two"]
+    assert [event.text for event in (await hear_some(again)).events] == ["two"]

@@ -18,6 +18,8 @@ class Terminal:
         if self.pid == 0:
             os.environ.update(TERM="xterm-256color", LINES="24", COLUMNS="80")
             os.execv(argv[0], argv)
+        self._heard_something = select.poll()
+        self._heard_something.register(self.master, select.POLLIN)
 
     def until(self, holds: Callable[[bytes], bool]) -> bytes:
         """What was heard from here on, once it holds; for at most ten seconds."""
@@ -25,7 +27,7 @@ class Terminal:
         deadline = time.monotonic() + 10
         while not holds(self.heard):
             assert time.monotonic() < deadline, self.heard[-2000:]
-            if select.select([self.master], [], [], 0.05)[0]:
+            if self._heard_something.poll(50):
                 self.heard += os.read(self.master, 65536)
         return self.heard
 

@@ -38,11 +38,13 @@ async def test_each_sees_who_acts_and_what_came_of_it(lab: Lab) -> None:
     async with lab.make(who="ann@desk") as ann, lab.running() as bob:
         await until(lambda: lab.state(ann) is State.RUNNING)
         pausing = asyncio.create_task(ann.do(Pause(AGENT)))
-        await until(lambda: step(bob) == "ann@desk is pausing it", "bob is not told")
-        with pytest.raises(Refused, match="at work") as raised:
-            await bob.do(Kill(AGENT))
-        assert "ann@desk is pausing it" in raised.value.detail
-        gate.set()
+        try:
+            await until(lambda: step(bob) == "ann@desk is pausing it", "bob is not told")
+            with pytest.raises(Refused, match="at work") as raised:
+                await bob.do(Kill(AGENT))
+            assert "ann@desk is pausing it" in raised.value.detail
+        finally:
+            gate.set()  # else nobody could leave
         await pausing
         await bob.refresh()
         await until(lambda: lab.state(bob) is State.SAVED and not step(bob), "bob sees no end")
@@ -80,12 +82,14 @@ async def test_who_is_cut_off_goes_no_further_and_the_other_takes_over(
     ):
         await until(lambda: State.RUNNING is lab.state(ann) is lab.state(bob))
         pausing = asyncio.create_task(ann.do(Pause(AGENT)))
-        await until(lambda: "save" in lab.world.calls)
-        monkeypatch.setattr(ann._catalogue.database, "write", cut_off)
-        await bob.refresh()
-        await until(lambda: lab.state(bob) is State.SAVED, "bob did not take over")
-        calls = len(lab.world.calls)
-        saved.set()
+        try:
+            await until(lambda: "save" in lab.world.calls)
+            monkeypatch.setattr(ann._catalogue.database, "write", cut_off)
+            await bob.refresh()
+            await until(lambda: lab.state(bob) is State.SAVED, "bob did not take over")
+            calls = len(lab.world.calls)
+        finally:
+            saved.set()  # else nobody could leave
         with pytest.raises(ClaimLost):
             await pausing
         assert "check_saved" not in lab.world.calls[calls:], "she went on"
