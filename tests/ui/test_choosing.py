@@ -158,12 +158,12 @@ async def test_the_present_view_is_kept_and_comes_back(tmp_path: Path) -> None:
         await until(pilot, lambda: len(shown(app)) == 4, "everything")
         await pilot.press("v", "V", "5")
         await until(pilot, lambda: shown(app) == ["dogwood", "ash"], "the view")
-        assert "NAME" in seen(app), "as a table"
+        await until(pilot, lambda: "NAME" in seen(app), "as a table")
     (view,) = [view for view in views.read(file) if not view.is_built_in]
     app = make_app(mixed(), Settings(views_file=file, start=view))
-    async with running(app, (100, 30)):
-        assert shown(app) == ["dogwood", "ash"]
-        assert "my lab 2 shown" in seen(app)
+    async with running(app, (100, 30)) as pilot:
+        await until(pilot, lambda: shown(app) == ["dogwood", "ash"], "the view")
+        await until(pilot, lambda: "my lab 2 shown" in seen(app), "its name")
 
 
 async def test_a_view_is_renamed_and_removed(tmp_path: Path) -> None:
