@@ -30,6 +30,7 @@ _ALONE: Final = (
     "test_guest",
     "test_guest_real",
     "test_remote",
+    "test_soak",
 )
 """Files whose real VMs have a daemon of their own, or none."""
 

@@ -78,7 +78,11 @@ class Findings:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--short", action="store_true", help="half a minute, 200 agents, no VMs")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="half a minute, 200 agents, no VMs, lateness not judged",
+    )
     parser.add_argument("--agents", type=int, help="of libvirt's test driver (1,000)")
     parser.add_argument("--real", type=int, help="real VMs (20)")
     given = parser.parse_args()
@@ -88,7 +92,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-", dir="/var/tmp") as place:
         folder = Path(place)
         folder.chmod(0o755)
-        report = _soak(folder, seconds, agents, real)
+        report = _soak(folder, seconds, agents, real, is_alone=not given.short)
     print(json.dumps(report, indent=1))
     return 0 if not report["problems"] else 1
 
@@ -97,7 +101,9 @@ def say(told: str) -> None:
     print(f"==> {told}", file=sys.stderr, flush=True)
 
 
-def _soak(folder: Path, seconds: float, agents: int, real: int) -> dict[str, Any]:
+def _soak(
+    folder: Path, seconds: float, agents: int, real: int, *, is_alone: bool
+) -> dict[str, Any]:
     home = folder / "home"
     environ = swarms.environ(home)
     environ["SWARM_TUI_PATHS_CACHE"] = str(locate().cache)  # the guests' image may be there
@@ -115,7 +121,7 @@ def _soak(folder: Path, seconds: float, agents: int, real: int) -> dict[str, Any
             say(f"{real} real agents")
             names = _bring_up(environ, real)
         commands = Commands(environ, hosts, names)
-        report = _watch(folder, environ, seconds, hosts, commands, found)
+        report = _watch(folder, environ, seconds, hosts, commands, found, is_alone=is_alone)
     finally:
         if real:
             churn.run(environ, "demo", "--down")
@@ -161,6 +167,8 @@ def _watch(
     hosts: Sequence[Host],
     commands: Commands,
     found: Findings,
+    *,
+    is_alone: bool,
 ) -> dict[str, Any]:
     inside = str(Path(__file__).with_name("inside.py"))
     with Program([sys.executable, inside, str(folder)], environ) as program:
@@ -194,7 +202,7 @@ def _watch(
         "acts of the command line": commands.acts,
         "exit code": code,
         **_judge(found, warm_at),
-        **_judge_frames(found, warm_at, late, frames, longest),
+        **_judge_frames(found, warm_at, late, frames, longest, is_alone=is_alone),
     }
 
 
@@ -339,11 +347,12 @@ def _objects(first: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any
 
 
 def _judge_frames(
-    found: Findings, warm_at: float, late: int, frames: int, longest: float
+    found: Findings, warm_at: float, late: int, frames: int, longest: float, *, is_alone: bool
 ) -> dict[str, Any]:
+    """How late it was; judged when it was `is_alone` on the machine, and had its CPU."""
     warm = [sample for sample in found.samples if sample.at >= warm_at]
     starved = 100 * (warm[-1].starved_s - warm[0].starved_s) / (warm[-1].at - warm[0].at)
-    is_judged = starved <= STARVED_PERCENT
+    is_judged = is_alone and starved <= STARVED_PERCENT
     p95, p99 = (percentile(found.keys_s, percent) * 1e3 for percent in (95, 99))
     late_percent = 100 * late / max(1, frames)
     if is_judged and p95 > KEY_P95_MS:
