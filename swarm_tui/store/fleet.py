@@ -49,7 +49,9 @@ LOG_EVENTS: Final = 2000
 FLEET_EVENTS: Final = 200_000
 """Guest events kept in memory of all agents together, at about 250 bytes each."""
 FEWEST_EVENTS: Final = 50
-GONE_KEPT: Final = 10_000
+GONE_KEPT: Final = 2_000
+"""Agents that went, remembered so that an older answer brings none back: one that is under way
+comes within seconds, and not while so many go."""
 _REVIEWING: Final = frozenset({Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
 
 
