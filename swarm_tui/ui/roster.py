@@ -183,7 +183,9 @@ class Roster:
             self._absorb(agent, self._store.agent(agent))
         is_volatile = self.order in (Order.CPU, Order.MEMORY)
         rest = VOLATILE_REST_S if is_volatile else REST_S
-        if not (self._is_stale or is_volatile) or now - self._sorted_at < rest:
+        if not (self._is_stale or is_volatile):
+            return False
+        if self._ranking and now - self._sorted_at < rest:  # the first agents wait for nobody
             return False
         return self.arrange(now)
 

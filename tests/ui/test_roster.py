@@ -39,6 +39,15 @@ def test_names_of_every_shape_can_be_compared() -> None:
     assert len(roster) == len(odd)
 
 
+def test_the_first_agents_are_shown_at_once() -> None:
+    swarm = small()
+    roster = Roster(swarm.store)
+    roster.choose(10.0, order=Order.NAME)
+    swarm.add("birch")
+    assert roster.absorb(swarm.store.take_dirty(), 10.1)
+    assert names(roster) == ["birch"]
+
+
 @pytest.mark.parametrize("order", Order)
 def test_every_order_shows_every_agent(order: Order) -> None:
     swarm = make_fleet()
