@@ -7,7 +7,9 @@ its own. What it shares with us is the file system.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -87,20 +89,22 @@ def enter(keeper: int) -> list[str]:
 @contextmanager
 def far_host(folder: Path, environ: dict[str, str]) -> Iterator[FarHost]:
     """`environ` is that of its inhabitants; their swarm-tui keeps to `SWARM_TUI_HOME` in it."""
-    number = os.getpid() % 10000
+    # By chance, never by the process: a host that went keeps its names until its last process did.
+    number = secrets.randbelow(2**15)
     namespace, near, far = f"far-{number}", f"far-{number}-0", f"far-{number}-1"
-    # Benchmarks' own addresses (RFC 2544), of which nobody else makes use.
-    network = f"198.{18 + number % 2}.{number % 256}"
+    # Benchmarks' own addresses (RFC 2544), of which nobody else makes use, four for each host.
+    network = ipaddress.ip_network("198.18.0.0/15")[4 * number]
+    ours, theirs = network + 1, network + 2
     ip("netns", "add", namespace)
     try:
         ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", namespace)
-        ip("addr", "add", f"{network}.1/30", "dev", near)
+        ip("addr", "add", f"{ours}/30", "dev", near)
         ip("link", "set", near, "up")
-        ip("-n", namespace, "addr", "add", f"{network}.2/30", "dev", far)
+        ip("-n", namespace, "addr", "add", f"{theirs}/30", "dev", far)
         ip("-n", namespace, "link", "set", far, "up")
         ip("-n", namespace, "link", "set", "lo", "up")
         with _keeper(namespace) as keeper:
-            server = Server(folder, prefix=enter(keeper), address=f"{network}.2")
+            server = Server(folder, prefix=enter(keeper), address=str(theirs))
             server.home = Path(environ["SWARM_TUI_HOME"])
             server.start()
             try:
@@ -110,7 +114,7 @@ def far_host(folder: Path, environ: dict[str, str]) -> Iterator[FarHost]:
                 server.stop()
                 stop_daemon(server.home / "data/local")
     finally:
-        ip("netns", "del", namespace)  # and both ends of the cable
+        ip("netns", "del", namespace)  # and, when its last process is gone, both ends of the cable
 
 
 @contextmanager
