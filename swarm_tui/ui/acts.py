@@ -8,24 +8,20 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
 from rich.segment import Segment
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.geometry import Region, Size
-from textual.message import Message
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
 
 from swarm_tui.amount import render_age
 from swarm_tui.audit import Entry, Outcome
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
-from swarm_tui.ui.bar import Bar, Inked
+from swarm_tui.ui.bar import Bar, Heading
 from swarm_tui.ui.figures import fit, plural, wrap
-from swarm_tui.ui.ink import Ink, Line, draw, fit_line, ink_of
-from swarm_tui.ui.keys import bindings, quiet
-from swarm_tui.ui.pen import CURSOR
+from swarm_tui.ui.ink import Ink, Line
+from swarm_tui.ui.keys import bindings
+from swarm_tui.ui.rows import Rows
 from swarm_tui.ui.screen import Context, SwarmScreen
 
 _DETAIL_LINES: Final = 3
@@ -35,92 +31,33 @@ _DAY_S: Final = 86_400
 _SIGNS: Final = {Outcome.DONE: "✓", Outcome.FAILED: "✗", Outcome.UNKNOWN: "?", None: "…"}
 
 
-class Acts(Inked, ScrollView, can_focus=True):
+class Acts(Rows[Entry]):
     """Lines of acts. The cursor stays on its act when newer ones come, but for the newest."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        quiet("up,k", "move(-1)"),
-        quiet("down,j", "move(1)"),
-        quiet("pageup,ctrl+u", "page(-1)"),
-        quiet("pagedown,ctrl+d", "page(1)"),
-        quiet("home", "end(0)"),
-        quiet("end", "end(1)"),
-    ]
-    DEFAULT_CSS = """
-    Acts { height: 1fr; overflow-x: hidden; overflow-y: scroll; scrollbar-size-vertical: 1; }
-    """
-
-    class Moved(Message):
-        """Another act is under the cursor, or it ended."""
+    NOTE = "faint"
 
     def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__(id="acts")
+        super().__init__(id="acts", note=literal("reading …"))
         self._now = now
-        self._acts: Sequence[Entry] = ()
-        self._cursor = 0
-        self._note: Safe = literal("reading …")
-
-    @property
-    def count(self) -> int:
-        return len(self._acts)
-
-    @property
-    def current(self) -> Entry | None:
-        return self._acts[self._cursor] if self._acts else None
 
     def show(self, acts: Sequence[Entry], note: Safe = EMPTY) -> None:
         """Newest first. Of none, the `note` stands there."""
-        if (acts, note) == (self._acts, self._note):
+        if (acts, note) == (self._rows, self._note):
             return
         was = self.current
-        self._acts, self._note = acts, note
+        self._rows, self._note = acts, note
         places = {act.id: place for place, act in enumerate(acts)}
         is_followed = self._cursor == 0 or was is None
         cursor = 0 if is_followed else places.get(was.id if was else "", 0)
-        self.virtual_size = Size(self.size.width, len(acts))
+        self._resize()
         if cursor != self._cursor:
             self.scroll_to(y=self.scroll_offset.y + cursor - self._cursor, animate=False)
         self._cursor = cursor
         self.refresh()
         self.post_message(self.Moved())
 
-    # Moving
-
-    def action_move(self, down: int) -> None:
-        self._go(self._cursor + down)
-
-    def action_page(self, direction: int) -> None:
-        self._go(self._cursor + direction * max(1, self.size.height - 2))
-
-    def action_end(self, last: int) -> None:
-        self._go(len(self._acts) * last)
-
-    def _go(self, line: int) -> None:
-        was, self._cursor = self._cursor, max(0, min(line, len(self._acts) - 1))
-        top, height = self.scroll_offset.y, self.size.height
-        if self._cursor < top:
-            self.scroll_to(y=self._cursor, animate=False)
-        elif self._cursor >= top + height > 0:
-            self.scroll_to(y=self._cursor - height + 1, animate=False)
-        top = self.scroll_offset.y
-        self.refresh(*(Region(0, row - top, self.size.width, 1) for row in (was, self._cursor)))
-        self.post_message(self.Moved())
-
-    def on_click(self, event: events.Click) -> None:
-        self._go(event.y + self.scroll_offset.y)
-
-    # Drawing
-
-    def render_line(self, y: int) -> Strip:
-        number, width = y + self.scroll_offset.y, self.scrollable_content_region.width
-        if number >= len(self._acts):
-            text = f"  {self._note}" if number == 0 else ""
-            return Strip(fit_line([Segment(text, self.ink.faint)], width, self.ink.text), width)
-        is_cursor = number == self._cursor
-        ink = ink_of(self.app, "cursor") if is_cursor else self.ink
-        mark = Segment(CURSOR if is_cursor else " ", ink.accent)
-        line, by = _draw(self._acts[number], ink, width, self._now())
-        return draw(width, [mark, *line], by, fill=ink.text)
+    def draw_row(self, row: Entry, ink: Ink, width: int) -> tuple[Line, Line]:
+        return _draw(row, ink, width, self._now())
 
 
 def _draw(act: Entry, ink: Ink, width: int, now: float) -> tuple[Line, Line]:
@@ -145,24 +82,6 @@ def _when(at: float, now: float) -> str:
         return time.strftime(form, time.localtime(at))
     except (OverflowError, ValueError, OSError):
         return "--:--:--"
-
-
-class _Head(Bar):
-    """Whose acts these are, and how many."""
-
-    def __init__(self) -> None:
-        super().__init__(id="summary")
-        self._left: Safe = EMPTY
-        self._right: Safe = EMPTY
-
-    def show(self, left: Safe, right: Safe) -> None:
-        if (left, right) != (self._left, self._right):
-            self._left, self._right = left, right
-            self.refresh()
-
-    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
-        left = [Segment(" acts ", ink.accent), Segment(self._left, ink.strong)]
-        return left, [Segment(f" {self._right} ", ink.muted)]
 
 
 class _Detail(Bar):
@@ -205,7 +124,7 @@ class AuditScreen(SwarmScreen):
         """`agent`: only what was done to this one, to begin with."""
         super().__init__(context)
         self._agent = agent
-        self._head = _Head()
+        self._head = Heading("acts")
         self._acts = Acts(context.now)
         self._detail = _Detail()
         self._all: Sequence[Entry] = ()

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from swarm_tui.text import EMPTY, Safe
 from swarm_tui.ui.action import Action
 from swarm_tui.ui.ink import Ink, Line, draw, ink_of
 from swarm_tui.ui.keys import key_name
@@ -55,6 +56,25 @@ class Bar(Inked):
         ink, width = self.ink, self.size.width
         left, right = self.draw_line(y, ink, width)
         return draw(width, left, right, fill=ink.text)
+
+
+class Heading(Bar):
+    """The first line of a screen: its word, and what is told of it at the left and the right."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(id="summary")
+        self._word = word
+        self._left: Safe = EMPTY
+        self._right: Safe = EMPTY
+
+    def show(self, left: Safe, right: Safe) -> None:
+        if (left, right) != (self._left, self._right):
+            self._left, self._right = left, right
+            self.refresh()
+
+    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
+        left = [Segment(f" {self._word} ", ink.accent), Segment(self._left, ink.strong)]
+        return left, [Segment(f" {self._right} ", ink.muted)]
 
 
 class Footer(Bar):

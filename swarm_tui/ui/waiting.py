@@ -11,22 +11,20 @@ from rich.style import Style
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.geometry import Region, Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
 
 from swarm_tui.amount import render_age
 from swarm_tui.attention import SNOOZE_S, Attention, Kind, Need, summarize
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId, State
-from swarm_tui.text import sanitize
-from swarm_tui.ui.bar import Bar, Inked
+from swarm_tui.text import Safe, literal, sanitize
+from swarm_tui.ui.bar import Bar, Heading
 from swarm_tui.ui.figures import fit, fit_right, plural, wrap
 from swarm_tui.ui.glyphs import STATE_GLYPHS
 from swarm_tui.ui.grid import GRACE_S
-from swarm_tui.ui.ink import Ink, Line, draw, fit_line, ink_of
-from swarm_tui.ui.keys import bindings, quiet
+from swarm_tui.ui.ink import Ink, Line
+from swarm_tui.ui.keys import bindings
+from swarm_tui.ui.rows import Rows
 from swarm_tui.ui.screen import Context, SwarmScreen
 
 _GLYPHS: Final = {
@@ -59,23 +57,8 @@ def _style(kind: Kind, ink: Ink) -> Style:
             return ink.bad
 
 
-class Queue(Inked, ScrollView, can_focus=True):
-    """One line a need, of which only the visible ones are drawn. The cursor stays on its need."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        quiet("up,k", "move(-1)"),
-        quiet("down,j", "move(1)"),
-        quiet("pageup,ctrl+u", "page(-1)"),
-        quiet("pagedown,ctrl+d", "page(1)"),
-        quiet("home", "end(0)"),
-        quiet("end", "end(1)"),
-    ]
-    DEFAULT_CSS = """
-    Queue { height: 1fr; overflow-x: hidden; overflow-y: scroll; scrollbar-size-vertical: 1; }
-    """
-
-    class Moved(Message):
-        """Another need is under the cursor, or it changed."""
+class Queue(Rows[Need]):
+    """Lines of needs. The cursor stays on its need."""
 
     class Opened(Message):
         """One was opened by a double click."""
@@ -90,32 +73,20 @@ class Queue(Inked, ScrollView, can_focus=True):
         self._attention = attention
         self._now = now
         self._monotonic = monotonic
-        self._needs: Sequence[Need] = ()
-        self._places: dict[str, int] = {}
-        self._cursor = 0
         self._disturbed_at = float("-inf")
-        self._note = ""
-
-    @property
-    def count(self) -> int:
-        return len(self._needs)
-
-    @property
-    def current(self) -> Need | None:
-        return self._needs[self._cursor] if self._needs else None
 
     def is_steady(self) -> bool:
         """False for a moment after another need came under the cursor by itself."""
         return self._monotonic() - self._disturbed_at >= GRACE_S
 
-    def show(self, needs: Sequence[Need], note: str, *, asked_for: bool = False) -> None:
+    def show(self, needs: Sequence[Need], note: Safe, *, asked_for: bool = False) -> None:
         """Others; `note` stands where there are none. `asked_for`: by the person."""
         was = self.current
-        self._needs, self._note = needs, note
-        self._places = {need.key: place for place, need in enumerate(needs)}
-        cursor = self._places.get(was.key, self._cursor) if was else 0
+        self._rows, self._note = needs, note
+        places = {need.key: place for place, need in enumerate(needs)}
+        cursor = places.get(was.key, self._cursor) if was else 0
         self._cursor = max(0, min(cursor, len(needs) - 1))
-        self.virtual_size = Size(self.size.width, len(needs))
+        self._resize()
         now = self.current
         if was and not asked_for and (now is None or now.key != was.key or now.kind != was.kind):
             self._disturbed_at = self._monotonic()
@@ -127,57 +98,26 @@ class Queue(Inked, ScrollView, can_focus=True):
         """A second has passed: ages move on."""
         self.refresh()
 
-    # Moving
-
-    def action_move(self, down: int) -> None:
-        self.go(self._cursor + down)
-
-    def action_page(self, direction: int) -> None:
-        self.go(self._cursor + direction * max(1, self.size.height - 2))
-
-    def action_end(self, last: int) -> None:
-        self.go(len(self._needs) * last)
-
     def go(self, line: int) -> None:
-        """Put the cursor there, because a person said so."""
-        was, self._cursor = self._cursor, max(0, min(line, len(self._needs) - 1))
+        """As always, because a person said so: what is under the cursor then is meant."""
         self._disturbed_at = float("-inf")
-        self._scroll_to_cursor()
-        top = self.scroll_offset.y
-        self.refresh(*(Region(0, row - top, self.size.width, 1) for row in (was, self._cursor)))
-        self.post_message(self.Moved())
+        super().go(line)
 
     def go_next(self) -> None:
         """To the next one, from the last to the first."""
-        self.go((self._cursor + 1) % max(1, len(self._needs)))
-
-    def _scroll_to_cursor(self) -> None:
-        top, height = self.scroll_offset.y, self.size.height
-        if self._cursor < top:
-            self.scroll_to(y=self._cursor, animate=False)
-        elif self._cursor >= top + height > 0:
-            self.scroll_to(y=self._cursor - height + 1, animate=False)
+        self.go((self._cursor + 1) % max(1, len(self._rows)))
 
     def on_click(self, event: events.Click) -> None:
+        event.prevent_default()  # the base would go to the last one from the room below it
         line = event.y + self.scroll_offset.y
-        if line < len(self._needs):
+        if line < len(self._rows):
             self.go(line)
             if event.chain == 2:
                 self.post_message(self.Opened())
 
-    # Drawing
-
-    def render_line(self, y: int) -> Strip:
-        place, width = y + self.scroll_offset.y, self.scrollable_content_region.width
-        if place >= len(self._needs):
-            text = f"  {self._note}" if place == 0 and not self._needs else ""
-            return Strip(fit_line([Segment(text, self.ink.muted)], width, self.ink.text), width)
-        is_cursor = place == self._cursor
-        ink = ink_of(self.app, "cursor") if is_cursor else self.ink
-        need = self._needs[place]
-        is_snoozed = self._attention.is_snoozed(need.key)
-        line = _draw(need, ink, width, self._now(), is_snoozed=is_snoozed)
-        return draw(width, [Segment("▌" if is_cursor else " ", ink.accent), *line], fill=ink.text)
+    def draw_row(self, row: Need, ink: Ink, width: int) -> tuple[Line, Line]:
+        is_snoozed = self._attention.is_snoozed(row.key)
+        return _draw(row, ink, width, self._now(), is_snoozed=is_snoozed), []
 
 
 def _draw(need: Need, ink: Ink, width: int, now: float, *, is_snoozed: bool) -> Line:
@@ -196,23 +136,6 @@ def _draw(need: Need, ink: Ink, width: int, now: float, *, is_snoozed: bool) -> 
     reason = f"snoozed: {need.reason}" if is_snoozed else need.reason
     line.append(Segment(reason, ink.faint if is_snoozed else ink.text))
     return line
-
-
-class _Head(Bar):
-    """How many wait, and of which kind."""
-
-    def __init__(self) -> None:
-        super().__init__(id="summary")
-        self._left = self._right = ""
-
-    def show(self, left: str, right: str) -> None:
-        if (left, right) != (self._left, self._right):
-            self._left, self._right = left, right
-            self.refresh()
-
-    def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
-        left = [Segment(" waiting ", ink.accent), Segment(self._left, ink.strong)]
-        return left, [Segment(f" {self._right} ", ink.muted)]
 
 
 class _Detail(Bar):
@@ -248,7 +171,7 @@ class WaitingScreen(SwarmScreen):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._attention = context.attention
-        self._head = _Head()
+        self._head = Heading("waiting")
         self.queue = Queue(context.attention, context.now, context.monotonic)
         self._detail = _Detail()
         self._is_mine = False
@@ -321,14 +244,14 @@ class WaitingScreen(SwarmScreen):
             needs = [need for need in needs if need.is_for(self.context.person)]
         hidden = len(self._attention) - len(needs)
         note = "Nothing waits for you" + (f" but {hidden:,} that are not shown" if hidden else "")
-        self.queue.show(needs, note, asked_for=asked_for)
+        self.queue.show(needs, sanitize(note), asked_for=asked_for)
         counts: dict[Kind, int] = {}
         for need in needs:
             counts[need.kind] = counts.get(need.kind, 0) + 1
         snoozed = self._attention.snoozed
         right = [f"{snoozed:,} snoozed"] if snoozed else []
         right.append("mine" if self._is_mine else "all owners")
-        self._head.show(summarize(counts) or "nothing", " · ".join(right))
+        self._head.show(summarize(counts) or literal("nothing"), sanitize(" · ".join(right)))
         self._show_detail()
 
     @on(Queue.Moved)

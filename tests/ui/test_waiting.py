@@ -165,7 +165,7 @@ async def test_mine_leaves_out_what_others_own() -> None:
         screen = await open_queue(swarm, pilot)
         await pilot.press("o")
         await until(pilot, lambda: "mine" in lines(app)[0], "the filter")
-        assert {need.kind for need in screen.queue._needs} == {"host"}
+        assert {need.kind for need in screen.queue._rows} == {"host"}
         await pilot.press("o")
         assert screen.queue.count > 1
 
