@@ -23,10 +23,9 @@ from swarm_tui.config import Loaded
 from swarm_tui.database import Database
 from swarm_tui.errors import DeadlineExceeded, HostError, SetupError, SwarmError
 from swarm_tui.inventory import Inventory, Kept
-from swarm_tui.label import Label
 from swarm_tui.model import Agent, AgentId, HostName, Vm
 from swarm_tui.paths import Paths, locate
-from swarm_tui.ports import Guest, Hypervisor, Outpost, Progress, Signer, Spawned
+from swarm_tui.ports import Guest, Hypervisor, Order, Outpost, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
 from swarm_tui.spool import Spool
 from swarm_tui.text import Safe, literal, sanitize
@@ -428,11 +427,9 @@ class LocalSpawner:
         self._swarm: LocalSwarm | None = None
         self._preparing = asyncio.Lock()
 
-    async def spawn(
-        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
-    ) -> Spawned:
+    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
         swarm = await self.prepare(on_progress)
-        return await swarm.spawn(name, task, on_progress, labels)
+        return await swarm.spawn(order, on_progress)
 
     async def discard(self, vm: Vm) -> None:
         from swarm_tui.local.swarm import discard_files

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from swarm_tui.label import Label
 from swarm_tui.model import AgentId, HostName, Verb
+from swarm_tui.profile import PLAIN, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class Spawn:
     """Empty: the next free name."""
     task: str = ""
     labels: tuple[Label, ...] = ()
+    """Besides those of the profile."""
+    profile: Profile = PLAIN
     verb: Verb = field(default=Verb.SPAWN, init=False)
 
 

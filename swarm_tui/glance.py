@@ -15,18 +15,8 @@ from swarm_tui.bootstrap import make_hypervisors, open_catalogue
 from swarm_tui.catalogue import Update
 from swarm_tui.config import Loaded
 from swarm_tui.errors import NotFound, StoreError, SwarmError
-from swarm_tui.model import (
-    Agent,
-    GuestHeard,
-    Host,
-    HostName,
-    HostSeen,
-    HostState,
-    Listed,
-    Operation,
-    OperationChanged,
-    Recorded,
-)
+from swarm_tui.fact import GuestHeard, HostSeen, Listed, OperationChanged, Recorded
+from swarm_tui.model import Agent, Host, HostName, HostState, Operation
 from swarm_tui.ports import Hypervisor
 from swarm_tui.store import Outage, Store
 from swarm_tui.text import sanitize

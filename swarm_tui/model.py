@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NewType
 
 from swarm_tui.label import Label
+from swarm_tui.profile import ENDLESS, Life
 from swarm_tui.text import EMPTY, Safe
 
 AgentId = NewType("AgentId", str)
@@ -219,6 +220,21 @@ class EventBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Birth:
+    """What an agent was made of, and how its life ends. Unlike its tag it is kept by us alone."""
+
+    profile: Safe = EMPTY
+    repository: Path | None = None
+    """The owner's repository, in which its approved work lands; None: its host's."""
+    parent: AgentId | None = None
+    snapshot: SnapshotId | None = None
+    """Of its parent, if it was forked from one."""
+    life: Life = ENDLESS
+    expires: float | None = None
+    """When its time is over."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What our own catalogue keeps of an agent across restarts of everything else."""
 
@@ -239,6 +255,7 @@ class Record:
     """Given on that review, and not carried out to its end yet."""
     since: float | None = None
     """When `is_frozen` or `saved_in` last changed."""
+    birth: Birth = Birth()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +267,7 @@ class Snapshot:
     name: Safe
     created: float
     size_bytes: int
-    """Space that its files occupy on disk."""
+    """On disk."""
     hypervisor: str
     """Driver and version that made it, e.g. "QEMU 7.2.22"; restoring needs the same."""
     is_frozen: bool
@@ -385,95 +402,6 @@ class Completed:
     stderr: bytes
     is_truncated: bool = False
     """A stream was longer than the cap of `ports.Guest.run`; its rest was thrown away."""
-
-
-# Facts: what was seen. Past tense; `seq` is taken when the question was asked, so that a late
-# answer never overwrites a newer one.
-
-
-@dataclass(frozen=True, slots=True)
-class VmSeen:
-    vm: Vm
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class VmGone:
-    agent: AgentId
-    seq: int
-    host: HostName | None = None
-    """The host that was asked; only the one that an agent is on can say that it is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A whole list of a host: whoever is not on it is gone."""
-
-    host: HostName
-    vms: tuple[Vm, ...]
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class HostSeen:
-    host: Host
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    host: HostName
-    counters: Mapping[AgentId, Counters]
-
-
-@dataclass(frozen=True, slots=True)
-class GuestSampled:
-    """Network totals told by the guest itself, where the host cannot tell them."""
-
-    agent: AgentId
-    monotonic: float
-    net_received: int
-    net_sent: int
-
-
-@dataclass(frozen=True, slots=True)
-class GuestHeard:
-    agent: AgentId
-    batch: EventBatch
-
-
-@dataclass(frozen=True, slots=True)
-class LinkChanged:
-    agent: AgentId
-    link: Link
-    reason: Safe = EMPTY
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The catalogue's record of an agent changed (or, with None, went)."""
-
-    agent: AgentId
-    record: Record | None
-
-
-@dataclass(frozen=True, slots=True)
-class OperationChanged:
-    agent: AgentId
-    operation: Operation | None
-
-
-Fact = (
-    VmSeen
-    | VmGone
-    | Listed
-    | HostSeen
-    | Sampled
-    | GuestSampled
-    | GuestHeard
-    | LinkChanged
-    | Recorded
-    | OperationChanged
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from swarm_tui.model import (
     Message,
     Vm,
 )
+from swarm_tui.profile import PLAIN, Profile
 from swarm_tui.text import Safe
 
 Progress = Callable[[Safe, float | None], None]
@@ -396,6 +397,18 @@ class Guest(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """One agent that is wanted."""
+
+    name: str = ""
+    """Empty: the next free one."""
+    task: str = ""
+    labels: tuple[Label, ...] = ()
+    """With those of the profile among them."""
+    profile: Profile = PLAIN
+
+
+@dataclass(frozen=True, slots=True)
 class Spawned:
     """A new agent that answered over SSH."""
 
@@ -407,10 +420,8 @@ class Spawned:
 class Spawner(Protocol):
     """Makes new agents on one host."""
 
-    async def spawn(
-        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
-    ) -> Spawned:
-        """Make an agent and wait until it answers over SSH; empty `name`: the next free one.
+    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
+        """Make an agent and wait until it answers over SSH.
 
         A spawn that fails half-way leaves nothing behind.
         """

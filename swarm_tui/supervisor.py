@@ -30,6 +30,7 @@ from swarm_tui.errors import (
     SwarmError,
     Unsupported,
 )
+from swarm_tui.fact import Fact, OperationChanged, Recorded
 from swarm_tui.inventory import Inventory
 from swarm_tui.lifecycle import (
     UNKNOWN,
@@ -46,17 +47,14 @@ from swarm_tui.model import (
     Agent,
     AgentId,
     Capabilities,
-    Fact,
     HostName,
     Operation,
-    OperationChanged,
     Record,
-    Recorded,
     State,
     Verb,
 )
 from swarm_tui.policy import Decision, Deny, decide
-from swarm_tui.ports import Console, Guest, Progress
+from swarm_tui.ports import Console, Guest, Order, Progress
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.site import Place, Site, Timing
 from swarm_tui.snapshot import Archive
@@ -331,9 +329,8 @@ class Supervisor:
                 f"Hosts that can: {', '.join(self.spawners()) or 'none'}.",
             )
         await asyncio.to_thread(self._catalogue.database.check)
-        spawned = await place.site.spawner.spawn(
-            command.name, command.task, on_progress or _unseen, command.labels
-        )
+        order = Order(command.name, command.task, command.labels, command.profile)
+        spawned = await place.site.spawner.spawn(order, on_progress or _unseen)
         with contextlib.suppress(SwarmError):  # it is there; the next list will show it
             await place.watch.reread(spawned.agent)
         return join((spawned.name, literal(f"answers after {spawned.seconds:.1f} s")))

@@ -19,7 +19,8 @@ from program import Program
 
 from swarm_tui import spool
 from swarm_tui.adapters.feed import Feed
-from swarm_tui.model import AgentId, GuestHeard, HostName, Power, Vm, VmSeen
+from swarm_tui.fact import GuestHeard, VmSeen
+from swarm_tui.model import AgentId, HostName, Power, Vm
 from swarm_tui.store import LOG_EVENTS, Store
 from swarm_tui.text import literal
 

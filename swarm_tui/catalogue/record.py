@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Final
 
+from swarm_tui.catalogue.birth import read_birth, render_birth
 from swarm_tui.database import Transaction
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId, HostName, Judgement, Record, SnapshotId, Verb
@@ -22,6 +23,7 @@ FIELDS: Final = (
     "review",
     "verdict",
     "since",
+    "birth",
 )
 _COLUMNS: Final = ", ".join(("agent", *FIELDS))
 SELECT: Final = f"SELECT {_COLUMNS} FROM records"
@@ -72,6 +74,7 @@ def _values(record: Record) -> tuple[str | int | float | None, ...]:
         record.review,
         record.verdict,
         record.since,
+        render_birth(record.birth),
     )
 
 
@@ -89,6 +92,7 @@ def _read(agent: AgentId, raw: dict[str, Any], where: str) -> Record:
             review=_number(raw.get("review")),
             verdict=None if raw.get("verdict") is None else Judgement(raw["verdict"]),
             since=since if isinstance(since, int | float) and math.isfinite(since) else None,
+            birth=read_birth(raw.get("birth")),
         )
     except ValueError as error:
         # Read as if nothing were there, it would be overwritten, and the state behind it lost.

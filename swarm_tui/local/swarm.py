@@ -28,7 +28,7 @@ from swarm_tui.local.network import remove_network
 from swarm_tui.local.programs import telling
 from swarm_tui.local.project import ensure_project
 from swarm_tui.model import Address, AgentId, Tag, Vm
-from swarm_tui.ports import Hypervisor, Progress, Spawned
+from swarm_tui.ports import Hypervisor, Order, Progress, Spawned
 from swarm_tui.tag import render_tag
 from swarm_tui.text import literal, sanitize
 
@@ -104,14 +104,12 @@ class LocalSwarm:
                 await self._kind.prepare(on_progress)
                 self._is_prepared = True
 
-    async def spawn(
-        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
-    ) -> Spawned:
+    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
         """Make an agent, as `ports.Spawner` says.
 
         Raises UsageError for a name that is no host name, and Refused for one that is taken.
         """
-        began = time.monotonic()
+        began, name = time.monotonic(), order.name
         if name and not _NAME.fullmatch(name):
             raise UsageError(
                 f"{name} cannot be a host name",
@@ -122,7 +120,7 @@ class LocalSwarm:
             for attempt in range(1, ATTEMPTS + 1):
                 machine = await self._take_place(name, is_retry=attempt > 1)
                 try:
-                    await self._make(machine, task, labels, on_progress)
+                    await self._make(machine, order.task, order.labels, on_progress)
                     break
                 except (HostError, Refused) as error:
                     # Somebody outside of this process may have been quicker.

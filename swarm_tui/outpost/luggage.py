@@ -26,6 +26,7 @@ MODULES: Final = (
     "outpost/wire.py",
     "paths.py",
     "ports.py",
+    "profile.py",
     "snapshot.py",
     "text.py",
 )

@@ -7,29 +7,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from swarm_tui.fact import (
+    Fact,
+    GuestHeard,
+    GuestSampled,
+    HostSeen,
+    LinkChanged,
+    Listed,
+    OperationChanged,
+    Recorded,
+    Sampled,
+    VmGone,
+    VmSeen,
+)
 from swarm_tui.model import (
     Agent,
     AgentId,
     Counters,
-    Fact,
-    GuestHeard,
-    GuestSampled,
     Host,
     HostName,
-    HostSeen,
     Link,
-    LinkChanged,
-    Listed,
-    OperationChanged,
     Power,
-    Recorded,
-    Sampled,
     State,
     Usage,
     Verb,
     Vm,
-    VmGone,
-    VmSeen,
 )
 from swarm_tui.store.known import (
     STOPPED,

@@ -7,13 +7,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from swarm_tui.fact import GuestSampled
 from swarm_tui.model import (
     Agent,
     Counters,
     EventBatch,
     EventKind,
     GuestEvent,
-    GuestSampled,
     Host,
     HostName,
     HostState,

@@ -24,6 +24,7 @@ from itertools import islice
 from typing import Final
 
 from swarm_tui.errors import GuestError, SwarmError
+from swarm_tui.fact import GuestHeard, GuestSampled, LinkChanged
 from swarm_tui.model import (
     Address,
     Agent,
@@ -31,10 +32,7 @@ from swarm_tui.model import (
     EventBatch,
     EventKind,
     GuestEvent,
-    GuestHeard,
-    GuestSampled,
     Link,
-    LinkChanged,
     Power,
 )
 from swarm_tui.ports import Guest

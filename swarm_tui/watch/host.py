@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from swarm_tui.errors import AgentGone, DeadlineExceeded, HostError, HostUnreachable, SwarmError
+from swarm_tui.fact import HostSeen, Listed, Sampled, VmGone, VmSeen
 from swarm_tui.model import (
     AgentId,
     Capabilities,
@@ -25,12 +26,7 @@ from swarm_tui.model import (
     Hint,
     Host,
     HostName,
-    HostSeen,
     HostState,
-    Listed,
-    Sampled,
-    VmGone,
-    VmSeen,
 )
 from swarm_tui.ports import HostFacts, Hypervisor
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize

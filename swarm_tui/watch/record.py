@@ -18,16 +18,15 @@ from swarm_tui.errors import (
     StoreUnreachable,
     SwarmError,
 )
+from swarm_tui.fact import OperationChanged, Recorded
 from swarm_tui.lifecycle import Lifecycle, claimed
 from swarm_tui.model import (
     Agent,
     AgentId,
     HostName,
     Operation,
-    OperationChanged,
     Power,
     Record,
-    Recorded,
     State,
     Verb,
 )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from swarm_tui.model import Fact
+from swarm_tui.fact import Fact
 
 FIRST_BACK_OFF_S: Final = 0.5
 LAST_BACK_OFF_S: Final = 30.0

@@ -19,6 +19,7 @@ from swarm_tui.errors import (
     Refused,
 )
 from swarm_tui.model import AgentId, Hint, Power
+from swarm_tui.ports import Order
 from swarm_tui.text import sanitize
 
 from .watched import Watched, ignore_progress, settle
@@ -137,7 +138,7 @@ async def test_hostile_text_arrives_sanitized(watched: Watched) -> None:
 
 
 async def test_spawn_makes_an_agent_that_boots_and_answers(watched: Watched) -> None:
-    spawned = await watched.spawner.spawn("mine", "Try it out", ignore_progress)
+    spawned = await watched.spawner.spawn(Order("mine", "Try it out"), ignore_progress)
     vm = await watched.vm(spawned.agent)
     assert (vm.name, vm.tag.task, vm.power) == ("mine", "Try it out", Power.RUNNING)
     async with watched.following(spawned.agent) as heard:
@@ -145,8 +146,8 @@ async def test_spawn_makes_an_agent_that_boots_and_answers(watched: Watched) -> 
         await watched.advance(30)
         assert heard
     with pytest.raises(Refused):
-        await watched.spawner.spawn("mine", "", ignore_progress)
-    unnamed = await watched.spawner.spawn("", "", ignore_progress)
+        await watched.spawner.spawn(Order("mine", ""), ignore_progress)
+    unnamed = await watched.spawner.spawn(Order(), ignore_progress)
     names = [vm.name for vm in await watched.hypervisor.list()]
     assert len(set(names)) == len(names) == 8
     assert unnamed.name in names

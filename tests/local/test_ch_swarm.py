@@ -23,6 +23,7 @@ from swarm_tui.local.network import kept_network
 from swarm_tui.local.swarm import LocalSwarm
 from swarm_tui.model import Address, Completed, HostName, Power, Vm
 from swarm_tui.outpost.local import LocalOutpost
+from swarm_tui.ports import Order
 from swarm_tui.text import Safe
 
 pytestmark = pytest.mark.vm
@@ -46,7 +47,7 @@ class Bed:
         return LocalSwarm(self.home, ColdBoots(self.home, "auto"))
 
     async def spawn(self, swarm: LocalSwarm, name: str = "", task: str = "") -> Vm:
-        spawned = await swarm.spawn(name, task, ignore_progress)
+        spawned = await swarm.spawn(Order(name, task), ignore_progress)
         return await self.home.hypervisor.describe(spawned.agent)
 
     async def ask(self, vm: Vm, script: str) -> str:
@@ -165,7 +166,7 @@ async def test_a_spawn_that_fails_leaves_nothing(bed: Bed) -> None:
     deaf = Home(home.folder, home.image, home.hypervisor, DeafGuest())
     swarm = LocalSwarm(deaf, ColdBoots(deaf, "auto"))
     with pytest.raises(GuestUnreachable):
-        await swarm.spawn("", "", ignore_progress)
+        await swarm.spawn(Order(), ignore_progress)
     network = kept_network(home.folder)
     assert network
     assert bed.traces() == [network.bridge]
@@ -179,7 +180,7 @@ async def test_a_spawn_that_is_cancelled_leaves_nothing(bed: Bed) -> None:
         if step.startswith("giving it a name"):
             reached.set()
 
-    spawning = asyncio.create_task(bed.swarm.spawn("", "", on_progress))
+    spawning = asyncio.create_task(bed.swarm.spawn(Order(), on_progress))
     await reached.wait()
     spawning.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -30,6 +30,7 @@ from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine, render, rewrite
 from swarm_tui.local.swarm import LocalSwarm, bring_down, discard_files
 from swarm_tui.model import Address, AgentId, Completed, HostName, Power, Vm
+from swarm_tui.ports import Order
 from swarm_tui.tag import parse_tag, render_tag
 from swarm_tui.text import Safe, literal
 
@@ -54,7 +55,7 @@ class Bed:
     swarm: LocalSwarm
 
     async def spawn(self, name: str = "", task: str = "") -> Vm:
-        spawned = await self.swarm.spawn(name, task, ignore_progress)
+        spawned = await self.swarm.spawn(Order(name, task), ignore_progress)
         return await self.hypervisor.describe(spawned.agent)
 
     async def ask(self, vm: Vm, script: str) -> str:
@@ -299,7 +300,7 @@ async def test_a_spawn_that_fails_leaves_nothing(bed: Bed) -> None:
     await bed.swarm.prepare(ignore_progress)
     deaf = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, DeafGuest()))
     with pytest.raises(GuestUnreachable):
-        await deaf.spawn("", "", ignore_progress)
+        await deaf.spawn(Order(), ignore_progress)
     assert await bed.own() == []
     assert list((bed.folder / "agents").iterdir()) == []
     assert bed.processes() == []
@@ -313,7 +314,7 @@ async def test_a_spawn_that_is_cancelled_leaves_nothing(bed: Bed) -> None:
         if step.startswith("giving it a name"):
             reached.set()
 
-    spawning = asyncio.create_task(bed.swarm.spawn("", "", on_progress))
+    spawning = asyncio.create_task(bed.swarm.spawn(Order(), on_progress))
     await reached.wait()
     spawning.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -24,6 +24,17 @@ from swarm_tui.audit import Audit
 from swarm_tui.audit import Entry as Audited
 from swarm_tui.command import Approve, Command, Kill, Pause, Reject, Resume, Review, SendBack, Spawn
 from swarm_tui.errors import Refused, SwarmError
+from swarm_tui.fact import (
+    Fact,
+    GuestHeard,
+    HostSeen,
+    LinkChanged,
+    OperationChanged,
+    Recorded,
+    Sampled,
+    VmGone,
+    VmSeen,
+)
 from swarm_tui.label import make_labels
 from swarm_tui.lifecycle.handoff import Terms
 from swarm_tui.model import (
@@ -34,27 +45,18 @@ from swarm_tui.model import (
     Counters,
     EventBatch,
     EventKind,
-    Fact,
     GuestEvent,
-    GuestHeard,
     Host,
     HostName,
-    HostSeen,
     HostState,
     Link,
-    LinkChanged,
     Operation,
-    OperationChanged,
     Power,
     Record,
-    Recorded,
-    Sampled,
     SnapshotId,
     Tag,
     Verb,
     Vm,
-    VmGone,
-    VmSeen,
 )
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Progress

@@ -5,7 +5,8 @@ from __future__ import annotations
 from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, type_ahead, until
 
 from swarm_tui.errors import HostUnreachable
-from swarm_tui.model import EventKind, Link, LinkChanged, VmGone
+from swarm_tui.fact import LinkChanged, VmGone
+from swarm_tui.model import EventKind, Link
 from swarm_tui.store import LOG_EVENTS
 from swarm_tui.ui.agent import AgentScreen
 from swarm_tui.ui.app import SwarmApp

@@ -9,7 +9,8 @@ from textual.pilot import Pilot
 
 from swarm_tui.command import Command, Kill, Pause
 from swarm_tui.errors import StorageFull
-from swarm_tui.model import AgentId, EventKind, HostName, HostSeen, HostState, Power, VmGone
+from swarm_tui.fact import HostSeen, VmGone
+from swarm_tui.model import AgentId, EventKind, HostName, HostState, Power
 from swarm_tui.ports import Progress
 from swarm_tui.text import Safe
 from swarm_tui.ui.app import Settings, SwarmApp

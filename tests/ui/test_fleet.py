@@ -6,7 +6,8 @@ import pytest
 from stand_in import Clock, StandInSupervisor, make_app, make_fleet, running, seen, until
 
 from swarm_tui.command import Pause
-from swarm_tui.model import AgentId, EventKind, HostState, State, VmGone
+from swarm_tui.fact import VmGone
+from swarm_tui.model import AgentId, EventKind, HostState, State
 from swarm_tui.store import History, Outage
 from swarm_tui.text import literal
 from swarm_tui.ui.app import Settings, SwarmApp

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
 
-from swarm_tui.model import Host, HostName, HostSeen, HostState, Power
+from swarm_tui.fact import HostSeen
+from swarm_tui.model import Host, HostName, HostState, Power
 from swarm_tui.text import EMPTY, sanitize
 from swarm_tui.ui.app import Settings
 from swarm_tui.ui.fleet import FleetScreen

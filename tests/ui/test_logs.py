@@ -11,7 +11,8 @@ from stand_in import Clock, StandInSupervisor, make_app, make_fleet, running, se
 from textual.pilot import Pilot
 
 from swarm_tui import spool
-from swarm_tui.model import AgentId, EventBatch, EventKind, GuestEvent, GuestHeard
+from swarm_tui.fact import GuestHeard
+from swarm_tui.model import AgentId, EventBatch, EventKind, GuestEvent
 from swarm_tui.text import sanitize
 from swarm_tui.ui import log as log_module
 from swarm_tui.ui.app import SwarmApp

@@ -16,7 +16,8 @@ from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, unt
 from terminal import Terminal
 from textual import events
 
-from swarm_tui.model import EventKind, HostState, Power, VmGone
+from swarm_tui.fact import VmGone
+from swarm_tui.model import EventKind, HostState, Power
 from swarm_tui.ui.notice import GATHER_S, LULL_S, REST_S, SETTLE_S, USUAL, How, Notices
 from swarm_tui.ui.waiting import WaitingScreen
 

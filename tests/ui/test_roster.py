@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from stand_in import Clock, StandInSupervisor, make_fleet
 
-from swarm_tui.model import EventKind, HostName, Sampled, State, VmGone
+from swarm_tui.fact import Sampled, VmGone
+from swarm_tui.model import EventKind, HostName, State
 from swarm_tui.ui.roster import REST_S, Roster
 from swarm_tui.views import Group, Order
 

@@ -11,7 +11,8 @@ from stand_in import Clock, StandInSupervisor, make_app, running, seen, until
 from textual._compositor import LayoutUpdate
 
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import EventKind, HostName, HostSeen, HostState, Power
+from swarm_tui.fact import HostSeen
+from swarm_tui.model import EventKind, HostName, HostState, Power
 from swarm_tui.text import sanitize
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.console import Transcript

@@ -9,8 +9,9 @@ from test_review import PARSER, SIZE, find, is_open, make_desk, opened, press
 
 from swarm_tui.command import Approve, Reject, Review, SendBack
 from swarm_tui.errors import Refused, ReviewError, SignatureError
+from swarm_tui.fact import Recorded, VmGone
 from swarm_tui.handoff import Comment
-from swarm_tui.model import AgentId, Recorded, VmGone
+from swarm_tui.model import AgentId
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.review import ReviewScreen
 from swarm_tui.ui.verdict import VerdictDialog

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm_tui.fact import GuestHeard, HostSeen, Recorded, Sampled
 from swarm_tui.model import (
     Address,
     Agent,
@@ -13,15 +14,11 @@ from swarm_tui.model import (
     EventBatch,
     EventKind,
     GuestEvent,
-    GuestHeard,
     Host,
     HostName,
-    HostSeen,
     HostState,
     Power,
     Record,
-    Recorded,
-    Sampled,
     SnapshotId,
     State,
     Tag,

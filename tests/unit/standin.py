@@ -25,9 +25,8 @@ from swarm_tui.errors import (
     Refused,
     SnapshotError,
 )
-from swarm_tui.label import Label
 from swarm_tui.model import Address, AgentId, Capabilities, Counters, Hint, HostName, Power, Tag, Vm
-from swarm_tui.ports import HostFacts, Progress, Spawned
+from swarm_tui.ports import HostFacts, Order, Progress, Spawned
 from swarm_tui.text import literal, sanitize
 
 HOST = HostName("local")
@@ -392,13 +391,11 @@ class StandInSpawner:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def spawn(
-        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
-    ) -> Spawned:
+    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
         plan = await self._world.begin("spawn")
         count = len(self._world.agents()) + 1
         agent = AgentId(f"6f1c7b0e-0000-4000-8000-{count:012}")
-        vm = self._world.add(agent, name or f"agent-{count}")
+        vm = self._world.add(agent, order.name or f"agent-{count}")
         await self._world.end("spawn", plan)
         return Spawned(vm.id, vm.name, 0.5)
 

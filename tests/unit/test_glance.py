@@ -10,8 +10,9 @@ import pytest
 from swarm_tui.bootstrap import open_catalogue
 from swarm_tui.config import load
 from swarm_tui.errors import HostUnreachable, NotFound
+from swarm_tui.fact import Listed
 from swarm_tui.glance import Glance, find, glance
-from swarm_tui.model import AgentId, HostName, Listed, Record, State
+from swarm_tui.model import AgentId, HostName, Record, State
 from swarm_tui.store import Store
 from swarm_tui.text import literal
 

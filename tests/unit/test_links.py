@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from swarm_tui.fact import Sampled, VmSeen
 from swarm_tui.model import (
     Address,
     Agent,
@@ -21,11 +22,9 @@ from swarm_tui.model import (
     HostName,
     Link,
     Power,
-    Sampled,
     State,
     Tag,
     Vm,
-    VmSeen,
 )
 from swarm_tui.model import Counters as Reading
 from swarm_tui.ports import Guest

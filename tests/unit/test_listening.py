@@ -13,6 +13,7 @@ import pytest
 from swarm_tui import listening, spool
 from swarm_tui.config import Loaded, load
 from swarm_tui.errors import GuestUnreachable, HostUnreachable, NotFound, UsageError
+from swarm_tui.fact import VmSeen
 from swarm_tui.glance import Glance
 from swarm_tui.journal import Stamps
 from swarm_tui.listening import Wanted, choose, listen, parse_span
@@ -28,7 +29,6 @@ from swarm_tui.model import (
     State,
     Tag,
     Vm,
-    VmSeen,
 )
 from swarm_tui.store import Store
 from swarm_tui.text import sanitize

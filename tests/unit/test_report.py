@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from swarm_tui.model import Listed, Tag
+from swarm_tui.fact import Listed
+from swarm_tui.model import Tag
 from swarm_tui.report import agent_object, write_agent, write_json
 from swarm_tui.store import Store
 from swarm_tui.text import sanitize

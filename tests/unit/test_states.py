@@ -7,22 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from swarm_tui.fact import Fact, LinkChanged, Listed, OperationChanged, Recorded, VmGone, VmSeen
 from swarm_tui.model import (
     EventKind,
-    Fact,
     HostState,
     Link,
-    LinkChanged,
-    Listed,
     Operation,
-    OperationChanged,
     Power,
     Record,
-    Recorded,
     State,
     Verb,
-    VmGone,
-    VmSeen,
 )
 from swarm_tui.store import Store
 from swarm_tui.text import literal

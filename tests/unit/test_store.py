@@ -8,27 +8,29 @@ from dataclasses import replace
 
 import pytest
 
+from swarm_tui.fact import (
+    Fact,
+    GuestHeard,
+    GuestSampled,
+    LinkChanged,
+    Listed,
+    OperationChanged,
+    VmGone,
+    VmSeen,
+)
 from swarm_tui.model import (
     Agent,
     AgentId,
     EventBatch,
     EventKind,
-    Fact,
     GuestEvent,
-    GuestHeard,
-    GuestSampled,
     HostName,
     HostState,
     Link,
-    LinkChanged,
-    Listed,
     Operation,
-    OperationChanged,
     Power,
     State,
     Verb,
-    VmGone,
-    VmSeen,
 )
 from swarm_tui.store import LOG_EVENTS, Store, count_states, sort_key
 from swarm_tui.text import EMPTY, literal

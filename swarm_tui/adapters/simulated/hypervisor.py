@@ -21,9 +21,8 @@ from swarm_tui.errors import (
     StorageFull,
     SwarmError,
 )
-from swarm_tui.label import Label
 from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Power, Vm
-from swarm_tui.ports import HostFacts, Progress, Spawned
+from swarm_tui.ports import HostFacts, Order, Progress, Spawned
 from swarm_tui.text import literal
 
 VERSION: Final = "1"
@@ -289,15 +288,13 @@ class SimulatedSpawner:
         self._world = world
         self._site = site
 
-    async def spawn(
-        self, name: str, task: str, on_progress: Progress, labels: tuple[Label, ...] = ()
-    ) -> Spawned:
-        begun = self._world.clock.monotonic()
+    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
+        begun, name = self._world.clock.monotonic(), order.name
         on_progress(literal("making the simulated VM"), 0.0)
         await self._world.gate("spawn", self._site)
         if name and any(machine.vm.name == name for machine in self._world.machines()):
             raise Refused("Cannot make the agent", f"there is one named {name} already")
-        machine = self._world.spawn(self._site, name, task, labels)
+        machine = self._world.spawn(self._site, name, order.task, order.labels)
         on_progress(literal("waiting for its first answer"), 0.5)
         if self._world.delays:
             await self._world.until(begun + BOOT_S)
