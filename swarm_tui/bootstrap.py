@@ -7,7 +7,6 @@ command must not pay for what it does not use.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from swarm_tui.errors import DeadlineExceeded, HostError, SetupError, SwarmError
 from swarm_tui.inventory import Inventory, Kept
 from swarm_tui.model import Agent, AgentId, HostName, Vm
 from swarm_tui.paths import Paths, locate
+from swarm_tui.person import login
 from swarm_tui.ports import Guest, Hypervisor, Order, Outpost, Progress, Signer, Spawned
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
 from swarm_tui.spool import Spool
@@ -126,22 +126,14 @@ def _reviewer() -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return _login()
+        return _principal()
     email = done.stdout.strip()
-    return email if PRINCIPAL.accepts(email) else _login()
+    return email if PRINCIPAL.accepts(email) else _principal()
 
 
-def person() -> str:
-    """Login name of whoever runs this."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run us as a number without a name
-        return str(os.getuid())
-
-
-def _login() -> str:
-    login = f"{person()}@{socket.gethostname()}"
-    return login if PRINCIPAL.accepts(login) else "reviewer"
+def _principal() -> str:
+    principal = f"{login()}@{socket.gethostname()}"
+    return principal if PRINCIPAL.accepts(principal) else "reviewer"
 
 
 def make_hypervisor(host: HostName, uri: str, road: Road | None = None) -> Hypervisor:

@@ -13,7 +13,6 @@ Everything that is said must hold. Capitals make no difference.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Final
 
 from swarm_tui.errors import UsageError
 from swarm_tui.model import Agent, State
+from swarm_tui.person import login
 from swarm_tui.text import sanitize
 
 Predicate = Callable[[Agent], bool]
@@ -108,16 +108,6 @@ def complete(text: str, known: Mapping[str, Iterable[str]]) -> Sequence[Completi
 def quote(key: str, value: str) -> str:
     """The filter for exactly this value of a key."""
     return f"{key}:{_quote(value)}"
-
-
-def login() -> str:
-    """Whom "owner:me" means."""
-    import getpass  # like difflib below: `ls` must start at once, and rarely needs them
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run us as a number without a name
-        return str(os.getuid())
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def run_app(
     from swarm_tui import views
 
     gc.disable()  # until the app has started: nearly all that is made until then stays
-    from swarm_tui.bootstrap import person
+    from swarm_tui.person import login
     from swarm_tui.ui.app import Settings, SwarmApp
     from swarm_tui.ui.glyphs import needs_plain
     from swarm_tui.ui.grid import View
@@ -45,7 +45,7 @@ def run_app(
         notify_about=ui.notify_about,
         notify_command=ui.notify_command,
         is_plain=is_plain,
-        person=person(),
+        person=login(),
         views_file=loaded.paths.views,
         start=views.find(loaded.paths.views, view) if view else views.BUILT_IN[0],
     )

@@ -11,9 +11,10 @@ from typing import Any, Final
 from swarm_tui.amount import render_age
 from swarm_tui.attention import Attention, Need, summarize
 from swarm_tui.audit import Entry
-from swarm_tui.bootstrap import make_supervisor, open_audit, person
+from swarm_tui.bootstrap import make_supervisor, open_audit
 from swarm_tui.config import Loaded
 from swarm_tui.glance import glance
+from swarm_tui.person import login
 from swarm_tui.report import write_json, write_table
 from swarm_tui.store import Store
 
@@ -37,7 +38,7 @@ async def waiting(
     hosts are read once, and of what guests say is known what a supervisor heard.
     """
     acts = await asyncio.to_thread(open_audit(loaded).recent)
-    whose = person() if is_mine else None
+    whose = login() if is_mine else None
     if is_waited_for:
         needs = await _wait(loaded, connect, acts, whose)
     else:

@@ -9,10 +9,7 @@ an intent is in it, too, before anything happens, and all supervisors see each o
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
 import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -26,6 +23,7 @@ from swarm_tui.audit.shared import Log, Shared
 from swarm_tui.database import Database
 from swarm_tui.errors import AuditError, StorageFull, StoreError, SwarmError
 from swarm_tui.model import Agent, HostName, Verb
+from swarm_tui.person import actor
 from swarm_tui.text import Safe, sanitize
 
 _TAIL_BYTES: Final = 1 << 20
@@ -74,7 +72,7 @@ class Audit:
         """`database`: None, nobody else acts."""
         self._chain = Chain(path)
         self._shared = Shared(database, self._chain) if database else None
-        self._actor = _actor()
+        self._actor = actor()
         self._last: tuple[object, str | None, Sequence[Entry]] | None = None
         """What was read last: acts are looked at again and again while they are shown."""
         self.lag: SwarmError | None = None
@@ -316,12 +314,3 @@ def _concluded(entry: Entry, raw: dict[str, Any]) -> Entry:
         outcome=Outcome(outcome) if outcome in list(Outcome) else Outcome.UNKNOWN,
         ended=_time(raw),
     )
-
-
-def _actor() -> str:
-    """Who acts: login name and machine, as the system knows them."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in some containers
-        name = f"uid {os.getuid()}"
-    return f"{name}@{socket.gethostname()}"

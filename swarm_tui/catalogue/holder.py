@@ -7,16 +7,15 @@ see the file knows at once. Who is elsewhere goes by the process's heartbeat in 
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
 import secrets
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from swarm_tui import durable
 from swarm_tui.errors import StoreError
+from swarm_tui.person import actor
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -41,7 +40,7 @@ class Lockfile:
     def __init__(self, folder: Path, who: str = "", place: str = "") -> None:
         """`place`: where we are to pretend to be; by default it follows from the folder."""
         self._folder = folder
-        self._who = who or _login()
+        self._who = who
         self._place = place
         self._handle: int | None = None
         self._holder: Holder | None = None
@@ -60,7 +59,9 @@ class Lockfile:
             fcntl.flock(handle, fcntl.LOCK_EX)
             os.rename(unnamed, self._folder / process)
             self._handle = handle
-            self._holder = Holder(process, self._who, self._place or self.place(), process)
+            self._holder = Holder(
+                process, self._who or actor(), self._place or self.place(), process
+            )
         return self._holder
 
     def is_own(self, process: str) -> bool:
@@ -107,11 +108,3 @@ class Lockfile:
         for path in self._folder.iterdir():
             if path.name.isalnum() and not self.is_alive(path.name):
                 path.unlink(missing_ok=True)
-
-
-def _login() -> str:
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in some containers
-        name = f"uid {os.getuid()}"
-    return f"{name}@{socket.gethostname()}"

@@ -7,7 +7,6 @@ host key, names, clock, randomness.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import re
 import shutil
@@ -28,6 +27,7 @@ from swarm_tui.local.network import remove_network
 from swarm_tui.local.programs import telling
 from swarm_tui.local.project import ensure_project
 from swarm_tui.model import Address, AgentId, Tag, Vm
+from swarm_tui.person import login
 from swarm_tui.ports import Hypervisor, Order, Progress, Spawned
 from swarm_tui.tag import render_tag
 from swarm_tui.text import literal, sanitize
@@ -179,7 +179,7 @@ class LocalSwarm:
         return render_tag(
             Tag(
                 task=sanitize(task),
-                owner=sanitize(_login_name()),
+                owner=sanitize(login()),
                 created=time.time(),
                 base=self._home.image.base_commit,
                 address=address,
@@ -244,13 +244,6 @@ def _remove_all(agents: Path, kept: set[str]) -> None:
         for folder in agents.iterdir():
             if folder.name not in kept:
                 shutil.rmtree(folder)
-
-
-def _login_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run us as a number without a name
-        return str(os.getuid())
 
 
 def _next_name(taken: set[str], suffix: str) -> str:
