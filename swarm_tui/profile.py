@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from swarm_tui.errors import SetupError
 from swarm_tui.label import Label
 from swarm_tui.text import EMPTY, Safe
 
@@ -38,6 +40,8 @@ class Profile:
 
     name: Safe = EMPTY
     """Empty: none was named."""
+    about: Safe = EMPTY
+    """A word on what it is for."""
     image: str = ""
     """Name or digest of an image that was built; empty: swarm-tui's own."""
     vcpus: int = 1
@@ -56,12 +60,29 @@ class Profile:
     in a word stands for the task. Empty: the image's own agent."""
     environment: tuple[tuple[str, str], ...] = ()
     """Of that program, by name. `{task}` stands for itself here."""
+    inherited: tuple[tuple[str, str], ...] = ()
+    """Of that program, too: name → variable of the supervisor's own environment from which the
+    value is taken when an agent is made. Such values are never shown, and stand in no record."""
     labels: tuple[Label, ...] = ()
     hosts: tuple[str, ...] = ()
     """On which they may be made; empty: on any that can."""
     ready: int = 0
     """How many are kept ready in advance, on each host."""
     life: Life = ENDLESS
+
+    def variables(self, environ: Mapping[str, str]) -> Mapping[str, str]:
+        """The program's whole environment; `environ` is the supervisor's own.
+
+        Raises SetupError when that lacks one, naming all that it lacks.
+        """
+        lacking = [origin for _, origin in self.inherited if not environ.get(origin)]
+        if lacking:
+            raise SetupError(
+                f"The profile {self.name} needs {', '.join(lacking)}",
+                "Not set in the environment in which swarm-tui runs.",
+                f"export {lacking[0]}=… and start swarm-tui again.",
+            )
+        return dict(self.environment) | {name: environ[origin] for name, origin in self.inherited}
 
 
 PLAIN: Final = Profile()
