@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from textual import events
 from textual.widgets import Input
 
 _UNSEEN: Final = (
@@ -15,7 +17,18 @@ _UNSEEN: Final = (
 class Field(Input):
     """An input that takes no control, unseen or bidirectional character, not even from a paste."""
 
-    def __init__(self, *, id: str, placeholder: str = "", value: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        id: str,
+        placeholder: str = "",
+        value: str = "",
+        on_submit: Callable[[str], None] | None = None,
+    ) -> None:
+        """`on_submit`: what becomes of the text; without it a `Submitted` is posted.
+
+        If that moves the focus away, keys that were typed meanwhile are not for this field.
+        """
         super().__init__(
             value,
             placeholder,
@@ -24,3 +37,13 @@ class Field(Input):
             restrict=f"[^{_UNSEEN}]*",
         )
         self.cursor_blink = False
+        self._on_submit = on_submit
+
+    def on_key(self, event: events.Key) -> None:
+        if self.screen.focused is not self:  # `has_focus` is told later
+            event.prevent_default().stop()
+            self.app.post_message(events.Key(event.key, event.character))
+        elif event.key == "enter" and self._on_submit:
+            # At once: as a binding it would come after the keys that wait behind it.
+            event.prevent_default().stop()
+            self._on_submit(self.value)

@@ -49,7 +49,11 @@ class FleetScreen(SwarmScreen):
         self._head = TableHead(id="head")
         self._summary = Summary(context)
         self._hosts = HostNotices(context)
-        self._input = Field(id="filter", placeholder="words  host:lab  state:asking  !word: not")
+        self._input = Field(
+            id="filter",
+            placeholder="words  host:lab  state:asking  !word: not",
+            on_submit=self._keep_filter,
+        )
         self._hint = Hint()
         self._known: Mapping[str, Iterable[str]] = {}
         """What there was to filter by when the filter was opened."""
@@ -293,9 +297,8 @@ class FleetScreen(SwarmScreen):
                 break
         return problem
 
-    @on(Input.Submitted)
-    def _keep_filter(self, event: Input.Submitted) -> None:
-        problem = self._try_filter(event.value)
+    def _keep_filter(self, text: str) -> None:
+        problem = self._try_filter(text)
         if problem:
             self._hint.show(problem, ())
         else:

@@ -12,7 +12,6 @@ from rich.segment import Segment
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import Input
 
 from swarm_tui.errors import SwarmError, UsageError
 from swarm_tui.journal import Said, Stamps, export, merge
@@ -88,7 +87,7 @@ class LogKeys(SwarmScreen):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.prompt = Field(id="search")
+        self.prompt = Field(id="search", on_submit=self._answer)
         self._asked: Asked = "search"
         self._exporting: asyncio.Task[None] | None = None
 
@@ -135,9 +134,8 @@ class LogKeys(SwarmScreen):
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.context.now()))
         self._ask("export", str(Path.cwd() / f"swarm-log-{whose}-{at}.txt"))
 
-    @on(Input.Submitted, "#search")
-    def _answer(self, event: Input.Submitted) -> None:
-        value = event.value.strip()
+    def _answer(self, text: str) -> None:
+        value = text.strip()
         pattern: Pattern | None = None
         if self._asked != "export" and value:
             try:

@@ -10,7 +10,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Input
 
 from swarm_tui.command import Verdict
 from swarm_tui.errors import SwarmError
@@ -72,7 +71,7 @@ class ReviewScreen(OneAgentScreen):
         self._tree = FileTree()
         self._title = PaneTitle()
         self._patch = Patch()
-        self._input = Field(id="search", placeholder="search all files")
+        self._input = Field(id="search", placeholder="search all files", on_submit=self._search)
         self._index = ABOUT
         self._diffs = Diffs(reading)
         self._jobs: set[asyncio.Task[None]] = set()
@@ -409,10 +408,9 @@ class ReviewScreen(OneAgentScreen):
         self._input.display = False
         self.set_focus(self._patch)
 
-    @on(Input.Submitted)
-    def _search(self, event: Input.Submitted) -> None:
+    def _search(self, text: str) -> None:
         self._close_search()
-        self._patch.search(sanitize(event.value.strip()))
+        self._patch.search(sanitize(text.strip()))
         if self._patch.needle:
             self._find(1)
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from stand_in import Clock, StandInSupervisor, make_app, make_fleet, running, seen, until
+from stand_in import (
+    Clock,
+    StandInSupervisor,
+    make_app,
+    make_fleet,
+    running,
+    seen,
+    type_ahead,
+    until,
+)
 
 from swarm_tui.command import Pause
 from swarm_tui.fact import VmGone
@@ -228,6 +237,17 @@ async def test_w_goes_to_who_waits_even_past_a_filter() -> None:
         assert under_cursor(app, swarm) == "fern"
         await pilot.press("w")
         assert under_cursor(app, swarm) == "moss"
+
+
+async def test_what_is_typed_right_behind_enter_is_not_for_the_filter() -> None:
+    swarm = make_fleet()
+    app = make_app(swarm)
+    async with running(app) as pilot:
+        await pilot.press("slash", *"ember")
+        type_ahead(app, "enter", "w", "w")
+        await until(pilot, lambda: grid(app).cursor and under_cursor(app, swarm) == "fern")
+        assert "ember" in seen(app)
+        assert "emberw" not in seen(app)
 
 
 async def test_w_says_when_nobody_waits() -> None:
