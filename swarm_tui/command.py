@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from swarm_tui.label import Label
 from swarm_tui.model import AgentId, HostName, Verb
-from swarm_tui.profile import PLAIN, Profile
+from swarm_tui.profile import PLAIN, Occasion, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Pause:
     agent: AgentId
     is_quick: bool = False
     """Only stop the vCPUs: nothing is saved and the RAM stays in use."""
+    occasion: Occasion = Occasion.ASKED
+    """Of the rule that has it paused."""
     verb: Verb = field(default=Verb.PAUSE, init=False)
 
 
@@ -47,6 +49,28 @@ class Kill:
     agent: AgentId
     is_graceful: bool = False
     verb: Verb = field(default=Verb.KILL, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Keep what has come of the agent (branch, log, usage, reason); only then kill it."""
+
+    agent: AgentId
+    occasion: Occasion = Occasion.ASKED
+    """Of the rule that has it ended."""
+    verb: Verb = field(default=Verb.END, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Give the agent more time, from its end or, where that is past, from now."""
+
+    agent: AgentId
+    by_s: float | None
+    """None: it has no end any more."""
+    is_pinned: bool = False
+    """No rule touches it from now on, whatever becomes of it."""
+    verb: Verb = field(default=Verb.EXTEND, init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +135,4 @@ class Reject:
 
 
 Verdict = Approve | SendBack | Reject
-Command = Spawn | Pause | Resume | Kill | Shell | Say | Review | Verdict
+Command = Spawn | Pause | Resume | Kill | End | Extend | Shell | Say | Review | Verdict

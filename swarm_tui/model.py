@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NewType
 
 from swarm_tui.label import Label
-from swarm_tui.profile import ENDLESS, Life
+from swarm_tui.profile import ENDLESS, Life, Occasion
 from swarm_tui.text import EMPTY, Safe
 
 AgentId = NewType("AgentId", str)
@@ -54,6 +54,8 @@ class Verb(StrEnum):
     SEND_BACK = "send-back"
     REJECT = "reject"
     KILL = "kill"
+    END = "end"
+    EXTEND = "extend"
     FORK = "fork"
     MESSAGE = "message"
     SHELL = "shell"
@@ -187,6 +189,7 @@ class EventKind(StrEnum):
     USAGE = "usage"
     ASK = "ask"
     DONE = "done"
+    FAILED = "failed"  # its program ended without success
     OTHER = "other"  # a line that is not of the contract; shown as it is, sanitized
 
 
@@ -232,6 +235,12 @@ class Birth:
     life: Life = ENDLESS
     expires: float | None = None
     """When its time is over."""
+    is_pinned: bool = False
+    """A person wants it kept: no rule touches it."""
+    acted: Occasion | None = None
+    """The occasion on which its rule was carried out: not again on the same one."""
+    unkept: Safe = EMPTY
+    """Why its result could not be kept: then no rule ends it until a person acts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from swarm_tui.model import Agent, Capabilities, Link, State, Verb
+from swarm_tui.model import Agent, Capabilities, Link, Power, State, Verb
 from swarm_tui.text import Safe, join, literal, sanitize
 
 
@@ -49,6 +49,11 @@ _LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
     Verb.SEND_BACK: (frozenset({State.SAVED}), _UNTAKEN),
     Verb.REJECT: (frozenset({State.SAVED}), _UNTAKEN),
     Verb.KILL: (frozenset(State) - {State.LOST}, "its host is out of reach"),
+    Verb.END: (
+        _ALIVE - {State.ASKING} | {State.PAUSED, State.SAVED},
+        "its work can only be taken from a live or a saved agent",
+    ),
+    Verb.EXTEND: (frozenset(State) - {State.LOST}, "its host is out of reach"),
     Verb.MESSAGE: (_ALIVE, "a message needs a running VM"),
     Verb.SHELL: (_ALIVE, "a shell needs a running VM"),
     Verb.LOGS: (frozenset(State), ""),
@@ -60,6 +65,7 @@ _NEEDS: Final[dict[Verb, tuple[str, ...]]] = {
     Verb.RESUME: ("restore",),
     Verb.SPAWN: ("spawn",),
     Verb.REVIEW: ("save", "restore"),
+    Verb.END: ("restore",),
     Verb.APPROVE: ("restore",),
     Verb.SEND_BACK: ("restore",),
 }
@@ -92,11 +98,14 @@ def decide(
     if agent.operation and verb is not Verb.LOGS:
         return Deny(literal(f"{agent.operation.verb} is still at work on it"))
     is_handoff = verb is Verb.REVIEW or verb in _VERDICTS
-    if is_handoff and agent.record and agent.record.verdict and agent.state is not State.LOST:
+    is_taken = is_handoff or verb is Verb.END
+    if is_taken and agent.record and agent.record.verdict and agent.state is not State.LOST:
         # Whatever state it was cut off in.
         given = f"{agent.record.verdict} was given on review {agent.record.review}"
         return Deny(literal(f"{given}; resume it to deliver that"))
     states, otherwise = _LEGAL[verb]
+    if agent.state is State.FAILED and agent.vm and agent.vm.power is Power.RUNNING:
+        states |= {State.FAILED} if State.RUNNING in states else set()  # only its program ended
     is_cut = agent.record is not None and agent.record.verb not in (None, Verb.KILL)
     if is_cut and verb is Verb.RESUME:
         states |= {State.UNKNOWN}
@@ -104,6 +113,8 @@ def decide(
         states |= _ALIVE  # it is adopted
     if is_cut and verb is Verb.PAUSE and agent.state is State.PAUSED:
         return Deny(literal("an earlier verb was cut off with its vCPUs stopped; resume it first"))
+    if verb is Verb.END and agent.state is State.ASKING:
+        otherwise = "it waits for a person's answer"
     if agent.state is State.UNKNOWN and agent.record and agent.record.verb is Verb.KILL:
         otherwise = "its kill was cut off, kill it again"
     if agent.state not in states:
@@ -112,7 +123,9 @@ def decide(
         return Deny(literal("its vCPUs are stopped already"))
     if verb in (Verb.SHELL, Verb.MESSAGE) and agent.tag.address is None:
         return Deny(literal("no SSH address is known for it"))
-    if is_handoff:
+    if verb is Verb.END and agent.record and agent.record.review is not None:
+        return Deny(literal(f"its review {agent.record.review} is open"))
+    if is_taken:
         return _decide_handoff(verb, agent)
     if verb is Verb.KILL:
         return Ask(
@@ -138,4 +151,6 @@ def _decide_handoff(verb: Verb, agent: Agent) -> Decision:
         return Deny(literal("no SSH address is known for it"))
     if not agent.tag.base:
         return Deny(literal("the commit that it began with is not known"))
+    if verb is Verb.END:
+        return Ask(literal("Its result is kept; then its VM, disk and snapshots go for good."))
     return ALLOW

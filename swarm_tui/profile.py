@@ -20,6 +20,15 @@ class Ending(StrEnum):
     END = "end"  # its result is kept, the VM goes
 
 
+class Occasion(StrEnum):
+    """On which an agent's life ends."""
+
+    EXPIRED = "expired"  # its time is over
+    DONE = "done"
+    FAILED = "failed"
+    ASKED = "asked"  # by a person
+
+
 @dataclass(frozen=True, slots=True)
 class Life:
     """How an agent's life ends, if not by a person."""

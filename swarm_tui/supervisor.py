@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from swarm_tui.audit import Audit, Entry
 from swarm_tui.catalogue import Catalogue, Claim
-from swarm_tui.command import Command, Kill, Pause, Shell, Spawn
+from swarm_tui.command import Command, End, Kill, Pause, Shell, Spawn
 from swarm_tui.errors import (
     Busy,
     GuestCut,
@@ -34,6 +34,7 @@ from swarm_tui.fact import Fact, OperationChanged, Recorded
 from swarm_tui.inventory import Inventory
 from swarm_tui.lifecycle import (
     UNKNOWN,
+    Bequest,
     Handoff,
     Lifecycle,
     Steered,
@@ -55,6 +56,7 @@ from swarm_tui.model import (
 )
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Order, Progress
+from swarm_tui.results import Results
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.site import Place, Site, Timing
 from swarm_tui.snapshot import Archive
@@ -95,6 +97,7 @@ class Supervisor:
         self._inventory = Inventory(catalogue.database)
         self.terms = terms
         self._catalogue = catalogue
+        self.results = Results(catalogue.database, catalogue.root.parent / "results")
         self._keep = keep_snapshots
         self._is_following = is_following
         self._tasks: set[asyncio.Task[None]] = set()
@@ -293,7 +296,7 @@ class Supervisor:
         if lifecycle is None:
             raise HostUnreachable(f"Host {agent.host} is not connected")
         terms = replace(self.terms, shelf=fenced(self.terms.shelf, claim.check))
-        handoff = Handoff(lifecycle, terms, place.site.repository)
+        bequest = self._bequest(agent, Handoff(lifecycle, terms, place.site.repository))
         try:
             with self._operation(agent, command.verb, on_progress) as progress:
                 return await self._audited(
@@ -301,11 +304,11 @@ class Supervisor:
                     agent,
                     agent.host,
                     detail(command),
-                    lambda: steer(command, agent, record, handoff, progress),
+                    lambda: steer(command, agent, record, bequest, progress),
                 )
         finally:
             with contextlib.suppress(SwarmError):  # the verb's own outcome matters more
-                if isinstance(command, Kill):
+                if isinstance(command, Kill | End):
                     await self._records.take(agent.id)
                 await place.watch.reread(agent.id)
 
@@ -421,6 +424,12 @@ class Supervisor:
         return place.lifecycle(
             claim, self.snapshots, self._inventory, self._keep, self._note_record
         )
+
+    def _bequest(self, agent: Agent, handoff: Handoff) -> Bequest:
+        history = self.store.history(agent.id)
+        seen = [used for used in (history.memory_used if history else ()) if used == used]
+        peak = int(max(seen)) if seen else None
+        return Bequest(handoff, self.results, self._catalogue.folder(agent.id), peak)
 
     def _note_record(self, record: Record) -> None:
         self._apply(Recorded(record.id, record))

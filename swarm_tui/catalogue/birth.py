@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm_tui.model import AgentId, Birth, SnapshotId
-from swarm_tui.profile import Ending, Life
+from swarm_tui.profile import Ending, Life, Occasion
 from swarm_tui.text import sanitize
 
 
@@ -29,6 +29,9 @@ def render_birth(birth: Birth) -> str:
             "on_failed": life.on_failed,
         },
         "expires": birth.expires,
+        "is_pinned": birth.is_pinned,
+        "acted": birth.acted,
+        "unkept": birth.unkept,
     }
     return json.dumps(facts)
 
@@ -48,6 +51,9 @@ def read_birth(raw: object) -> Birth:
         snapshot=None if snapshot is None else SnapshotId(sanitize(str(snapshot))),
         life=_read_life(facts.get("life")),
         expires=_time(facts.get("expires")),
+        is_pinned=facts.get("is_pinned") is True,
+        acted=None if facts.get("acted") is None else Occasion(facts["acted"]),
+        unkept=sanitize(str(facts.get("unkept") or "")),
     )
 
 

@@ -180,6 +180,11 @@ class Catalogue:
         with self.database.read() as transaction:
             return self._claims.all(transaction)
 
+    @property
+    def root(self) -> Path:
+        """Of the folders of agents on this machine."""
+        return self._root
+
     def folder(self, agent: AgentId) -> Path:
         """The agent's folder; it may not exist. Raises NotFound for an id that is no name."""
         if not agent or "/" in agent or agent.startswith("."):

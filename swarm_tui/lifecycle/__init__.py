@@ -1,5 +1,6 @@
 """What the verbs really do to one agent, step by step, and how a cut is mended."""
 
+from swarm_tui.lifecycle.bequest import Bequest
 from swarm_tui.lifecycle.claim import claimed, fenced
 from swarm_tui.lifecycle.ground import UNKNOWN
 from swarm_tui.lifecycle.handoff import Handoff, Terms
@@ -8,6 +9,7 @@ from swarm_tui.lifecycle.verbs import Lifecycle
 
 __all__ = [
     "UNKNOWN",
+    "Bequest",
     "Handoff",
     "Lifecycle",
     "Steered",

@@ -85,35 +85,35 @@ class Handoff:
         says so.
         """
         before = record
-        vm, record = await self._stand_still(vm, record, progress)
+        vm, record = await self.stand_still(vm, record, progress)
         try:
             review = await self._pull(vm, record, why, progress)
             record = await self.lifecycle.write(replace(record, review=review.number))
         except SwarmError as error:
-            await self._go_on(vm, before, record, error, progress)
+            await self.go_on(vm, before, record, error, progress)
             raise
         try:
             saved = await self.lifecycle.pause(vm, record, progress)
         except UNKNOWN:  # of the host: it may be saving still
             raise
         except SwarmError as error:
-            await self._go_on(vm, before, record, error, progress)
+            await self.go_on(vm, before, record, error, progress)
             raise
         return join((literal(f"review {review.number} is open: {_count(review)}"), saved), "; ")
 
-    async def _stand_still(
-        self, vm: Vm | None, record: Record, progress: Progress
+    async def stand_still(
+        self, vm: Vm | None, record: Record, progress: Progress, verb: Verb = Verb.REVIEW
     ) -> tuple[Vm, Record]:
         """The VM runs and its agent is frozen, whichever way it was stopped before."""
         ground, before = self.lifecycle, record
-        record = await ground.write(replace(record, verb=Verb.REVIEW))
+        record = await ground.write(replace(record, verb=verb))
         vm, record = await self._bring_back(vm, record, progress)
         try:
             progress(literal("freezing the agent"), None)
             record = await ground.write(replace(record, is_frozen=True))
-            await ground.guest.freeze(_address(vm), FREEZE_S)
+            await ground.guest.freeze(address_of(vm), FREEZE_S)
         except SwarmError as error:
-            await self._go_on(vm, before, record, error, progress)
+            await self.go_on(vm, before, record, error, progress)
             raise
         return vm, record
 
@@ -151,7 +151,7 @@ class Handoff:
         async with self.quarantine(vm.id) as quarantine:
             pulled = await pull(
                 self.lifecycle.guest,
-                _address(vm),
+                address_of(vm),
                 quarantine,
                 number,
                 base,
@@ -194,10 +194,10 @@ class Handoff:
             for comment in await carried(quarantine, drafts.comments, review.changes):
                 await in_thread(shelf.comment, agent, review.number, comment)
 
-    async def _go_on(
+    async def go_on(
         self, vm: Vm, before: Record, record: Record, error: SwarmError, progress: Progress
     ) -> None:
-        """After a review that failed: the agent is again as it was before it."""
+        """After taking its work failed: the agent is again as it was before it."""
         ground = self.lifecycle
         problems: list[SwarmError] = []
         stands = before.saved_in is not None or before.is_frozen or vm.power is Power.PAUSED
@@ -356,7 +356,7 @@ class Handoff:
             done = await self._follow(vm, record, verdict, progress)
             if record.is_frozen:
                 progress(literal("thawing the agent"), None)
-                await ground.guest.thaw(_address(vm), ANSWER_S)
+                await ground.guest.thaw(address_of(vm), ANSWER_S)
         except _Void:
             raise
         except SwarmError as error:
@@ -379,7 +379,7 @@ class Handoff:
             raise await self._end_void(vm, record, verdict, "It was found so before.", progress)
         if not steps:
             progress(literal("checking that its work is what was reviewed"), None)
-            head = await head_now(self.lifecycle.guest, _address(vm), verdict.base)
+            head = await head_now(self.lifecycle.guest, address_of(vm), verdict.base)
             if head != verdict.head:
                 await in_thread(shelf.note_step, agent, number, "void")
                 told = f"Reviewed: {verdict.head}; now: {head}."
@@ -398,7 +398,7 @@ class Handoff:
                 text=verdict.message,
                 verdict=verdict.judgement,
             )
-            await self.lifecycle.guest.deliver(_address(vm), message, ANSWER_S)
+            await self.lifecycle.guest.deliver(address_of(vm), message, ANSWER_S)
             await in_thread(shelf.note_step, agent, number, "delivered")
         return done
 
@@ -468,9 +468,10 @@ def _begin_signers(path: Path, principal: str, key: str) -> None:
             durable.write(path, first_line(principal, key).encode())
 
 
-def _address(vm: Vm) -> Address:
+def address_of(vm: Vm) -> Address:
+    """Raises Refused when none is known."""
     if vm.tag.address is None:
-        raise Refused(f"{vm.name} cannot be reviewed", "No SSH address is known for it.")
+        raise Refused(f"{vm.name} cannot be looked into", "No SSH address is known for it.")
     return vm.tag.address
 
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from swarm_tui.command import Approve, Kill, Pause, Reject, Resume, Review, Say, SendBack
+from dataclasses import replace
+
+from swarm_tui.amount import render_age
+from swarm_tui.command import (
+    Approve,
+    End,
+    Extend,
+    Kill,
+    Pause,
+    Reject,
+    Resume,
+    Review,
+    Say,
+    SendBack,
+)
 from swarm_tui.errors import NotFound
+from swarm_tui.lifecycle.bequest import Bequest
 from swarm_tui.lifecycle.ground import in_thread
-from swarm_tui.lifecycle.handoff import Handoff, pending
+from swarm_tui.lifecycle.handoff import pending
 from swarm_tui.lifecycle.verbs import shortened
+from swarm_tui.lifespan import tell_occasion
 from swarm_tui.model import Agent, Record, State
 from swarm_tui.ports import Progress
+from swarm_tui.profile import Occasion
 from swarm_tui.text import EMPTY, Safe, literal
 
-Steered = Pause | Resume | Kill | Say | Review | Approve | SendBack | Reject
+Steered = Pause | Resume | Kill | End | Extend | Say | Review | Approve | SendBack | Reject
 """Commands that change an agent, which the caller holds.
 
 A message changes no VM, but none must be put into one that is being saved.
@@ -23,6 +40,12 @@ def detail(command: Steered) -> str:
     match command:
         case Pause(is_quick=True):
             return "quick"
+        case Pause() | End() if command.occasion is not Occasion.ASKED:
+            return f"by rule: {tell_occasion(command.occasion)}"
+        case Extend():
+            if command.by_s is None:
+                return "pinned" if command.is_pinned else "without end"
+            return f"by {render_age(command.by_s)}"
         case Kill(is_graceful=True):
             return "graceful"
         case Say():
@@ -33,14 +56,17 @@ def detail(command: Steered) -> str:
 
 
 async def steer(
-    command: Steered, agent: Agent, record: Record, handoff: Handoff, progress: Progress
+    command: Steered, agent: Agent, record: Record, bequest: Bequest, progress: Progress
 ) -> Safe:
     """Do it; the policy has allowed it. Raises SwarmError."""
+    handoff = bequest.handoff
     lifecycle, shelf = handoff.lifecycle, handoff.terms.shelf
     match command:
         case Pause(is_quick=True) if agent.vm:
             return await lifecycle.hold(agent.vm, progress)
         case Pause() if agent.vm:
+            if command.occasion is not Occasion.ASKED:
+                record = replace(record, birth=replace(record.birth, acted=command.occasion))
             return await lifecycle.pause(agent.vm, record, progress)
         case Resume():
             verdict = await in_thread(pending, shelf, record)
@@ -49,6 +75,10 @@ async def steer(
             return await lifecycle.resume(agent.vm, record, progress)
         case Say() if agent.vm:
             return await lifecycle.say(agent.vm, command.text, progress)
+        case End():
+            return await bequest.end(agent, record, command.occasion, progress)
+        case Extend():
+            return await bequest.extend(record, command)
         case Kill():
             done = await lifecycle.kill(agent.vm, record, progress, is_graceful=command.is_graceful)
             await in_thread(shelf.remove, record.id)

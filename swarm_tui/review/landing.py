@@ -25,6 +25,7 @@ _FAILED: Final = "The commit could not be landed"
 _LONGEST_NAME: Final = 60
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]+|\.{2,}|^[.-]+|(\.lock|[.])+$", re.IGNORECASE)
 _BRANCH: Final = re.compile(r"[A-Za-z0-9._/-]{1,200}")
+_RESULT: Final = re.compile(r"refs/swarm/results/[A-Za-z0-9._-]{1,80}/[0-9a-zA-Z.-]{1,40}")
 _ATTACHMENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -92,7 +93,30 @@ async def land(
                 "Rename or delete it there when it is not needed any more.",
             )
     await _copy(source, owner, pack, base, head)
-    await _create(owner, wanted, present)
+    await _create(owner, wanted, present, "approved")
+
+
+async def land_result(
+    source: Git, pack: IO[bytes], target: Path, base: str, head: str, ref: str
+) -> None:
+    """As `land`, for work that nobody has reviewed: a ref of ours, which is no branch.
+
+    Done already is fine. Raises Refused, ReviewError.
+    """
+    if not _RESULT.fullmatch(ref):
+        raise ReviewError("This is no name for a result", ref)
+    owner = await _open(target)
+    present = await read_refs(owner, ref)
+    if present.get(ref, head) != head:
+        raise Refused(f"{ref} is there already", f"In {target} it is {present[ref]}, not {head}.")
+    await _copy(source, owner, pack, base, head)
+    await _create(owner, {ref: head}, present, "kept, not reviewed")
+
+
+def result_ref(agent: str, identity: str, head: str) -> str:
+    """`refs/swarm/results/<agent>/<its id>-<head>`, both shortened: each content has its own."""
+    name = branch_name(agent, 0).removeprefix("swarm/").removesuffix("/0")
+    return f"refs/swarm/results/{name}/{identity[:8]}-{head[:12]}"
 
 
 async def read_landed(target: Path, branch: str) -> Landed:
@@ -254,13 +278,15 @@ async def _copy(source: Git, owner: Git, pack: IO[bytes], base: str, head: str) 
     )
 
 
-async def _create(owner: Git, wanted: Mapping[str, str], present: Mapping[str, str]) -> None:
+async def _create(
+    owner: Git, wanted: Mapping[str, str], present: Mapping[str, str], why: str
+) -> None:
     lines = [
         f"{'verify' if name in present else 'create'} {name} {oid}" for name, oid in wanted.items()
     ]
     try:
         await owner.run(
-            *("update-ref", "-m", "swarm-tui: approved", "--stdin"),
+            *("update-ref", "-m", f"swarm-tui: {why}", "--stdin"),
             stdin="\n".join(["start", *lines, "prepare", "commit", ""]).encode(),
             title=_FAILED,
         )

@@ -280,6 +280,14 @@ class Quarantine:
         with self._alone(), self.incoming() as folder, _opened(folder / "pack", "x+b") as pack:
             await landing.land(self._git(base), pack, target, base, head, branch, attachments)
 
+    async def land_result(self, target: Path, base: str, head: str, ref: str) -> None:
+        """Make `head` known to the repository at `target` under a ref that is no branch.
+
+        Done already is fine. Raises Refused, ReviewError, Busy.
+        """
+        with self._alone(), self.incoming() as folder, _opened(folder / "pack", "x+b") as pack:
+            await landing.land_result(self._git(base), pack, target, base, head, ref)
+
     async def close(self) -> None:
         """End the processes that read objects."""
         if self._blobs:

@@ -31,7 +31,9 @@ from swarm_tui.text import EMPTY, Safe, literal
 HISTORY_SAMPLES: Final = 120
 BOOT_S: Final = 60.0
 """A VM that is younger than this may still be booting when it is seen for the first time."""
-RESTORING: Final = frozenset({Verb.RESUME, Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
+RESTORING: Final = frozenset(
+    {Verb.RESUME, Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT, Verb.END}
+)
 """Verbs that bring a saved VM back."""
 STOPPED: Final = frozenset({Power.OFF, Power.CRASHED})
 
@@ -85,6 +87,8 @@ class Known:
     asks_since: float | None = None
     is_done: bool = False
     done_since: float | None = None
+    is_failed: bool = False
+    """Its program ended without success; its VM may run."""
     is_ready: bool = False
     has_run: bool = False
     last_line: Safe = EMPTY
@@ -130,7 +134,7 @@ def since(known: Known, state: State, host: Host | None, now: float) -> float | 
             return record.since
         case State.ASKING:
             return known.asks_since
-        case State.DONE if known.done_since is not None:
+        case State.DONE | State.FAILED if known.done_since is not None:
             return known.done_since
     if was is None:
         # Seen for the first time: it may have been like this for long.
@@ -171,6 +175,8 @@ def derive_state(
         return State.ASKING, known.asks
     if known.is_done:
         return State.DONE, known.status
+    if known.is_failed:
+        return State.FAILED, known.status
     if not known.is_ready and known.link is not Link.NONE:
         return State.STARTING, known.link_reason
     if vm.is_orphan:
@@ -213,7 +219,7 @@ def _handoff(record: Record | None) -> Safe:
 def hear(known: Known, batch: EventBatch, size: int, now: float) -> None:
     if batch.offset < known.offset:
         # A new file: the guest has booted anew, and what it asked before is asked no more.
-        known.asks, known.is_done = None, False
+        known.asks, known.is_done, known.is_failed = None, False, False
     known.offset = batch.offset
     log = known.log
     log.lost += batch.dropped
@@ -228,11 +234,13 @@ def hear(known: Known, batch: EventBatch, size: int, now: float) -> None:
                 continue
             case EventKind.ASK:
                 known.asks, known.asks_since = event.text, _claimed(known, event, now)
-            case EventKind.DONE:
-                known.is_done, known.asks, known.status = True, None, event.text
+            case EventKind.DONE | EventKind.FAILED:
+                known.is_done = event.kind is EventKind.DONE
+                known.is_failed = not known.is_done
+                known.asks, known.status = None, event.text
                 known.done_since = _claimed(known, event, now)
             case EventKind.STATUS | EventKind.TOOL:
-                known.asks, known.is_done = None, False
+                known.asks, known.is_done, known.is_failed = None, False, False
                 if event.kind is EventKind.STATUS:
                     known.status = event.text
         known.last_line, known.last_line_at = event.text, event.at

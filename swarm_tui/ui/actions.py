@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from swarm_tui.command import Kill, Pause, Resume
+from swarm_tui.command import End, Kill, Pause, Resume
 from swarm_tui.model import Verb
 from swarm_tui.ui.action import (
     AGENT,
@@ -85,6 +85,25 @@ ACTIONS: Final[tuple[Action, ...]] = (
         verb=Verb.KILL,
         acts_on_agent=True,
         command=Kill,
+    ),
+    Action(
+        "end",
+        ("D",),
+        Section.VERBS,
+        "",
+        "End: its result (branch, log, usage) is kept, then the VM goes; asks first",
+        verb=Verb.END,
+        acts_on_agent=True,
+        command=End,
+    ),
+    Action(
+        "extend",
+        ("M",),
+        Section.VERBS,
+        "",
+        "More time: when its life ends by rule, or that none does",
+        verb=Verb.EXTEND,
+        acts_on_agent=True,
     ),
     Action(
         "spawn",

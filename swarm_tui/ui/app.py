@@ -300,6 +300,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._spawn(action)
             case "review" if current and not self._verbs.refuse(action, current):
                 self._reviews.open(current)
+            case "extend":
+                self._verbs.give_time(action, targets)
             case "message":
                 self._verbs.write_message(action, targets)
             case "batches":

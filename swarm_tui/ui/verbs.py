@@ -9,7 +9,7 @@ from typing import Any, Final
 from textual.app import App
 
 from swarm_tui.batch import Batch, Fate
-from swarm_tui.command import Command, Say
+from swarm_tui.command import Command, Extend, Say
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
 from swarm_tui.text import Safe, join, literal
@@ -20,6 +20,7 @@ from swarm_tui.ui.editor import MessageDialog
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.question import ask_before
 from swarm_tui.ui.screen import Context, top
+from swarm_tui.ui.time import Time, TimeDialog
 
 BATCHES_KEPT: Final = 20
 
@@ -95,6 +96,24 @@ class Verbs:
         title = join((literal("Message to"), whom))
         text = self._unsent[1] if self._unsent[0] == allowed else ""
         self._app.push_screen(MessageDialog(title, about, text), answered)
+
+    def give_time(self, action: Action, targets: Sequence[AgentId]) -> None:
+        allowed, _ = self._sift(action, targets)
+        if not allowed:
+            self.refuse(action, targets[0] if targets else None)
+            return
+        agents = [self._swarm.roster.agents[agent] for agent in allowed]
+
+        def answered(given: Time | None) -> None:
+            if given:
+                top(self._app).drop_selection()
+
+                def make(agent: AgentId) -> Command:
+                    return Extend(agent, given.by_s, is_pinned=given.is_pinned)
+
+                self._start(self._carry_out(action, allowed, make), action.id)
+
+        self._app.push_screen(TimeDialog(agents, self._swarm.now()), answered)
 
     def show_batches(self) -> None:
         """What was done to many: how far it is, who failed and why."""

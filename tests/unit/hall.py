@@ -10,9 +10,10 @@ from pathlib import Path
 
 from swarm_tui.command import Approve, Reject, Resume, SendBack
 from swarm_tui.handoff import Comment, Review
-from swarm_tui.lifecycle import Handoff, Terms, steer
+from swarm_tui.lifecycle import Bequest, Handoff, Terms, steer
 from swarm_tui.model import Address, Agent, Power, State, Tag
 from swarm_tui.ports import Signer
+from swarm_tui.results import Results
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.text import Safe, literal
 
@@ -66,6 +67,11 @@ class Hall(Site):
         )
         return Handoff(self.lifecycle, terms, self.owner)
 
+    @property
+    def bequest(self) -> Bequest:
+        results = Results(self.catalogue.database, self.home / "results")
+        return Bequest(self.handoff, results, self.catalogue.folder(AGENT))
+
     def work(
         self, name: str = "work.txt", text: str = "done\n", *, is_committed: bool = True
     ) -> None:
@@ -117,7 +123,7 @@ class Hall(Site):
         record, vm = self.record, self.vm()
         state = State.SAVED if vm is None or vm.power is Power.OFF else State.FROZEN
         agent = Agent(AGENT, literal("ember"), HOST, state, None, vm=vm, record=record)
-        return await steer(Resume(AGENT), agent, record, self.handoff, quiet)
+        return await steer(Resume(AGENT), agent, record, self.bequest, quiet)
 
     def messages(self) -> list[dict[str, str]]:
         inbox = self.world.inbox()

@@ -22,6 +22,8 @@ from swarm_tui.batch import Batch, Fate
 from swarm_tui.command import (
     Approve,
     Command,
+    End,
+    Extend,
     Kill,
     Pause,
     Reject,
@@ -42,13 +44,15 @@ from swarm_tui.errors import (
 )
 from swarm_tui.lifecycle import UNKNOWN
 from swarm_tui.model import AgentId, HostState, Judgement, Power, State, Verb
+from swarm_tui.profile import Occasion
+from swarm_tui.results import Results
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.watch import host as host_watch
 
 from .cable import Cable, Return
-from .hall import Hall, make_hall
+from .hall import Hall, git, make_hall
 from .lab import Lab, hurry_store, until
 from .standin import AGENT, HOST
 
@@ -92,6 +96,10 @@ class Bench(Lab):
         paths = inbox.iterdir() if inbox.exists() else ()
         return [json.loads(path.read_text())["text"] for path in paths]
 
+    def expires(self) -> float | None:
+        record = self.catalogue.record(AGENT)
+        return record.birth.expires if record else None
+
     def is_running(self) -> bool:
         is_there = AGENT in self.world.agents() and self.world.power() is Power.RUNNING
         return is_there and not self.world.state()["memory"]["frozen"]
@@ -118,6 +126,7 @@ LIFE = {
     "kill-gracefully": Case((), Kill(AGENT, is_graceful=True), Bench.is_gone),
     "kill-saved": Case((Pause(AGENT),), Kill(AGENT), Bench.is_gone),
     "message": Case((), Say(AGENT, "hello"), lambda bench: "hello" in bench.messages()),
+    "extend": Case((), Extend(AGENT, 7200.0), lambda bench: bench.expires() is not None),
     "shell": Case((), Shell(AGENT), Bench.is_running),
 }
 
@@ -380,7 +389,22 @@ def reject_and_keep(agent: AgentId, number: int, digest: str) -> Command:
     return Reject(agent, number, digest, "No.")
 
 
+def is_kept_and_gone(bench: Bench) -> bool:
+    """Its work is in the owner's repository, its result on the disk, its VM gone."""
+    result = Results(bench.catalogue.database, bench.home / "results").find(AGENT)
+    if result is None or not bench.is_gone():
+        return False
+    return git(Hall(bench.home).owner, "rev-parse", result.ref) == result.head != result.base
+
+
+def expire(bench: Bench) -> Command:
+    return End(AGENT, Occasion.EXPIRED)
+
+
 HANDOFF = {
+    "end": Case((), End(AGENT), is_kept_and_gone),
+    "end-saved": Case((Pause(AGENT),), End(AGENT), is_kept_and_gone),
+    "end-by-rule": Case((), expire, is_kept_and_gone),
     "review": Case((), Review(AGENT), is_reviewed),
     "approve": Case((), verdict(Approve), is_carried_out),
     "send-back": Case((), verdict(send_back), is_carried_out),
@@ -389,12 +413,15 @@ HANDOFF = {
 }
 
 
+_JUDGED = {"approve", "send-back", "reject-and-keep", "reject"}
+
+
 @pytest.mark.parametrize("verb", HANDOFF)
 async def test_a_host_lost_at_any_step_of_a_handoff(memory_path: Path, verb: str) -> None:
     home, template = memory_path / "home", memory_path / "template"
     hall = make_hall(home)
     hall.work()
-    if verb != "review":
+    if verb in _JUDGED:
         await hall.review()
     shutil.copytree(home, template, symlinks=True)
     assert await each_cut(home, template, HANDOFF[verb], Return.SAME) > 5

@@ -42,7 +42,8 @@ def agent(
     review: int | None = None,
     verdict: Judgement | None = None,
 ) -> Agent:
-    vm = Vm(AGENT, literal("ember"), HOST, Power.RUNNING, tag=Tag(base=base, address=address))
+    power = Power.CRASHED if state is State.FAILED else Power.RUNNING
+    vm = Vm(AGENT, literal("ember"), HOST, power, tag=Tag(base=base, address=address))
     record = Record(AGENT, literal("ember"), HOST, verb=verb, review=review, verdict=verdict)
     return Agent(
         AGENT,
@@ -67,6 +68,8 @@ LEGAL = {
     Verb.SHELL: "starting running asking frozen done",
     Verb.MESSAGE: "starting running asking frozen done",
     Verb.KILL: "starting running asking frozen paused saved done failed unknown",
+    Verb.END: "starting running frozen paused saved done",
+    Verb.EXTEND: "starting running asking frozen paused saved done failed unknown",
     Verb.LOGS: "starting running asking frozen paused saved done failed lost unknown",
 }
 
@@ -74,14 +77,14 @@ LEGAL = {
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("verb", Verb)
 def test_every_verb_in_every_state(verb: Verb, state: State) -> None:
-    decision = decide(verb, agent(state, review=3), ABLE)
+    decision = decide(verb, agent(state, review=None if verb is Verb.END else 3), ABLE)
     if verb is Verb.SPAWN:
         assert decision == Allow()
     elif verb not in LEGAL:
         assert decision == Deny(literal("not in this version"))
     elif state in LEGAL[verb].split():
         assert not isinstance(decision, Deny)
-        assert isinstance(decision, Ask) is (verb is Verb.KILL)
+        assert isinstance(decision, Ask) is (verb in (Verb.KILL, Verb.END))
     else:
         assert isinstance(decision, Deny)
         assert f"it is {state}" in decision.reason
@@ -179,3 +182,24 @@ def test_what_cannot_be_reached_or_compared_cannot_be_reviewed() -> None:
     assert isinstance(decide(Verb.REVIEW, agent(State.RUNNING, base=""), ABLE), Deny)
     opened = agent(State.SAVED, base="", review=1)
     assert decide(Verb.REVIEW, opened, ABLE) == Allow(), "it was taken already"
+
+
+def test_whose_program_alone_has_failed_can_still_be_looked_at_and_ended() -> None:
+    failed = agent(State.FAILED)
+    assert failed.vm
+    alive = replace(failed, vm=replace(failed.vm, power=Power.RUNNING))
+    for verb in (Verb.SHELL, Verb.PAUSE, Verb.REVIEW, Verb.MESSAGE, Verb.END):
+        assert isinstance(decide(verb, failed, ABLE), Deny)
+        assert not isinstance(decide(verb, alive, ABLE), Deny)
+
+
+def test_nobody_is_ended_in_the_middle_of_a_review() -> None:
+    """Nor who waits for an answer, nor whose work nobody knows how to take."""
+    open_ = decide(Verb.END, agent(State.SAVED, review=3), ABLE)
+    assert open_ == Deny(literal("its review 3 is open"))
+    given = decide(Verb.END, agent(State.SAVED, review=3, verdict=Judgement.APPROVE), ABLE)
+    assert isinstance(given, Deny)
+    assert "resume it to deliver that" in given.reason
+    asking = decide(Verb.END, agent(State.ASKING), ABLE)
+    assert asking == Deny(literal("it is asking; it waits for a person's answer"))
+    assert isinstance(decide(Verb.END, agent(State.RUNNING, base=""), ABLE), Deny)

@@ -15,7 +15,19 @@ import pytest
 from postgres import Cluster
 
 from swarm_tui.catalogue import Pace
-from swarm_tui.command import Approve, Kill, Pause, Reject, Resume, Review, Say, SendBack, Spawn
+from swarm_tui.command import (
+    Approve,
+    End,
+    Extend,
+    Kill,
+    Pause,
+    Reject,
+    Resume,
+    Review,
+    Say,
+    SendBack,
+    Spawn,
+)
 from swarm_tui.database import sqlite
 from swarm_tui.errors import StorageFull, StoreError, SwarmError
 from swarm_tui.handoff import Comment
@@ -220,6 +232,8 @@ VERBS: Final[dict[str, tuple[type[Pause] | type[Review] | None, Act]]] = {
     "send-back": (Review, send_back),
     "reject": (Review, reject),
     "kill": (None, lambda supervisor, _: supervisor.do(Kill(AGENT))),
+    "end": (None, lambda supervisor, _: supervisor.do(End(AGENT))),
+    "extend": (None, lambda supervisor, _: supervisor.do(Extend(AGENT, 60.0))),
     "spawn": (None, lambda supervisor, _: supervisor.do(Spawn(HOST))),
     "message": (None, lambda supervisor, _: supervisor.do(Say(AGENT, "hello"))),
 }
