@@ -39,6 +39,7 @@ from swarm_tui.review.git import (
     side_by_side,
     storage,
 )
+from swarm_tui.review.refusal import REFUSED, explain
 from swarm_tui.review.survey import Survey
 from swarm_tui.review.sweep import Sides
 
@@ -52,7 +53,6 @@ MOST_COMMIT_BYTES: Final = 256 << 10
 MOST_BYTES: Final = 2 << 30
 """Of all objects together, unpacked."""
 
-_REFUSED: Final = "The agent's work was refused"
 _HEADER: Final = re.compile(
     rb"swarm-pack 1 ([0-9a-f]{40}|[0-9a-f]{64}) (clean|uncommitted) (packed|empty)\n"
 )
@@ -62,32 +62,6 @@ _PACK_HEADER: Final = 12
 _NO_ATTRIBUTES: Final = (
     "* !diff !text !eol !crlf !ident !filter !working-tree-encoding !whitespace !merge\n"
 )
-
-_REASONS: Final = (
-    (rb"hasDotdot", "A folder in it has an entry named “..”, which would lead out of the tree."),
-    (rb"hasDot:", "A folder in it has an entry named “.”."),
-    (rb"hasDotgit", "A folder in it has an entry that some file systems take for “.git”."),
-    (rb"fullPathname", "A folder in it has an entry with a slash in its name."),
-    (rb"emptyName", "A folder in it has an entry without a name."),
-    (rb"duplicateEntries", "A folder in it has two entries of one name."),
-    (rb"largePathname", "A name in it is longer than any file system takes."),
-    (rb"gitmodulesSymlink", "Its .gitmodules is a symbolic link."),
-    (rb"gitmodules", "Its .gitmodules holds what could run a command or write elsewhere."),
-    (rb"gitattributes", "Its .gitattributes is not what git takes."),
-    (rb"maximum allowed size|SIGXFSZ", "It is larger than allowed."),
-    (
-        rb"unresolved delta|did not receive expected|missing|not found|could not read|bad object",
-        "It builds on objects that it does not hold and the base does not have.",
-    ),
-    (rb"premature end|early EOF|unexpected end", "It was cut short on its way."),
-    (rb"allocat|memory|SIGXCPU|SIGKILL|SIGSEGV|SIGABRT", "To unpack it takes too much."),
-    (rb"object \w+: \w+:", "An object in it breaks git's rules."),
-    (
-        rb"inflate|pack signature|SHA1 mismatch|corrupt|bad pack|unknown object|is corrupted",
-        "It is damaged.",
-    ),
-)
-"""What git says of a pack, in the order in which it is looked for, and what it means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +136,9 @@ class Quarantine:
             if not header.is_empty:
                 await self._admit(file, header.head, base, needs_base=needs_base)
             elif header.head != base:
-                raise ReviewError(_REFUSED, "It names a commit and does not send it.")
+                raise ReviewError(REFUSED, "It names a commit and does not send it.")
             elif needs_base:
-                raise ReviewError(_REFUSED, "It does not send the commit that it began with.")
+                raise ReviewError(REFUSED, "It does not send the commit that it began with.")
             await self._pin(number, base, header.head)
         self._needs[base] = False
         return header
@@ -177,7 +151,7 @@ class Quarantine:
         with _opened(pack, "rb") as file, self._alone():
             header = _read_header(file)
             if header.is_empty or header.head != base:
-                raise ReviewError(_REFUSED, "It is not the commit that the agent began with.")
+                raise ReviewError(REFUSED, "It is not the commit that the agent began with.")
             await self._admit(file, base, base, needs_base=True)
             pin = f"update refs/bases/{base} {base}\n"
             await self._plain.run("update-ref", "--no-deref", "--stdin", stdin=pin.encode())
@@ -350,7 +324,7 @@ class Quarantine:
                     group.create_task(_check_history(apart, head, base))
                     group.create_task(survey.check_size(apart, base, head))
             except GitFailed as failure:
-                raise _explain(failure) from failure
+                raise explain(failure) from failure
             with storage():
                 if needs_base:
                     durable.write(self._repository / "shallow", f"{base}\n".encode())
@@ -432,7 +406,7 @@ def _read_header(file: IO[bytes]) -> Header:
     line = os.pread(file.fileno(), _LONGEST_HEADER, 0)
     header = _HEADER.match(line)
     if not header:
-        raise ReviewError(_REFUSED, "What the guest sent does not begin with the header of a pack.")
+        raise ReviewError(REFUSED, "What the guest sent does not begin with the header of a pack.")
     file.seek(header.end())
     return Header(header[1].decode(), header[2] == b"uncommitted", header[3] == b"empty")
 
@@ -441,12 +415,12 @@ async def _unpack(git: Git, file: IO[bytes]) -> None:
     """Check the pack that `file` stands at, and keep it unless it holds nothing."""
     begin = os.pread(file.fileno(), _PACK_HEADER, file.tell())
     if len(begin) < _PACK_HEADER or begin[:4] != b"PACK":
-        raise ReviewError(_REFUSED, "Behind the header there is no pack.")
+        raise ReviewError(REFUSED, "Behind the header there is no pack.")
     count = int.from_bytes(begin[8:12], "big")
     if count > MOST_OBJECTS:
-        raise ReviewError(_REFUSED, f"It holds {count:,} objects; {MOST_OBJECTS:,} are allowed.")
+        raise ReviewError(REFUSED, f"It holds {count:,} objects; {MOST_OBJECTS:,} are allowed.")
     if count:
-        await git.run("index-pack", "--stdin", "--strict", "--fix-thin", stdin=file, title=_REFUSED)
+        await git.run("index-pack", "--stdin", "--strict", "--fix-thin", stdin=file, title=REFUSED)
 
 
 async def _check_objects(git: Git, objects: Path, head: str, base: str) -> None:
@@ -456,23 +430,23 @@ async def _check_objects(git: Git, objects: Path, head: str, base: str) -> None:
     for one in (known[oid] for oid in new):
         if one.size > _most(one):
             raise ReviewError(
-                _REFUSED,
+                REFUSED,
                 f"It holds a {one.kind} of {one.size >> 10:,} KiB; {_most(one) >> 10:,} KiB are "
                 f"allowed.",
             )
     commits = sum(known[oid].kind == "commit" for oid in new)
     if commits > MOST_COMMITS:
-        raise ReviewError(_REFUSED, f"It holds {commits:,} commits; {MOST_COMMITS:,} are allowed.")
+        raise ReviewError(REFUSED, f"It holds {commits:,} commits; {MOST_COMMITS:,} are allowed.")
     total = sum(known[oid].size for oid in new)
     if total > MOST_BYTES:
         raise ReviewError(
-            _REFUSED, f"It unpacks to {total >> 20:,} MiB; {MOST_BYTES >> 20:,} MiB are allowed."
+            REFUSED, f"It unpacks to {total >> 20:,} MiB; {MOST_BYTES >> 20:,} MiB are allowed."
         )
     for oid, role in ((base, "began with"), (head, "names as its head")):
         kind = known[oid].kind
         if kind != "commit":
             what = "is not in it" if kind == MISSING else f"is a {kind}, not a commit"
-            raise ReviewError(_REFUSED, f"{oid}, which the agent {role}, {what}.")
+            raise ReviewError(REFUSED, f"{oid}, which the agent {role}, {what}.")
 
 
 def _most(one: Facts) -> int:
@@ -496,11 +470,5 @@ async def _check_history(git: Git, head: str, base: str) -> None:
     await git.run(
         *("rev-list", "--objects", "--quiet", "--stdin"),
         stdin=f"{head}\n^{base}\n".encode(),
-        title=_REFUSED,
+        title=REFUSED,
     )
-
-
-def _explain(failure: GitFailed) -> ReviewError:
-    said = f"{failure.detail}".encode()
-    reason = next((text for words, text in _REASONS if re.search(words, said)), "")
-    return ReviewError(_REFUSED, "\n".join(part for part in (reason, failure.detail) if part))
