@@ -25,7 +25,8 @@ from swarm_tui.inventory import Inventory, Kept
 from swarm_tui.model import Agent, AgentId, HostName, Vm
 from swarm_tui.paths import Paths, locate
 from swarm_tui.person import login
-from swarm_tui.ports import Guest, Hypervisor, Order, Outpost, Progress, Signer, Spawned
+from swarm_tui.ports import Guest, Hypervisor, Needs, Order, Outpost, Progress, Signer, Spawned
+from swarm_tui.profile import Profile
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
 from swarm_tui.spool import Spool
 from swarm_tui.text import Safe, literal, sanitize
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 LOCAL: Final = (HostName("local"), HostName("local-swarm"))
 """Names for the host on which the local swarm lives, where none is configured for it: the first
 that is free."""
+QEMU_OVERHEAD_MIB: Final = 128
+"""What QEMU takes besides the guest's memory, at most; half of it for software emulation."""
+CH_OVERHEAD_MIB: Final = 32
 CONNECTED: Final = HostName("connected")
 """Name of the host that --connect names."""
 
@@ -272,6 +276,7 @@ def make_supervisor(
         open_audit(loaded, store),
         make_terms(loaded, store),
         keep_snapshots=loaded.config.snapshots.keep,
+        reserve=loaded.config.supervisor.reserve_mib << 20,
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
         logs=open_logs(loaded) if is_following else None,
@@ -418,6 +423,11 @@ class LocalSpawner:
         self._folder = local_folder(loaded.paths)
         self._swarm: LocalSwarm | None = None
         self._preparing = asyncio.Lock()
+
+    def needs(self, profile: Profile) -> Needs:
+        memory_mib = profile.memory_mib or self._loaded.config.local.memory_mib
+        is_ch = self._hypervisor.uri.startswith("ch")
+        return Needs(memory_mib << 20, (CH_OVERHEAD_MIB if is_ch else QEMU_OVERHEAD_MIB) << 20)
 
     async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
         swarm = await self.prepare(on_progress)

@@ -11,7 +11,8 @@ from swarm_tui.profile import PLAIN, Occasion, Profile
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    host: HostName
+    host: HostName | None = None
+    """None: the best of those that can make it."""
     name: str = ""
     """Empty: the next free name."""
     task: str = ""

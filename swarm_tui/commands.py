@@ -353,6 +353,7 @@ def spawn(arguments: argparse.Namespace) -> int:
     from swarm_tui.report import agent_object, write_json
 
     labels = make_labels(arguments.label)
+    host = HostName(arguments.host) if arguments.host else None
 
     async def act() -> int:
         supervisor = make_supervisor(
@@ -360,16 +361,9 @@ def spawn(arguments: argparse.Namespace) -> int:
         )
         async with supervisor:
             await supervisor.connected(CONNECT_S)
-            hosts = supervisor.spawners()
-            if not arguments.host and len(hosts) != 1:
-                raise UsageError(
-                    "Say where with --host",
-                    f"Hosts that can make agents: {', '.join(hosts) or 'none'}.",
-                    "`swarm-tui demo --keep` sets up a local one.",
-                )
             before = {agent.id for agent in supervisor.store.agents()}
             done = await supervisor.do(
-                Spawn(HostName(arguments.host or hosts[0]), arguments.name, arguments.task, labels),
+                Spawn(host, arguments.name, arguments.task, labels),
                 None if arguments.json else _tell,
             )
             new = [agent for agent in supervisor.store.agents() if agent.id not in before]

@@ -28,7 +28,7 @@ from swarm_tui.model import (
     Vm,
 )
 from swarm_tui.profile import PLAIN, Profile
-from swarm_tui.text import Safe
+from swarm_tui.text import EMPTY, Safe
 
 Progress = Callable[[Safe, float | None], None]
 """Told a step in words and, where known, the fraction done (0 to 1). Called on the event loop."""
@@ -415,10 +415,34 @@ class Spawned:
     agent: AgentId
     name: Safe
     seconds: float
+    host: HostName | None = None
+    """Told by the supervisor, as is the reason."""
+    reason: Safe = EMPTY
+    """Why on that host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The memory, in bytes, that one agent takes of a host."""
+
+    guest: int
+    overhead: int
+    """Of its VMM itself, at most; an estimate."""
+
+    @property
+    def total(self) -> int:
+        return self.guest + self.overhead
 
 
 class Spawner(Protocol):
     """Makes new agents on one host."""
+
+    def needs(self, profile: Profile) -> Needs:
+        """What an agent of it takes there. Does not block.
+
+        Raises Unsupported with the reason where none can be made.
+        """
+        ...
 
     async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
         """Make an agent and wait until it answers over SSH.

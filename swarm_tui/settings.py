@@ -285,6 +285,8 @@ class SharedStore:
 class Supervision:
     poll_s: Annotated[float, _seconds(0.2, 60)] = 1.0
     """Pause between two readings of a host's counters."""
+    reserve_mib: Annotated[int, _integer(0, 1 << 20)] = 512
+    """Memory of each host that new agents leave free."""
 
 
 @dataclass(frozen=True, slots=True)

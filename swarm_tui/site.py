@@ -40,6 +40,8 @@ class Site:
     """How to reach this host's guests, where it is not the supervisor's common way."""
     snapshots: Archive | None = None
     """Where this host's snapshots are kept, where it is not the supervisor's common place."""
+    unspawning: str = "it has no image to make agents of"
+    """Why it has no spawner, where it has none; for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Place:
             poll_s=timing.poll_s,
             relist_s=timing.relist_s,
             before_list=before_list,
+            missing={} if site.spawner else {"spawn": site.unspawning},
         )
         threads = ThreadPoolExecutor(THREADS, f"files of {site.hypervisor.host}")
         return cls(site, watch, site.guest or guest, threads)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from swarm_tui.audit import Audit, Entry
 from swarm_tui.catalogue import Catalogue, Claim
@@ -28,7 +28,6 @@ from swarm_tui.errors import (
     Refused,
     StoreUnreachable,
     SwarmError,
-    Unsupported,
 )
 from swarm_tui.fact import Fact, OperationChanged, Recorded
 from swarm_tui.inventory import Inventory
@@ -54,19 +53,23 @@ from swarm_tui.model import (
     State,
     Verb,
 )
+from swarm_tui.placement import FRESH_S, Forecast, Promises, tell
 from swarm_tui.policy import Decision, Deny, decide
-from swarm_tui.ports import Console, Guest, Order, Progress
+from swarm_tui.ports import Console, Guest, Order, Progress, Spawned
 from swarm_tui.results import Results
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.site import Place, Site, Timing
 from swarm_tui.snapshot import Archive
 from swarm_tui.spool import Spool
 from swarm_tui.store import Store
-from swarm_tui.text import Safe, join, literal
+from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.watch import GuestWatch, OnFailure, RecordWatch, settled
+
+T = TypeVar("T")
 
 FAULTS_KEPT: Final = 50
 ENDED_KEPT: Final = 1000
+RESERVE: Final = 512 << 20
 
 
 class Supervisor:
@@ -82,11 +85,14 @@ class Supervisor:
         terms: Terms,
         *,
         keep_snapshots: int = 2,
+        reserve: int = RESERVE,
         timing: Timing | None = None,
         is_following: bool = True,
         logs: Spool | None = None,
     ) -> None:
-        """`is_following`: hold a link into every guest; not needed for a single verb.
+        """`reserve`: bytes of each host's memory that spawns leave free.
+
+        `is_following`: hold a link into every guest; not needed for a single verb.
 
         `logs`: where what guests say is kept on disk; None: it is not.
         """
@@ -101,7 +107,7 @@ class Supervisor:
         self._keep = keep_snapshots
         self._is_following = is_following
         self._tasks: set[asyncio.Task[None]] = set()
-        self._verbs: set[asyncio.Task[Safe]] = set()
+        self._verbs: set[asyncio.Task[Any]] = set()
         self._at_work: dict[AgentId, Verb] = {}
         self._faults: deque[BaseException] = deque(maxlen=FAULTS_KEPT)
         self._ended: deque[Entry] = deque(maxlen=ENDED_KEPT)
@@ -111,6 +117,8 @@ class Supervisor:
             )
             for site in sites
         }
+        spawners = {site.hypervisor.host: site.spawner for site in sites if site.spawner}
+        self._promises = Promises(self.store, spawners, reserve)
         self._guests = GuestWatch(
             self.store.agent,
             lambda agent: self._place_of(agent).guest,
@@ -184,6 +192,10 @@ class Supervisor:
         """Hosts on which new agents can be made."""
         return [name for name, place in self._places.items() if place.site.spawner]
 
+    def foresee(self, command: Spawn, count: int = 1) -> Forecast:
+        """Where `count` of them would be made now, and why there; reads nothing, never blocks."""
+        return self._promises.foresee(command, count)
+
     def take_faults(self) -> Sequence[BaseException]:
         """Errors that no verb is to blame for, since the last call; for the screen."""
         faults = list(self._faults)
@@ -241,7 +253,16 @@ class Supervisor:
         Cancelling the caller does not cancel the verb. An `Ask` of the policy counts as
         answered: the caller has confirmed it.
         """
-        task = asyncio.create_task(self._perform(command, on_progress), name=command.verb)
+        if isinstance(command, Spawn):
+            return tell(await self.spawn(command, on_progress))
+        return await self._shielded(self._perform(command, on_progress), command.verb)
+
+    async def spawn(self, command: Spawn, on_progress: Progress | None = None) -> Spawned:
+        """As `do`, and tell who was made, where and why there."""
+        return await self._shielded(self._spawn(command, on_progress or _unseen), command.verb)
+
+    async def _shielded(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        task = asyncio.create_task(work, name=name)
         self._verbs.add(task)
         task.add_done_callback(self._verbs.discard)
         try:
@@ -251,15 +272,7 @@ class Supervisor:
             task.add_done_callback(self._note_failure)
             raise
 
-    async def _perform(self, command: Command, on_progress: Progress | None) -> Safe:
-        if isinstance(command, Spawn):
-            return await self._audited(
-                Verb.SPAWN,
-                None,
-                command.host,
-                command.task,
-                lambda: self._spawn(command, on_progress),
-            )
+    async def _perform(self, command: Steered | Shell, on_progress: Progress | None) -> Safe:
         agent = self._known(command.agent)
         place = self._place_of(agent)
         if isinstance(command, Shell):
@@ -323,20 +336,32 @@ class Supervisor:
             raise Refused(f"{command.verb} of {agent.name} is not possible now", decision.reason)
         return agent
 
-    async def _spawn(self, command: Spawn, on_progress: Progress | None) -> Safe:
-        place = self._places.get(command.host)
-        if place is None or place.site.spawner is None:
-            raise Unsupported(
-                f"No agents can be made on {command.host}",
-                "It has no image to make them of.",
-                f"Hosts that can: {', '.join(self.spawners()) or 'none'}.",
-            )
+    async def _spawn(self, command: Spawn, on_progress: Progress) -> Spawned:
+        hosts = self._promises.candidates(command)
+        candidates = [self._places[host].watch for host in hosts if host in self._places]
+        await asyncio.gather(*(watch.freshen(FRESH_S) for watch in candidates))
+        with self._promises.placed(command) as (placed, promise):
+            on_progress(placed.reason, None)
+            spawned: list[Spawned] = []
+
+            async def act() -> Safe:
+                spawned.append(await self._make(command, self._places[placed.host], on_progress))
+                promise.agent = spawned[0].agent
+                spawned[0] = replace(spawned[0], host=placed.host, reason=placed.reason)
+                return tell(spawned[0])
+
+            detail = join((sanitize(command.task), placed.reason), "; ")
+            await self._audited(Verb.SPAWN, None, placed.host, detail, act)
+            return spawned[0]
+
+    async def _make(self, command: Spawn, place: Place, on_progress: Progress) -> Spawned:
         await asyncio.to_thread(self._catalogue.database.check)
         order = Order(command.name, command.task, command.labels, command.profile)
-        spawned = await place.site.spawner.spawn(order, on_progress or _unseen)
+        assert place.site.spawner is not None  # placed
+        spawned = await place.site.spawner.spawn(order, on_progress)
         with contextlib.suppress(SwarmError):  # it is there; the next list will show it
             await place.watch.reread(spawned.agent)
-        return join((spawned.name, literal(f"answers after {spawned.seconds:.1f} s")))
+        return spawned
 
     async def _audited(
         self,
@@ -451,12 +476,16 @@ class Supervisor:
         return place.watch.capabilities if place else None
 
     def _spawn_capabilities(self) -> Capabilities | None:
-        for place in self._places.values():
-            if place.site.spawner and place.watch.capabilities:
-                return place.watch.capabilities
-        if any(place.watch.capabilities for place in self._places.values()):
-            return Capabilities("", "", missing={"spawn": "no host here can make agents"})
-        return None
+        """Of a host that can make agents; if none can, the reason of each."""
+        reasons = []
+        for name, place in self._places.items():
+            if able := place.watch.capabilities:
+                if "spawn" not in able.missing:
+                    return able
+                reasons.append(f"{name}: {able.missing['spawn']}")
+        if not reasons:
+            return None
+        return Capabilities("", "", missing={"spawn": f"no host here can ({'; '.join(reasons)})"})
 
 
 async def _nothing() -> Safe:

@@ -34,6 +34,7 @@ from swarm_tui.ui.roster import URGENCY
 from swarm_tui.ui.screen import Context, SwarmScreen
 
 _VERBS: Final = {
+    "spawn": "make agents",
     "save": "pause to disk",
     "restore": "resume from disk",
     "suspend": "quick pause",

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from swarm_tui.errors import AgentGone, DeadlineExceeded, HostError, HostUnreachable, SwarmError
@@ -78,13 +79,18 @@ class HostWatch:
         poll_s: float,
         relist_s: float,
         before_list: Callable[[], Awaitable[None]],
+        missing: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`before_list` is awaited at each connection, before any VM of it is shown."""
+        """`before_list` is awaited at each connection, before any VM of it is shown.
+
+        `missing`: what cannot be done there, whatever its driver can, with the reasons.
+        """
         self._hypervisor = hypervisor
         self._apply = apply
         self._poll_s = poll_s
         self._relist_s = relist_s
         self._before_list = before_list
+        self._missing = missing
         self._hints = _Hints()
         self._host = Host(
             name=hypervisor.host,
@@ -101,6 +107,7 @@ class HostWatch:
         """Why the host is out of reach; None while it is not."""
         self._up_since: float | None = None
         self._asked = asyncio.Event()
+        self._freshening = asyncio.Lock()
 
     @property
     def host(self) -> HostName:
@@ -145,6 +152,14 @@ class HostWatch:
             await asyncio.sleep(rest_s)
         self._apply(Listed(self._hypervisor.host, tuple(vms), seq))
 
+    async def freshen(self, age_s: float) -> None:
+        """Read how much memory is free unless that was read in the last seconds."""
+        if self._host.state is HostState.UP and time.time() - (self._host.seen or 0) > age_s:
+            async with self._freshening:
+                if time.time() - (self._host.seen or 0) > age_s:  # not by another one meanwhile
+                    with suppress(HostUnreachable):  # `run` finds out, and tells
+                        await self._show_up(self._host.latency_s or 0.0)
+
     async def reread(self, agent: AgentId) -> None:
         """Read one VM again."""
         seq = next(_sequence)
@@ -167,7 +182,8 @@ class HostWatch:
 
     async def _watch_once(self) -> None:
         hints = self._hints = _Hints()
-        self.capabilities = await self._hypervisor.open(hints.add)
+        able = await self._hypervisor.open(hints.add)
+        self.capabilities = replace(able, missing={**able.missing, **self._missing})
         await self._before_list()
         begun = time.monotonic()
         await self.relist()

@@ -11,11 +11,13 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from swarm_tui import durable
 from swarm_tui.errors import (
@@ -26,7 +28,8 @@ from swarm_tui.errors import (
     SnapshotError,
 )
 from swarm_tui.model import Address, AgentId, Capabilities, Counters, Hint, HostName, Power, Tag, Vm
-from swarm_tui.ports import HostFacts, Order, Progress, Spawned
+from swarm_tui.ports import HostFacts, Needs, Order, Progress, Spawned
+from swarm_tui.profile import Profile
 from swarm_tui.text import literal, sanitize
 
 HOST = HostName("local")
@@ -58,6 +61,9 @@ class World:
     calls: list[str] = field(default_factory=list)
     plans: dict[str, Call] = field(default_factory=dict)
     """Call → what it shall do besides, until it is taken out of here."""
+    memory_free: int | None = 4 << 30
+    """Of the host, without what its VMs were given. None: it does not tell."""
+    vm_memory: int = 256 << 20
     missing: dict[str, str] = field(default_factory=dict)
     """What the driver cannot do, and why."""
     is_tongue_tied: bool = False
@@ -117,6 +123,7 @@ class World:
             name=sanitize(raw["name"]),
             host=self.host,
             power=Power(raw["power"]),
+            memory_bytes=self.vm_memory,
             reason=sanitize(raw["reason"]),
             is_orphan=raw.get("is_orphan", False),
             is_left_behind=raw.get("is_left_behind", False),
@@ -292,7 +299,11 @@ class StandInHypervisor:
     async def facts(self) -> HostFacts:
         plan = await self._begin("facts")
         await self.world.end("facts", plan)
-        return HostFacts(cpus=2, memory_total=1 << 30, memory_free=1 << 29)
+        return HostFacts(
+            cpus=2,
+            memory_free=self.world.memory_free,
+            missing={} if self.world.memory_free else {"memory_free": "it does not tell"},
+        )
 
     async def define(self, definition: str) -> AgentId:
         plan = await self._begin("define")
@@ -391,11 +402,16 @@ class StandInSpawner:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    def needs(self, profile: Profile) -> Needs:
+        return Needs(self._world.vm_memory, 0)
+
     async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
         plan = await self._world.begin("spawn")
         count = len(self._world.agents()) + 1
-        agent = AgentId(f"6f1c7b0e-0000-4000-8000-{count:012}")
-        vm = self._world.add(agent, order.name or f"agent-{count}")
+        where = 0x8000 if self._world.host == HOST else crc32(self._world.host.encode()) & 0xFFF
+        agent = AgentId(f"6f1c7b0e-0000-4000-{where:04x}-{count:012}")
+        tag = Tag(created=time.time())
+        vm = self._world.add(agent, order.name or f"agent-{count}", tag=tag)
         await self._world.end("spawn", plan)
         return Spawned(vm.id, vm.name, 0.5)
 

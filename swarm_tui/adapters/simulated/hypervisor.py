@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from swarm_tui.adapters.simulated.life import Life
-from swarm_tui.adapters.simulated.world import BOOT_S, Machine, Site, World, gone, unreachable
+from swarm_tui.adapters.simulated.world import (
+    BOOT_S,
+    MEMORY,
+    Machine,
+    Site,
+    World,
+    gone,
+    unreachable,
+)
 from swarm_tui.durable import storage
 from swarm_tui.errors import (
     HostError,
@@ -22,7 +30,8 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Power, Vm
-from swarm_tui.ports import HostFacts, Order, Progress, Spawned
+from swarm_tui.ports import HostFacts, Needs, Order, Progress, Spawned
+from swarm_tui.profile import Profile
 from swarm_tui.text import literal
 
 VERSION: Final = "1"
@@ -287,6 +296,9 @@ class SimulatedSpawner:
     def __init__(self, world: World, site: Site) -> None:
         self._world = world
         self._site = site
+
+    def needs(self, profile: Profile) -> Needs:
+        return Needs(MEMORY, 0)
 
     async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
         begun, name = self._world.clock.monotonic(), order.name

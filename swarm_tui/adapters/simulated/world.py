@@ -24,6 +24,8 @@ from swarm_tui.model import Address, AgentId, Hint, HostName, Power, Tag, Vm
 from swarm_tui.tag import render_tag
 from swarm_tui.text import EMPTY, literal, sanitize
 
+MEMORY: Final = 1 << 30
+"""Of a new machine, bytes."""
 BOOT_S: Final = 2.5
 DEADLINE_S: Final = 10.0
 """Deadline of the calls that a libvirt host answers at once."""
@@ -148,7 +150,7 @@ class World:
             labels=labels,
         )
         life = self._make_life(index, "asks", 0.0)
-        machine = self._add(site, self._next_id(), name or self._free_name(), tag, 1 << 30, 1, life)
+        machine = self._add(site, self._next_id(), name or self._free_name(), tag, MEMORY, 1, life)
         machine.boots_until = self.clock.monotonic() + BOOT_S / self._speed
         self.hint(machine, "defined")
         self.turn(machine, Power.RUNNING, "booted", "started")
