@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from swarm_tui.audit import Outcome
-from swarm_tui.bootstrap import make_guest, open_audit
+from swarm_tui.bootstrap import make_guest, open_audit, open_database
+from swarm_tui.catalogue.shells import BEAT_S, Shells
 from swarm_tui.config import Loaded
-from swarm_tui.errors import Refused, SwarmError
+from swarm_tui.errors import Refused, StorageFull, StoreError, SwarmError
 from swarm_tui.glance import Glance
-from swarm_tui.model import Verb
+from swarm_tui.model import AgentId, Verb
+from swarm_tui.person import login
 from swarm_tui.policy import Deny, decide
+
+
+@asynccontextmanager
+async def _told(loaded: Loaded, agent: AgentId) -> AsyncIterator[None]:
+    """Tell that a shell is open, as well as the store can be reached: a person goes first."""
+    shells = Shells(open_database(loaded))
+    shell: str | None = None
+    with suppress(StoreError, StorageFull):
+        shell = await asyncio.to_thread(shells.open, agent, login())
+    beating = asyncio.create_task(_beat(shells, shell), name="tell of the shell") if shell else None
+    try:
+        yield
+    finally:
+        if beating and shell:
+            beating.cancel()
+            with suppress(StoreError, StorageFull):
+                await asyncio.to_thread(shells.close, shell)
+
+
+async def _beat(shells: Shells, shell: str) -> None:
+    while True:
+        await asyncio.sleep(BEAT_S)
+        with suppress(StoreError, StorageFull):
+            await asyncio.to_thread(shells.beat, shell)
 
 
 async def attach(
@@ -35,7 +63,8 @@ async def attach(
     entry = audit.intend(Verb.SHELL, agent=agent.id, name=agent.name, host=agent.host, detail=line)
     guest = make_guest(loaded, connect)
     try:
-        status = await guest.shell(address, line or None, user)
+        async with _told(loaded, agent.id):
+            status = await guest.shell(address, line or None, user)
     except SwarmError as error:
         audit.conclude(entry, Outcome.FAILED, str(error))
         raise

@@ -16,6 +16,7 @@ from typing import Final
 
 from swarm_tui.audit import Entry, Outcome
 from swarm_tui.errors import SwarmError
+from swarm_tui.lifespan import left_s, warn, warns_at
 from swarm_tui.model import Agent, AgentId, Host, HostName, HostState, State, Verb
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
@@ -40,6 +41,7 @@ class Kind(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"
     HOST = "host"  # out of reach, with all its agents
+    LIFE = "life"  # its time is over or nearly so, or a rule that ends it is not carried out
     STOPPED = "stopped"  # frozen or paused, and forgotten for long
     FAULT = "fault"  # of storage, quota, audit log: what no verb is to blame for
 
@@ -91,8 +93,9 @@ class Attention:
         self._at_work: dict[HostName, set[AgentId]] = {}
         """Agents that were at work when their host was last seen."""
         self._lost: dict[HostName, set[AgentId]] = {}
-        self._stopped: list[tuple[float, AgentId]] = []
-        """When those that stand still will have been forgotten; a heap."""
+        self._later: list[tuple[float, AgentId]] = []
+        """When who is to be looked at again though nothing changes: who stands still will have been
+        forgotten, a life comes to its end; a heap."""
         self._snoozed: dict[str, tuple[float, Need]] = {}
         self._dismissed: set[str] = set()
 
@@ -133,7 +136,11 @@ class Attention:
         if known.state in (State.FROZEN, State.PAUSED):
             is_new = was is None or (was.state, was.since) != (known.state, known.since)
             if is_new:
-                heapq.heappush(self._stopped, ((known.since or now) + FORGOTTEN_S, agent))
+                heapq.heappush(self._later, ((known.since or now) + FORGOTTEN_S, agent))
+        if (warns := warns_at(known)) is not None and (was is None or warns_at(was) != warns):
+            for at in (warns, warns + (left_s(known, warns) or 0.0)):
+                if at >= now:
+                    heapq.heappush(self._later, (at, agent))
         self._settle(agent, now)
 
     def _settle(self, agent: AgentId, now: float) -> None:
@@ -186,6 +193,8 @@ class Attention:
             return Kind.FAILED, agent.since, agent.reason
         if agent.state is State.UNKNOWN:
             return Kind.UNKNOWN, agent.since, agent.reason or literal("its state is not known")
+        if told := warn(agent, now):
+            return Kind.LIFE, told[0], told[1]
         if agent.state in (State.FROZEN, State.PAUSED):
             since = agent.since or self._noticed.setdefault(agent.id, now)
             if now - since >= FORGOTTEN_S:
@@ -270,9 +279,9 @@ class Attention:
     # Time
 
     def tick(self, now: float) -> None:
-        """Take in who has been forgotten by now, and whose rest is over."""
-        while self._stopped and self._stopped[0][0] <= now:
-            _, agent = heapq.heappop(self._stopped)
+        """Take in who has been forgotten by now, whose life is over, and whose rest is over."""
+        while self._later and self._later[0][0] <= now:
+            _, agent = heapq.heappop(self._later)
             if agent in self._agents:
                 self._settle(agent, now)
         for key in [key for key, (until, _) in self._snoozed.items() if until <= now]:

@@ -12,7 +12,7 @@ from typing import Final
 from swarm_tui.amount import render_age
 from swarm_tui.errors import UsageError
 from swarm_tui.model import Agent, Birth, Power, State, Verb
-from swarm_tui.profile import Ending, Life, Occasion
+from swarm_tui.profile import ENDLESS, Ending, Life, Occasion
 from swarm_tui.text import EMPTY, Safe, join, literal
 
 NEARLY: Final = 0.1
@@ -69,6 +69,12 @@ def warns_at(agent: Agent) -> float | None:
     if birth.expires is None or birth.is_pinned:
         return None
     return birth.expires - NEARLY * _whole_s(agent, birth)
+
+
+def may_end(agent: Agent) -> bool:
+    """Whether there is a rule at all by which its life could end; quick."""
+    birth = _birth(agent)
+    return birth.expires is not None or birth.acted is not None or birth.life != ENDLESS
 
 
 def due(agent: Agent, now: float, *, is_open: bool = False) -> Due | None:

@@ -19,6 +19,7 @@ from typing import Any, Final, Self, TypeVar
 
 from swarm_tui.audit import Audit, Entry
 from swarm_tui.catalogue import Catalogue, Claim
+from swarm_tui.catalogue.shells import Shells
 from swarm_tui.command import Command, End, Kill, Pause, Shell, Spawn
 from swarm_tui.errors import (
     Busy,
@@ -58,6 +59,7 @@ from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Order, Progress, Spawned
 from swarm_tui.results import Results
 from swarm_tui.review.desk import Reading, open_reading
+from swarm_tui.rules import Rules
 from swarm_tui.site import Place, Site, Timing
 from swarm_tui.snapshot import Archive
 from swarm_tui.spool import Spool
@@ -103,6 +105,7 @@ class Supervisor:
         self._inventory = Inventory(catalogue.database)
         self.terms = terms
         self._catalogue = catalogue
+        self.rules = Rules(self.store.agents, self.do, Shells(catalogue.database), self._start_task)
         self.results = Results(catalogue.database, catalogue.root.parent / "results")
         self._keep = keep_snapshots
         self._is_following = is_following
@@ -153,6 +156,7 @@ class Supervisor:
         self._start_task(self.audit.keep_up(self._faults.append), "keep the audit log up")
         if self._is_following:
             self._start_task(self._guests.take_turns(), "take turns")
+            self._start_task(self.rules.run(), "carry out rules")
 
     async def close(self) -> None:
         """Let verbs at work come to their end, then let go of every host and guest."""
@@ -306,10 +310,13 @@ class Supervisor:
             record = await lifecycle.recover(record)
         self._apply(Recorded(agent.id, record))
         agent = await self._decide(command, agent, place)
+        await self.rules.check(agent, command)
         if lifecycle is None:
             raise HostUnreachable(f"Host {agent.host} is not connected")
         terms = replace(self.terms, shelf=fenced(self.terms.shelf, claim.check))
-        bequest = self._bequest(agent, Handoff(lifecycle, terms, place.site.repository))
+        handoff = Handoff(lifecycle, terms, place.site.repository)
+        peak = self.store.memory_peak(agent.id)
+        bequest = Bequest(handoff, self.results, self._catalogue.folder(agent.id), peak)
         try:
             with self._operation(agent, command.verb, on_progress) as progress:
                 return await self._audited(
@@ -449,12 +456,6 @@ class Supervisor:
         return place.lifecycle(
             claim, self.snapshots, self._inventory, self._keep, self._note_record
         )
-
-    def _bequest(self, agent: Agent, handoff: Handoff) -> Bequest:
-        history = self.store.history(agent.id)
-        seen = [used for used in (history.memory_used if history else ()) if used == used]
-        peak = int(max(seen)) if seen else None
-        return Bequest(handoff, self.results, self._catalogue.folder(agent.id), peak)
 
     def _note_record(self, record: Record) -> None:
         self._apply(Recorded(record.id, record))

@@ -218,9 +218,9 @@ class Bequest:
         lifecycle, problems = self.handoff.lifecycle, list[SwarmError]()
         unkept = join((error.title, sanitize(error.detail, max_cells=200)), ": ")
         with noting(problems):
+            vm = await lifecycle.hypervisor.describe(record.id)  # a lost host says nothing of it
             now = await in_thread(lifecycle.catalogue.record, record.id) or record
             now = await lifecycle.write(replace(now, birth=replace(now.birth, unkept=unkept)))
-            vm = await lifecycle.hypervisor.describe(record.id)
             if vm.power is not Power.OFF:
                 await lifecycle.pause(vm, now, progress)
         paused = literal("It is paused until you decide: extend it, end it again, or kill it.")

@@ -109,6 +109,12 @@ class Store:
         known = self._known.get(agent)
         return known.history if known else None
 
+    def memory_peak(self, agent: AgentId) -> int | None:
+        """The most memory that samples, as far as they are kept, have seen in use; bytes."""
+        history = self.history(agent)
+        seen = [used for used in (history.memory_used if history else ()) if used == used]
+        return int(max(seen)) if seen else None
+
     def log(self, agent: AgentId) -> Log:
         known = self._known.get(agent)
         return known.log if known else Log()

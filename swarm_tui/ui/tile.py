@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from swarm_tui.amount import NOT_KNOWN, render_age, render_bytes
+from swarm_tui.lifespan import is_nearly_over, tell_left
 from swarm_tui.model import Agent, State, Usage
 from swarm_tui.store import History
 from swarm_tui.text import sanitize
@@ -101,6 +102,8 @@ def _state_line(agent: Agent, look: Look) -> Line:
     ink = look.ink
     text, style = tell(agent, look.now, look.frame, ink, look.stale_s)
     line = [Segment(agent.state.value, ink.states[agent.state])]
+    if is_nearly_over(agent, look.now):
+        line += [Segment(" · ", ink.faint), Segment(tell_left(agent, look.now), ink.warning)]
     if text:
         line += [Segment(" · ", ink.faint), Segment(text, style)]
     return line

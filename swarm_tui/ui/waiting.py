@@ -35,6 +35,7 @@ _GLYPHS: Final = {
     Kind.FAILED: STATE_GLYPHS[State.FAILED],
     Kind.UNKNOWN: STATE_GLYPHS[State.UNKNOWN],
     Kind.HOST: STATE_GLYPHS[State.LOST],
+    Kind.LIFE: "!",
     Kind.STOPPED: STATE_GLYPHS[State.PAUSED],
     Kind.FAULT: "!",
 }

@@ -10,15 +10,16 @@ import pytest
 
 from swarm_tui.audit import Outcome
 from swarm_tui.command import End, Extend, Pause, Resume
-from swarm_tui.errors import GuestFailed, ReviewError, SwarmError
-from swarm_tui.model import Birth, EventBatch, State
+from swarm_tui.errors import GuestFailed, Refused, ReviewError, SwarmError
+from swarm_tui.model import Birth, EventBatch, Record, State
 from swarm_tui.profile import Ending, Life, Occasion
 from swarm_tui.results import Result, Results
 from swarm_tui.spool import Writer, read
+from swarm_tui.text import literal
 
 from .hall import Hall, git, make_hall
 from .lab import Lab
-from .standin import AGENT
+from .standin import AGENT, HOST
 
 ENDS = Life(600.0, Ending.END, Ending.END, Ending.END)
 
@@ -33,6 +34,13 @@ def lab(hall: Hall) -> Lab:
     return Lab(hall.home)
 
 
+def expire(lab: Lab, ending: Ending = Ending.END) -> None:
+    """Its time is over since long."""
+    life = Life(600.0, ending, ending, ending)
+    record = lab.catalogue.record(AGENT) or Record(AGENT, literal("ember"), HOST)
+    lab.catalogue.write(replace(record, birth=Birth(life=life, expires=1.0)))
+
+
 def kept(lab: Lab) -> Result:
     result = Results(lab.catalogue.database, lab.home / "results").find(AGENT)
     assert result
@@ -45,6 +53,7 @@ async def test_branch_log_usage_and_reason_outlive_the_vm(hall: Hall, lab: Lab) 
     usage = b'{"kind":"usage","text":"","tokens_in":1200,"tokens_out":300}\n'
     with Writer(lab.catalogue.folder(AGENT)) as writer:
         writer.append(EventBatch((), len(usage), raw=usage, heard=time.time()))
+    expire(lab)
     async with lab.running() as supervisor:
         told = await supervisor.do(End(AGENT, Occasion.EXPIRED))
         assert "2 files, not reviewed" in told
@@ -62,13 +71,14 @@ async def test_branch_log_usage_and_reason_outlive_the_vm(hall: Hall, lab: Lab) 
 
 
 async def test_the_act_of_a_rule_says_so_in_the_audit_log(hall: Hall, lab: Lab) -> None:
+    expire(lab, Ending.PAUSE)
     async with lab.running() as supervisor:
-        await supervisor.do(Pause(AGENT, occasion=Occasion.DONE))
+        await supervisor.do(Pause(AGENT, occasion=Occasion.EXPIRED))
     lines = (lab.home / "audit.jsonl").read_text()
-    assert "by rule: it is done" in lines
+    assert "by rule: its time is over" in lines
     record = lab.catalogue.record(AGENT)
     assert record
-    assert record.birth.acted is Occasion.DONE
+    assert record.birth.acted is Occasion.EXPIRED
 
 
 async def test_a_result_that_cannot_be_kept_keeps_the_vm(hall: Hall, lab: Lab) -> None:
@@ -80,6 +90,7 @@ async def test_a_result_that_cannot_be_kept_keeps_the_vm(hall: Hall, lab: Lab) -
             await supervisor.do(End(AGENT))
         assert "It goes on; nothing was lost." in by_person.value.hint
         assert lab.state(supervisor) is State.RUNNING
+        expire(lab)
         with pytest.raises(SwarmError) as by_rule:
             await supervisor.do(End(AGENT, Occasion.EXPIRED))
         assert "It is paused until you decide" in by_rule.value.hint
@@ -87,7 +98,10 @@ async def test_a_result_that_cannot_be_kept_keeps_the_vm(hall: Hall, lab: Lab) -
         record = lab.catalogue.record(AGENT)
         assert record
         assert record.birth.unkept
+        with pytest.raises(Refused):  # not again and again
+            await supervisor.do(End(AGENT, Occasion.EXPIRED))
         await supervisor.do(Extend(AGENT, 60.0))
+        expire(lab)
         git(hall.owner, "update-ref", "-d", "refs/swarm/results")
         await supervisor.do(End(AGENT, Occasion.EXPIRED))
     assert not lab.world.agents()

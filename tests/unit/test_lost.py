@@ -12,7 +12,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -43,12 +43,13 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.lifecycle import UNKNOWN
-from swarm_tui.model import AgentId, HostState, Judgement, Power, State, Verb
-from swarm_tui.profile import Occasion
+from swarm_tui.model import AgentId, Birth, HostState, Judgement, Power, Record, State, Verb
+from swarm_tui.profile import Ending, Life, Occasion
 from swarm_tui.results import Results
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Supervisor
+from swarm_tui.text import literal
 from swarm_tui.watch import host as host_watch
 
 from .cable import Cable, Return
@@ -398,6 +399,9 @@ def is_kept_and_gone(bench: Bench) -> bool:
 
 
 def expire(bench: Bench) -> Command:
+    record = bench.catalogue.record(AGENT) or Record(AGENT, literal("ember"), HOST)
+    birth = Birth(life=Life(60.0, on_expiry=Ending.END), expires=1.0)
+    bench.catalogue.write(replace(record, birth=birth))
     return End(AGENT, Occasion.EXPIRED)
 
 
