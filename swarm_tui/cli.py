@@ -17,17 +17,18 @@ from typing import Final
 
 from swarm_tui import __version__, commands
 from swarm_tui.errors import SwarmError
+from swarm_tui.given import wait_for_enter
 
 EXIT_CODES: Final = "\n".join((__doc__ or "").splitlines()[2:])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     # What follows -- is another program's; argparse would read options in it.
-    own = given[: given.index("--")] if "--" in given else given
+    own = words[: words.index("--")] if "--" in words else words
     arguments = build_parser().parse_args(own)
-    arguments.command = given[len(own) + 1 :]
+    arguments.command = words[len(own) + 1 :]
     is_json: bool = getattr(arguments, "json", False)
     try:
         return int(arguments.run(arguments))
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         write_error(error, is_json=is_json)
         if getattr(arguments, "hold", False):
-            commands.wait_for_enter()
+            wait_for_enter()
         return error.exit_code
     except KeyboardInterrupt:
         return 130

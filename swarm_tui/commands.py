@@ -6,142 +6,27 @@ Imports stand inside the functions: each command pays for what it needs only.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+from swarm_tui import given
 from swarm_tui.errors import UsageError
 
 if TYPE_CHECKING:
-    from swarm_tui.command import Command, Verdict
-    from swarm_tui.config import Loaded
-    from swarm_tui.glance import Glance
+    from swarm_tui.command import Verdict
     from swarm_tui.handoff import Review
-    from swarm_tui.model import Agent, AgentId
-    from swarm_tui.text import Safe
-
-T = TypeVar("T")
-
-# What the commands share
-
-
-def _load(arguments: argparse.Namespace, **overrides: object) -> Loaded:
-    from swarm_tui.config import load
-
-    for setting in arguments.set:
-        key, separator, value = setting.partition("=")
-        if not separator:
-            raise UsageError("--set needs KEY=VALUE", repr(setting))
-        overrides[key] = value
-    return load(overrides=overrides, file=arguments.config)
-
-
-def _shell_argv(arguments: argparse.Namespace) -> Callable[[AgentId], list[str]]:
-    """What the app runs to attach a shell: this program, with the same global options.
-
-    What it says on a failure must stay until it is read: its window closes with it.
-    """
-    options = [option for setting in arguments.set for option in ("--set", setting)]
-    if arguments.config:
-        options += ["--config", str(arguments.config)]
-    if arguments.connect:
-        options += ["--connect", arguments.connect]
-    return lambda agent: [sys.executable, "-m", "swarm_tui", *options, "shell", "--hold", agent]
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    import asyncio
-
-    return asyncio.run(work)
-
-
-def _read_bytes(path: str) -> bytes:
-    """A file, or standard input for "-". Raises UsageError."""
-    try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError("The file cannot be read", f"{path}: {error.strerror}") from error
-
-
-def _glance(arguments: argparse.Namespace, loaded: Loaded) -> Glance:
-    import asyncio
-
-    from swarm_tui.glance import glance
-
-    return asyncio.run(glance(loaded, arguments.connect))
-
-
-def _tell(step: Safe, fraction: float | None) -> None:
-    share = f" {fraction:.0%}" if fraction is not None else ""
-    print(f"  {step}{share}", file=sys.stderr, flush=True)
-
-
-def _act(arguments: argparse.Namespace, make: Callable[[AgentId], Command]) -> int:
-    """Do one verb to one agent, and tell how the agent stands afterwards; or to many."""
-    from swarm_tui.acting import act, at_agent
-
-    if arguments.filter is not None or len(arguments.agents) > 1:
-        return _act_on_many(arguments, make)
-    if not arguments.agents:
-        raise UsageError("Name an agent, or several, or give a --filter")
-    (name,) = arguments.agents
-
-    async def run() -> int:
-        loaded, is_json = _load(arguments), arguments.json
-        async with at_agent(loaded, arguments.connect, name) as (supervisor, agent):
-            progress = None if is_json else _tell
-            await act(supervisor, agent, make(agent.id), is_json=is_json, on_progress=progress)
-        return 0
-
-    return _run(run())
-
-
-def _act_on_many(arguments: argparse.Namespace, make: Callable[[AgentId], Command]) -> int:
-    from swarm_tui import acting
-    from swarm_tui.command import Pause
-    from swarm_tui.model import AgentId, Verb
-
-    loaded = _load(arguments)
-    seen = _glance(arguments, loaded)
-    example = make(AgentId(""))
-    agents = acting.choose(seen, arguments.agents, arguments.filter or "")
-    is_quick = isinstance(example, Pause) and example.is_quick
-    agents, denied = acting.sift(seen, example.verb, agents, is_quick=is_quick)
-    if not arguments.yes:
-        acting.confirm(example.verb, agents, denied, is_grave=example.verb is Verb.KILL)
-    return _run(
-        acting.act_on_many(
-            loaded,
-            arguments.connect,
-            example.verb,
-            agents,
-            denied,
-            make,
-            is_json=arguments.json,
-        )
-    )
-
-
-def wait_for_enter() -> None:
-    """Leave what was said on the terminal, if there is one, until it has been read."""
-    if sys.stdin.isatty():
-        print("[Enter closes this] ", end="", file=sys.stderr, flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.stdin.readline()
-
-
-# The commands
+    from swarm_tui.model import Agent
 
 
 def tui(arguments: argparse.Namespace) -> int:
     from swarm_tui.bootstrap import make_supervisor
     from swarm_tui.stage import run_app
 
-    loaded = _load(arguments)
+    loaded = given.load(arguments)
     supervisor = make_supervisor(loaded, connect=arguments.connect)
-    return run_app(supervisor, loaded, _shell_argv(arguments), view=arguments.view)
+    return run_app(supervisor, loaded, given.shell_argv(arguments), view=arguments.view)
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -150,7 +35,7 @@ def ls(arguments: argparse.Namespace) -> int:
     from swarm_tui.store import sort_key
 
     chosen = parse(arguments.filter)
-    seen = _glance(arguments, _load(arguments))
+    seen = given.glance(arguments, given.load(arguments))
     agents = sorted(filter(chosen.matches, seen.store.agents()), key=sort_key)
     if arguments.json:
         hosts = [
@@ -175,9 +60,9 @@ def ls(arguments: argparse.Namespace) -> int:
 def waiting(arguments: argparse.Namespace) -> int:
     from swarm_tui.waiting import waiting
 
-    return _run(
+    return given.run(
         waiting(
-            _load(arguments),
+            given.load(arguments),
             arguments.connect,
             is_waited_for=arguments.wait,
             is_mine=arguments.mine,
@@ -191,9 +76,9 @@ def show(arguments: argparse.Namespace) -> int:
     from swarm_tui import report
     from swarm_tui.bootstrap import open_audit, read_snapshots
 
-    loaded = _load(arguments)
-    agent = _glance(arguments, loaded).find(arguments.agent)
-    snapshots, problem = _run(read_snapshots(loaded, agent, arguments.connect))
+    loaded = given.load(arguments)
+    agent = given.glance(arguments, loaded).find(arguments.agent)
+    snapshots, problem = given.run(read_snapshots(loaded, agent, arguments.connect))
     audit = open_audit(loaded)
     acts = audit.recent(agent.id)
     if arguments.json:
@@ -211,7 +96,7 @@ def audit(arguments: argparse.Namespace) -> int:
     from swarm_tui import auditing
     from swarm_tui.bootstrap import open_audit
 
-    log = open_audit(_load(arguments))
+    log = open_audit(given.load(arguments))
     if arguments.verify:
         auditing.write_proof(log, is_json=arguments.json)
     else:
@@ -222,13 +107,13 @@ def audit(arguments: argparse.Namespace) -> int:
 def pause(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Pause
 
-    return _act(arguments, lambda agent: Pause(agent, is_quick=arguments.quick))
+    return given.steer(arguments, lambda agent: Pause(agent, is_quick=arguments.quick))
 
 
 def resume(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Resume
 
-    return _act(arguments, Resume)
+    return given.steer(arguments, Resume)
 
 
 def message(arguments: argparse.Namespace) -> int:
@@ -242,8 +127,8 @@ def message(arguments: argparse.Namespace) -> int:
     if not text:
         raise UsageError("Say what to write")
     if text == "-":
-        text = _read_bytes("-").decode("utf-8", "replace")
-    return _act(arguments, lambda agent: Say(agent, text))
+        text = given.read_bytes("-").decode("utf-8", "replace")
+    return given.steer(arguments, lambda agent: Say(agent, text))
 
 
 def kill(arguments: argparse.Namespace) -> int:
@@ -253,27 +138,27 @@ def kill(arguments: argparse.Namespace) -> int:
     if is_one and not arguments.yes:
         if not sys.stdin.isatty():
             raise UsageError("kill needs --yes when nobody can be asked")
-        agent = _glance(arguments, _load(arguments)).find_surely(arguments.agents[0])
+        agent = given.glance(arguments, given.load(arguments)).find_surely(arguments.agents[0])
         print(f"End {agent.name} on {agent.host} ({agent.state}); disk and snapshots go too.")
         if input("Type its name to go on: ") != agent.name:
             raise UsageError("Nothing was done: the name was not typed")
         # Held by its id: another agent may bear the name by now.
         arguments.agents = [agent.id]
-    return _act(arguments, lambda agent: Kill(agent, is_graceful=arguments.graceful))
+    return given.steer(arguments, lambda agent: Kill(agent, is_graceful=arguments.graceful))
 
 
 def review(arguments: argparse.Namespace) -> int:
     from swarm_tui import reviewing
 
     is_quiet = arguments.json or arguments.patch
-    return _run(
+    return given.run(
         reviewing.review(
-            _load(arguments),
+            given.load(arguments),
             arguments.connect,
             arguments.agent,
             is_json=arguments.json,
             is_patch=arguments.patch,
-            on_progress=None if is_quiet else _tell,
+            on_progress=None if is_quiet else given.tell,
         )
     )
 
@@ -287,16 +172,16 @@ def _judge(
         seen = reviewing.digest_of(arguments.digest, taken) if arguments.digest else taken.digest
         return make(agent, taken, seen)
 
-    return _run(
+    return given.run(
         reviewing.judge(
-            _load(arguments),
+            given.load(arguments),
             arguments.connect,
             arguments.agent,
             decide,
-            comments=_read_bytes(comments) if comments else b"",
+            comments=given.read_bytes(comments) if comments else b"",
             is_all_seen=getattr(arguments, "flags_seen", False),
             is_json=arguments.json,
-            on_progress=None if arguments.json else _tell,
+            on_progress=None if arguments.json else given.tell,
         )
     )
 
@@ -334,9 +219,9 @@ def reject(arguments: argparse.Namespace) -> int:
 def verify(arguments: argparse.Namespace) -> int:
     from swarm_tui import reviewing
 
-    return _run(
+    return given.run(
         reviewing.verify(
-            _load(arguments),
+            given.load(arguments),
             arguments.branch,
             arguments.repository.absolute(),
             is_json=arguments.json,
@@ -357,14 +242,14 @@ def spawn(arguments: argparse.Namespace) -> int:
 
     async def act() -> int:
         supervisor = make_supervisor(
-            _load(arguments), connect=arguments.connect, is_following=False
+            given.load(arguments), connect=arguments.connect, is_following=False
         )
         async with supervisor:
             await supervisor.connected(CONNECT_S)
             before = {agent.id for agent in supervisor.store.agents()}
             done = await supervisor.do(
                 Spawn(host, arguments.name, arguments.task, labels),
-                None if arguments.json else _tell,
+                None if arguments.json else given.tell,
             )
             new = [agent for agent in supervisor.store.agents() if agent.id not in before]
             if arguments.json:
@@ -373,16 +258,16 @@ def spawn(arguments: argparse.Namespace) -> int:
                 print(done)
         return 0
 
-    return _run(act())
+    return given.run(act())
 
 
 def shell(arguments: argparse.Namespace) -> int:
     from swarm_tui.attach import attach
 
-    loaded = _load(arguments)
-    glance = _glance(arguments, loaded)
+    loaded = given.load(arguments)
+    glance = given.glance(arguments, loaded)
     connect, wanted = arguments.connect, arguments.agent
-    return _run(attach(loaded, connect, glance, wanted, arguments.command, arguments.user))
+    return given.run(attach(loaded, connect, glance, wanted, arguments.command, arguments.user))
 
 
 def logs(arguments: argparse.Namespace) -> int:
@@ -401,16 +286,16 @@ def logs(arguments: argparse.Namespace) -> int:
         arguments.json,
         arguments.export,
     )
-    loaded = _load(arguments)
-    agents = listening.choose(_glance(arguments, loaded), arguments.agents, arguments.filter)
-    return _run(listening.listen(loaded, arguments.connect, agents, wanted))
+    loaded = given.load(arguments)
+    agents = listening.choose(given.glance(arguments, loaded), arguments.agents, arguments.filter)
+    return given.run(listening.listen(loaded, arguments.connect, agents, wanted))
 
 
 def config(arguments: argparse.Namespace) -> int:
     from swarm_tui.config import render_config, rows
     from swarm_tui.report import write_json
 
-    loaded = _load(arguments)
+    loaded = given.load(arguments)
     listed = rows(loaded)
     if arguments.json:
         write_json({"file": loaded.file, "settings": listed})
@@ -422,22 +307,22 @@ def config(arguments: argparse.Namespace) -> int:
 def host_ls(arguments: argparse.Namespace) -> int:
     from swarm_tui import hosts
 
-    return hosts.ls(_load(arguments), is_checked=arguments.check, is_json=arguments.json)
+    return hosts.ls(given.load(arguments), is_checked=arguments.check, is_json=arguments.json)
 
 
 def host_add(arguments: argparse.Namespace) -> int:
     from swarm_tui import hosts
 
-    given = {"uri": arguments.uri}
+    entry = {"uri": arguments.uri}
     for setting in ("identity", "guest_identity", "repository"):
         if path := getattr(arguments, setting):
-            given[setting] = path if path.startswith("~") else str(Path(path).absolute())
+            entry[setting] = path if path.startswith("~") else str(Path(path).absolute())
     if arguments.snapshots:
-        given["snapshots"] = arguments.snapshots
-    new = hosts.New(arguments.name, given, arguments.fingerprint, is_trusted=arguments.yes)
-    trial = _load(arguments, **new.overrides)
+        entry["snapshots"] = arguments.snapshots
+    new = hosts.New(arguments.name, entry, arguments.fingerprint, is_trusted=arguments.yes)
+    trial = given.load(arguments, **new.overrides)
     return hosts.add(
-        _load(arguments), trial, new, is_checked=not arguments.no_check, is_json=arguments.json
+        given.load(arguments), trial, new, is_checked=not arguments.no_check, is_json=arguments.json
     )
 
 
@@ -445,7 +330,7 @@ def host_check(arguments: argparse.Namespace) -> int:
     from swarm_tui import hosts
 
     return hosts.check(
-        _load(arguments), arguments.name, is_probing=arguments.probe, is_json=arguments.json
+        given.load(arguments), arguments.name, is_probing=arguments.probe, is_json=arguments.json
     )
 
 
@@ -453,7 +338,7 @@ def host_remove(arguments: argparse.Namespace) -> int:
     from swarm_tui import hosts
 
     return hosts.remove(
-        _load(arguments), arguments.name, is_sure=arguments.yes, is_json=arguments.json
+        given.load(arguments), arguments.name, is_sure=arguments.yes, is_json=arguments.json
     )
 
 
@@ -473,15 +358,19 @@ def demo(arguments: argparse.Namespace) -> int:
     from swarm_tui import demo
 
     if arguments.simulated is not None:
-        return demo.simulate(arguments.simulated, _load(arguments), arguments.view)
-    given = {"local.agents": arguments.agents, "local.driver": arguments.driver}
-    loaded = _load(arguments, **{key: value for key, value in given.items() if value is not None})
+        return demo.simulate(arguments.simulated, given.load(arguments), arguments.view)
+    chosen = {"local.agents": arguments.agents, "local.driver": arguments.driver}
+    loaded = given.load(
+        arguments, **{key: value for key, value in chosen.items() if value is not None}
+    )
     if arguments.down:
-        return _run(demo.down(loaded, is_json=arguments.json))
+        return given.run(demo.down(loaded, is_json=arguments.json))
     if arguments.up:
-        return _run(demo.up(loaded, is_json=arguments.json))
+        return given.run(demo.up(loaded, is_json=arguments.json))
     if arguments.check or arguments.json:
         from swarm_tui import rehearsal
 
-        return _run(rehearsal.check(loaded, is_review=arguments.review))
-    return demo.show(loaded, _shell_argv(arguments), is_kept=arguments.keep, view=arguments.view)
+        return given.run(rehearsal.check(loaded, is_review=arguments.review))
+    return demo.show(
+        loaded, given.shell_argv(arguments), is_kept=arguments.keep, view=arguments.view
+    )
