@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.errors import SetupError
 from swarm_tui.local.disk import make_disk
 from swarm_tui.local.kernel import pack, pack_initramfs, unpack_kernel
 from swarm_tui.local.packages import Package, download, resolve, unpack
@@ -36,6 +34,7 @@ from swarm_tui.local.programs import (
     run,
     telling,
 )
+from swarm_tui.outpost.accel import require_x86_64
 
 COMMAND_LINE: Final = (
     "console=ttyS0 quiet loglevel=3 nokaslr mitigations=off cryptomgr.notests tsc=reliable"
@@ -43,9 +42,6 @@ COMMAND_LINE: Final = (
     " 8250.nr_uarts=1 rcupdate.rcu_expedited=1"
 )
 """The kernel's command line; what `guest.render_arguments` gives may be added."""
-
-PROBE_MARK: Final = b"SWARM-PROBE-OK"
-"""What the image prints on its serial port when booted with `rdinit=/probe`."""
 
 _GUEST: Final = Path(__file__).with_name("guest")
 _SOURCES: Final = (
@@ -114,14 +110,6 @@ def build_image(cache: Path, on_progress: Say) -> Image:
         require_programs()
         with locked(cache / "lock", on_progress):
             return find(packages) or _build(cache, packages, on_progress)
-
-
-def require_x86_64() -> None:
-    """Raise SetupError on other architectures: they have other kernels and boot protocols."""
-    if platform.machine() != "x86_64":
-        raise SetupError(
-            "A local swarm needs an x86-64 machine so far", f"This one is {platform.machine()}."
-        )
 
 
 def write_initrd(image: Image, target: Path, authorized_key: str, host_key: bytes) -> None:

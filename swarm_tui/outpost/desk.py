@@ -18,6 +18,7 @@ from swarm_tui.model import AgentId
 from swarm_tui.outpost import daemon, process, saved, survey, vmm
 from swarm_tui.outpost.ledger import Ledger
 from swarm_tui.outpost.wire import decode_arguments, encode
+from swarm_tui.outpost.workshop import Workbench
 from swarm_tui.paths import make_private
 from swarm_tui.snapshot import Draft, Snapshots
 
@@ -52,6 +53,24 @@ _CALLS: Final[Sequence[Callable[..., Any]]] = (
     Snapshots.definition,
     Snapshots.prune,
     Snapshots.remove,
+    Workbench.root,
+    Workbench.tools,
+    Workbench.choose_accel,
+    Workbench.make_folder,
+    Workbench.has,
+    Workbench.names,
+    Workbench.read,
+    Workbench.write,
+    Workbench.copy,
+    Workbench.overlay,
+    Workbench.extend,
+    Workbench.remove,
+    Workbench.room,
+    Workbench.free_port,
+    Workbench.is_free,
+    Workbench.begin,
+    Workbench.put,
+    Workbench.finish,
 )
 NAMES: Final[Mapping[Callable[..., Any], str]] = {call: call.__qualname__ for call in _CALLS}
 """What each call is called on its way."""
@@ -67,6 +86,7 @@ class Desk:
         self._owners: Mapping[str, object] = {
             "Ledger": Ledger(data / "ledger"),
             "Snapshots": Snapshots(snapshots),
+            "Workbench": Workbench(data / "workshop"),
         }
 
     def answer(self, name: str, raw: object) -> Any:
