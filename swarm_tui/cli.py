@@ -119,6 +119,18 @@ def build_parser() -> argparse.ArgumentParser:
     kill.add_argument(
         "--graceful", action="store_true", help="let its guest shut down first, for up to 15 s"
     )
+    add("end", commands.end, "keep what came of agents, then end their VMs", agents="*")
+    extend = add("extend", commands.extend, "give an agent more time", agent=True)
+    extend.add_argument(
+        "time", metavar="TIME", help="e.g. 30m, 2h, 3d; never: no end; keep: no rule ends it"
+    )
+    extend.set_defaults(filter=None)
+    results = add("results", commands.results, "what was kept of ended agents")
+    results.add_argument("name", nargs="?", default="", help="of one: its name or id")
+    results.add_argument("-n", "--lines", type=int, default=20, help="of its log to show (20)")
+    results.add_argument("--remove", action="store_true", help="forget it, and remove its log")
+    gc = add("gc", commands.gc, "remove what nobody needs any more, and end whom a rule ends")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would go, and why")
     shell = add("shell", commands.shell, "a shell in an agent's VM, or one command", agent=True)
     shell.add_argument("--user", help="log in as USER instead of the agent's own user")
     shell.add_argument(

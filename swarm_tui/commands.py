@@ -147,6 +147,52 @@ def kill(arguments: argparse.Namespace) -> int:
     return given.steer(arguments, lambda agent: Kill(agent, is_graceful=arguments.graceful))
 
 
+def end(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import End
+
+    is_one = arguments.filter is None and len(arguments.agents) == 1
+    if is_one and not arguments.yes:
+        if not sys.stdin.isatty():
+            raise UsageError("end needs --yes when nobody can be asked")
+        agent = given.glance(arguments, given.load(arguments)).find_surely(arguments.agents[0])
+        print(f"End {agent.name} on {agent.host} ({agent.state}); its work and log are kept.")
+        if input("Type its name to go on: ") != agent.name:
+            raise UsageError("Nothing was done: the name was not typed")
+        arguments.agents = [agent.id]
+    return given.steer(arguments, End)
+
+
+def extend(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Extend
+    from swarm_tui.lifespan import parse_time
+
+    is_pinned = arguments.time == "keep"
+    by_s = None if is_pinned else parse_time(arguments.time)
+    arguments.agents, arguments.yes = [arguments.agent], True
+    return given.steer(arguments, lambda agent: Extend(agent, by_s, is_pinned=is_pinned))
+
+
+def results(arguments: argparse.Namespace) -> int:
+    from swarm_tui import keeping
+
+    return given.run(
+        keeping.results(
+            given.load(arguments),
+            arguments.name,
+            lines=max(0, arguments.lines),
+            is_removed=arguments.remove,
+            is_json=arguments.json,
+        )
+    )
+
+
+def gc(arguments: argparse.Namespace) -> int:
+    from swarm_tui import keeping
+
+    loaded, connect = given.load(arguments), arguments.connect
+    return given.run(keeping.gc(loaded, connect, is_dry=arguments.dry_run, is_json=arguments.json))
+
+
 def review(arguments: argparse.Namespace) -> int:
     from swarm_tui import reviewing
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from swarm_tui import durable
+from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.database import Database
 from swarm_tui.errors import NotFound, SwarmError
+from swarm_tui.lifespan import tell_occasion
 from swarm_tui.model import AgentId, HostName
 from swarm_tui.profile import Occasion
-from swarm_tui.text import EMPTY, Safe, sanitize
+from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +158,36 @@ def _decode(raw: dict[str, Any]) -> Result:
     known["occasion"] = Occasion(str(known.get("occasion")))
     known["ended"] = float(known["ended"])
     return Result(**known)
+
+
+def describe(one: Result, now: float) -> Sequence[tuple[str, Safe]]:
+    """In full: label and value, for the command line and the screen."""
+    where = join((literal("on"), one.place)) if one.place else EMPTY
+    work = join((one.ref, literal("in"), sanitize(one.repository)))
+    if not one.ref:
+        work = join((sanitize(one.bundle), where)) if one.bundle else literal("nothing was changed")
+    files = "n/a" if one.changes is None else f"{one.changes:,}"
+    dropped = f", {one.dropped:,} more were too fast" if one.dropped else ""
+    lines = "n/a" if one.lines is None else f"{one.lines:,}"
+    facts = [
+        ("agent", join((one.name, literal("on"), sanitize(one.host), sanitize(one.agent)))),
+        ("ended", literal(f"{render_age(now - one.ended)} ago")),
+        ("why", tell_occasion(one.occasion)),
+        ("said last", one.told),
+        ("task", one.task),
+        ("profile", one.profile),
+        ("owner", one.owner),
+        ("work", work),
+        ("reviewed", literal("no: nobody has approved it") if one.ref or one.bundle else EMPTY),
+        ("files", literal(f"{files}{', the last of it uncommitted' * one.is_uncommitted}")),
+        ("head", sanitize(one.head)),
+        ("base", sanitize(one.base)),
+        ("log", join((sanitize(one.log), where))),
+        ("log lines", literal(f"{lines}{dropped}")),
+        ("lived", literal(render_age(one.wall_s))),
+        ("cpu", literal("n/a" if one.cpu_s is None else f"{one.cpu_s:,.1f} s, since its VM began")),
+        ("memory", literal(f"{render_bytes(one.memory_peak)} at most, as far as it was seen")),
+        ("tokens", literal(f"{one.tokens_in:,} in, {one.tokens_out:,} out, as it said itself")),
+        ("missing", one.remark),
+    ]
+    return [(label, value) for label, value in facts if value]

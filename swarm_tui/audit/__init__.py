@@ -22,7 +22,7 @@ from swarm_tui.audit.chain import Chain, Proof, parse
 from swarm_tui.audit.shared import Log, Shared
 from swarm_tui.database import Database
 from swarm_tui.errors import AuditError, StorageFull, StoreError, SwarmError
-from swarm_tui.model import Agent, HostName, Verb
+from swarm_tui.model import Agent, HostName
 from swarm_tui.person import actor
 from swarm_tui.text import Safe, sanitize
 
@@ -80,8 +80,11 @@ class Audit:
         self.gap: SwarmError | None = None
         """Why the acts of others were missing when acts were read last."""
 
-    def intend(self, verb: Verb, *, agent: str, name: str, host: str, detail: str = "") -> str:
-        """Write an intent, durably, and return its id. Raises AuditError: then do nothing."""
+    def intend(self, verb: str, *, agent: str, name: str, host: str, detail: str = "") -> str:
+        """Write an intent, durably, and return its id. `verb` is a Verb, or "gc".
+
+        Raises AuditError: then do nothing.
+        """
         entry = secrets.token_hex(8)
         self._append(
             {
@@ -151,7 +154,7 @@ class Audit:
 
     async def around(
         self,
-        verb: Verb,
+        verb: str,
         act: Callable[[], Awaitable[Safe]],
         *,
         agent: Agent | None,

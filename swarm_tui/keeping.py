@@ -1,0 +1,396 @@
+"""`gc` and `results`: what could go, and what was kept of what went."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from swarm_tui import spool
+from swarm_tui.acting import CONNECT_S
+from swarm_tui.amount import render_age, render_bytes
+from swarm_tui.audit import Audit
+from swarm_tui.bootstrap import make_supervisor, open_audit, open_catalogue, open_database
+from swarm_tui.catalogue import Catalogue
+from swarm_tui.config import Loaded
+from swarm_tui.errors import NotFound, Refused, SwarmError
+from swarm_tui.fact import GuestHeard
+from swarm_tui.leftover import SETTLED_S, Leftover, measure, newest
+from swarm_tui.lifespan import due, may_end
+from swarm_tui.model import AgentId, HostName, HostState, Verb
+from swarm_tui.report import error_object, plain, write_json, write_table
+from swarm_tui.results import Result, Results, describe
+from swarm_tui.supervisor import Supervisor
+from swarm_tui.text import Safe, join, literal, sanitize
+
+_DAY_S: Final = 86_400.0
+_SPOOL_BYTES: Final = 64 << 10
+_WORD: Final = "gc"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known when it is decided what could go."""
+
+    supervisor: Supervisor
+    catalogue: Catalogue
+    alive: frozenset[AgentId]
+    """Agents that a host or a record knows of, or on which somebody acts."""
+    is_whole: bool
+    """All configured hosts were asked: who is on none of them is nowhere."""
+
+
+async def gc(loaded: Loaded, connect: str | None, *, is_dry: bool, is_json: bool) -> int:
+    """Tell what would go and why, or have it go; 0 when all of that went well."""
+    async with _looking(loaded, connect) as view:
+        stays = await _hindered(view)
+        found = await find(view)
+        outcomes: list[SwarmError | None] = []
+        if not is_dry:
+            audit = open_audit(loaded)
+            for one in found:
+                outcomes.append(await _remove(audit, one))
+                if not is_json:
+                    print(_line(one, outcomes[-1]), flush=True)
+        unasked = [
+            host.name for host in view.supervisor.store.hosts() if host.state is not HostState.UP
+        ]
+    total = sum(one.size_bytes or 0 for one in found)
+    if is_json:
+        items = [
+            {
+                "kind": one.kind,
+                "name": one.name,
+                "reason": one.reason,
+                "place": one.place,
+                "size_bytes": one.size_bytes,
+                "error": error_object(outcome) if outcome else None,
+                "is_gone": not is_dry and outcome is None,
+            }
+            for one, outcome in zip(found, outcomes or [None] * len(found), strict=True)
+        ]
+        write_json(
+            {"items": items, "stays": stays, "size_bytes": total, "hosts_not_asked": unasked}
+        )
+    elif is_dry:
+        rows = [_row(one) for one in found]
+        if rows:
+            write_table(("KIND", "NAME", "SIZE", "WHERE", "WHY"), rows)
+        print(f"{len(found)} would go, {render_bytes(total)}" if found else "nothing would go")
+    elif not found:
+        print("nothing to remove")
+    if not is_json:
+        for told in stays:
+            print(f"stays: {told['name']}: {told['why']}")
+        for host in unasked:
+            print(f"not asked: host {host}; what may be of it stays")
+    return 1 if any(outcomes) else 0
+
+
+@asynccontextmanager
+async def _looking(loaded: Loaded, connect: str | None) -> AsyncIterator[View]:
+    """A supervisor that has read every host that answers, and what guests said until now."""
+    async with make_supervisor(loaded, connect=connect, is_following=False) as supervisor:
+        await supervisor.connected(CONNECT_S)
+        catalogue = open_catalogue(loaded)
+        try:
+            update = await asyncio.to_thread(catalogue.update, 0)
+            for agent in supervisor.store.agents():
+                folder = catalogue.folder(agent.id)
+                batch, _ = await asyncio.to_thread(spool.read, folder, _SPOOL_BYTES)
+                if batch.events:
+                    supervisor.store.apply(GuestHeard(agent.id, batch))
+            hosts = supervisor.store.hosts()
+            alive = {agent.id for agent in supervisor.store.agents()}
+            alive |= update.records.keys() | update.claimants.keys() | update.problems.keys()
+            is_whole = all(host.state is HostState.UP for host in hosts) and not connect
+            yield View(supervisor, catalogue, frozenset(alive), is_whole)
+        finally:
+            catalogue.close()
+
+
+async def _hindered(view: View) -> Sequence[Mapping[str, str]]:
+    """Whom a rule would end or pause, and why it does not."""
+    now = time.time()
+    found = ((agent, due(agent, now)) for agent in view.supervisor.store.agents())
+    return [
+        {"name": agent.name, "host": agent.host, "why": f"{one.told}, but {one.hindrance}"}
+        for agent, one in found
+        if one and one.hindrance and may_end(agent)
+    ]
+
+
+async def _remove(audit: Audit, one: Leftover) -> SwarmError | None:
+    """Do it; an agent's own verb is in the audit log by itself."""
+    if one.kind == "agent":
+        try:
+            await one.remove()
+        except SwarmError as error:
+            return error
+        return None
+
+    async def act() -> Safe:
+        await one.remove()
+        return join((literal("removed"), one.place))
+
+    try:
+        await audit.around(
+            _WORD,
+            act,
+            agent=None,
+            host=HostName(one.place if one.kind == "record" else ""),
+            detail=f"{one.kind} {one.name}: {one.reason}",
+            is_unknown=lambda error: False,
+            on_fault=lambda error: None,
+            on_end=lambda entry: None,
+        )
+    except SwarmError as error:
+        return error
+    return None
+
+
+# What could go
+
+
+async def find(view: View) -> Sequence[Leftover]:
+    """All that nobody needs any more, for all that is known. Raises SwarmError."""
+    return [one for look in _FINDERS for one in await look(view)]
+
+
+async def _agents(view: View) -> Sequence[Leftover]:
+    """Those that a rule ends or pauses now."""
+    rules = view.supervisor.rules
+    return [
+        Leftover(
+            "agent",
+            agent.name,
+            join((one.told, literal(f"its rule says {one.ending}")), "; "),
+            sanitize(agent.host),
+            await asyncio.to_thread(_disk_bytes, agent.vm.disks if agent.vm else None),
+            lambda agent=agent, one=one: rules.carry_out(agent, one),  # type: ignore[misc]
+        )
+        for agent, one in (await rules.find()).items()
+    ]
+
+
+async def _records(view: View) -> Sequence[Leftover]:
+    """Of agents that their host, which was asked, has not any more, and that are saved nowhere."""
+    store, catalogue = view.supervisor.store, view.catalogue
+    up = {host.name for host in store.hosts() if host.state is HostState.UP}
+    there = {agent.id for agent in store.agents()}
+    found = []
+    for record in await asyncio.to_thread(catalogue.records, lambda error: None):
+        is_held = record.saved_in or record.saving_in or record.verb or record.id in there
+        if is_held or record.host not in up or record.birth.is_pinned:
+            continue
+        if await asyncio.to_thread(view.supervisor.snapshots.ids, record.id):
+            continue  # something of it is on the disk
+        folder = catalogue.folder(record.id)
+        if time.time() - await asyncio.to_thread(newest, folder) < SETTLED_S:
+            continue
+
+        async def remove(agent: AgentId = record.id) -> None:
+            await asyncio.to_thread(_forget, catalogue, agent)
+
+        found.append(
+            Leftover(
+                "record",
+                record.name,
+                literal("its host has no such VM any more, and nothing of it is saved"),
+                sanitize(record.host),
+                await asyncio.to_thread(measure, folder),
+                remove,
+            )
+        )
+    return found
+
+
+def _forget(catalogue: Catalogue, agent: AgentId) -> None:
+    with catalogue.claim(agent, Verb.KILL) as claim:
+        record = claim.record(agent)
+        if record and (record.saved_in or record.saving_in or record.verb):
+            raise Refused(f"{record.name} was acted on just now", "", "Its record stays.")
+        claim.remove(agent)
+
+
+async def _logs(view: View) -> Sequence[Leftover]:
+    """Of agents that are nowhere any more."""
+    return await _folders(
+        view, view.catalogue.root, "log", "of an agent that no host has any more", _drop_folder
+    )
+
+
+async def _reviews(view: View) -> Sequence[Leftover]:
+    """Objects that were taken from agents that are nowhere any more; verdicts stay."""
+    shelf = view.supervisor.terms.shelf
+
+    async def remove(path: Path) -> None:
+        await asyncio.to_thread(shelf.remove, AgentId(path.parent.name))
+
+    root = shelf.folder(AgentId("x")).parent
+    return await _folders(
+        view,
+        root,
+        "review",
+        "objects of an agent that no host has any more; its verdicts stay",
+        remove,
+        part="quarantine.git",
+    )
+
+
+async def _folders(
+    view: View,
+    root: Path,
+    kind: str,
+    why: str,
+    remove: Callable[[Path], Awaitable[None]],
+    part: str = "",
+) -> Sequence[Leftover]:
+    if not view.is_whole:
+        return []  # it may be on a host that does not answer
+    found = []
+    for folder in await asyncio.to_thread(_children, root):
+        path = folder / part if part else folder
+        age_s = time.time() - await asyncio.to_thread(newest, path)
+        if AgentId(folder.name) in view.alive or not path.exists() or age_s < _DAY_S:
+            continue
+
+        async def check_and_remove(path: Path = path, agent: str = folder.name) -> None:
+            if view.supervisor.store.agent(AgentId(agent)):
+                raise Refused("It is needed by now", str(path))
+            await remove(path)
+
+        found.append(
+            Leftover(
+                kind,
+                sanitize(folder.name),
+                literal(f"{why}; untouched for {render_age(age_s)}"),
+                sanitize(str(path)),
+                await asyncio.to_thread(measure, path),
+                check_and_remove,
+            )
+        )
+    return found
+
+
+async def _drop_folder(path: Path) -> None:
+    from swarm_tui import durable
+
+    with durable.storage("remove what is left over"):
+        await asyncio.to_thread(durable.remove_folder, path)
+
+
+async def _locks(view: View) -> Sequence[Leftover]:
+    """Lock files of processes that died, and files that a cut write left."""
+    root = view.catalogue.root.parent
+    found = []
+    for path in await asyncio.to_thread(_temporary, root):
+
+        async def remove(path: Path = path) -> None:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+        found.append(
+            Leftover(
+                "file",
+                sanitize(path.name),
+                literal("a write that was cut off, and never took its place"),
+                sanitize(str(path)),
+                measure(path),
+                remove,
+            )
+        )
+    return found
+
+
+def _temporary(root: Path) -> Sequence[Path]:
+    """Names as `durable.write` and `durable.copy` give them, old, of processes that are gone."""
+    found = []
+    for path in (*root.glob(".*.[0-9]*"), *root.glob("*/.*.[0-9]*"), *root.glob("*/*/.*.[0-9]*")):
+        pid = path.name.rpartition(".")[2]
+        is_old = time.time() - newest(path) > SETTLED_S
+        if path.is_file() and pid.isdigit() and is_old and not Path("/proc", pid).exists():
+            found.append(path)
+    return found
+
+
+def _children(root: Path) -> Sequence[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+
+
+def _disk_bytes(disks: Sequence[Path] | None) -> int | None:
+    return None if disks is None else sum(measure(disk) for disk in disks)
+
+
+Finder = Callable[[View], Awaitable[Sequence[Leftover]]]
+_FINDERS: Final[tuple[Finder, ...]] = (_agents, _records, _logs, _reviews, _locks)
+
+
+def _row(one: Leftover) -> Sequence[str]:
+    return (one.kind, one.name, render_bytes(one.size_bytes), one.place, one.reason)
+
+
+def _line(one: Leftover, error: SwarmError | None) -> str:
+    how = f"stays: {error}" if error else f"gone; {one.reason}"
+    return f"{one.kind} {one.name} ({render_bytes(one.size_bytes)}): {how}"
+
+
+# Results
+
+
+async def results(loaded: Loaded, name: str, *, lines: int, is_removed: bool, is_json: bool) -> int:
+    """List what was kept of ended agents, or show one: by name, the newest of it, or by id."""
+    kept = Results(open_database(loaded), loaded.paths.catalogue.parent / "results")
+    listed = await asyncio.to_thread(kept.list)
+    if not name:
+        if is_json:
+            write_json({"results": [_object(one) for one in listed]})
+        elif listed:
+            write_table(_HEADER, [_result_row(one) for one in listed])
+        else:
+            print("no agent has been ended so far")
+        return 0
+    found = next((one for one in listed if name in (one.name, one.agent)), None)
+    found = found or next((one for one in listed if one.agent.startswith(name)), None)
+    if found is None:
+        raise NotFound("There is no such result", name, "`swarm-tui results` lists all.")
+    if is_removed:
+        await asyncio.to_thread(kept.remove, found.agent)
+        print(f"{found.name}: its log is removed; what is in a repository stays")
+        return 0
+    if is_json:
+        write_json(_object(found))
+        return 0
+    for label, told in describe(found, time.time()):
+        print(f"{label + ':':12}{told}")
+    batch, _ = await asyncio.to_thread(spool.read, Path(found.log)) if found.log else (None, None)
+    for event in batch.events[-lines:] if batch and lines else ():
+        print(f"  {event.text}")
+    return 0
+
+
+_HEADER: Final = ("NAME", "ENDED", "WHY", "LIVED", "FILES", "TOKENS", "WORK", "LAST")
+
+
+def _result_row(one: Result) -> Sequence[str]:
+    return (
+        one.name,
+        f"{render_age(time.time() - one.ended)} ago",
+        one.occasion,
+        render_age(one.wall_s),
+        "n/a" if one.changes is None else f"{one.changes}",
+        f"{one.tokens_in + one.tokens_out:,}",
+        one.ref or one.bundle or "none",
+        one.told or one.task or "-",
+    )
+
+
+def _object(one: Result) -> dict[str, Any]:
+    told: dict[str, Any] = plain(one)
+    return told | {"wall_s": one.wall_s}
