@@ -10,7 +10,7 @@ from typing import Final, Literal
 from swarm_tui.command import Command
 from swarm_tui.model import AgentId, Verb
 
-Place = Literal["fleet", "agent", "logs", "review", "audit", "hosts", "waiting"]
+Place = Literal["fleet", "agent", "logs", "review", "audit", "hosts", "waiting", "results"]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
 AGENT: Final[tuple[Place, ...]] = ("agent",)
@@ -22,7 +22,17 @@ STEER: Final[tuple[Place, ...]] = (*BOTH, *WAITING)
 LOGS: Final[tuple[Place, ...]] = ("agent", "logs")
 AUDIT: Final[tuple[Place, ...]] = ("audit",)
 HOSTS: Final[tuple[Place, ...]] = ("hosts",)
-ALL: Final[tuple[Place, ...]] = ("fleet", "agent", "logs", "review", "audit", "hosts", "waiting")
+RESULTS: Final[tuple[Place, ...]] = ("results",)
+ALL: Final[tuple[Place, ...]] = (
+    "fleet",
+    "agent",
+    "logs",
+    "review",
+    "audit",
+    "hosts",
+    "waiting",
+    "results",
+)
 
 
 class Section(StrEnum):

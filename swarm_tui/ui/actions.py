@@ -18,6 +18,7 @@ from swarm_tui.ui.action import (
     FLEET,
     HOSTS,
     LOGS,
+    RESULTS,
     REVIEW,
     STEER,
     WAITING,
@@ -244,7 +245,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "Back; in the fleet: clear selection and filter",
-        (*STEER, "logs", "audit", "hosts"),
+        (*STEER, "logs", "audit", "hosts", "results"),
     ),
     Action(
         "leave",
@@ -291,7 +292,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "Move the cursor; in a log: scroll",
-        (*STEER, "logs", "audit"),
+        (*STEER, "logs", "audit", "results"),
         told="hjkl ←↓↑→",
     ),
     Action(
@@ -385,6 +386,22 @@ ACTIONS: Final[tuple[Action, ...]] = (
         AGENT,
     ),
     Action("audit", ("A",), Section.VIEW, "", "Who did what to which agent, newest first"),
+    Action(
+        "results",
+        ("R",),
+        Section.VIEW,
+        "",
+        "Results: what was kept of agents that were ended",
+        BOTH,
+    ),
+    Action(
+        "show-result",
+        ("enter",),
+        Section.VIEW,
+        "all of it",
+        "All that was kept of it, with the end of its log",
+        RESULTS,
+    ),
     Action(
         "only",
         ("enter",),

@@ -46,6 +46,7 @@ from swarm_tui.ui.logs import LogScreen
 from swarm_tui.ui.mend import guard_continue, leave_signals, let_widgets_go
 from swarm_tui.ui.notice import USUAL, How, Notices
 from swarm_tui.ui.question import ask_to_leave
+from swarm_tui.ui.results import ResultsScreen
 from swarm_tui.ui.reviews import Reviews
 from swarm_tui.ui.roster import Roster
 from swarm_tui.ui.screen import Context, SwarmScreen, top
@@ -287,6 +288,8 @@ class SwarmApp(App[None], inherit_bindings=False):
             case "open" | "logs" if current:
                 log_alone = action.id == "logs"
                 self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))
+            case "results":
+                self.push_screen(ResultsScreen(self._swarm))
             case "hosts":
                 self.push_screen(HostsScreen(self._swarm))
             case "waiting":

@@ -14,7 +14,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from swarm_tui.amount import NOT_KNOWN, render_age, render_bytes
-from swarm_tui.model import Agent, Host, Link
+from swarm_tui.lifespan import is_nearly_over, tell_left
+from swarm_tui.model import Agent, Birth, Host, Link
+from swarm_tui.profile import Ending
 from swarm_tui.store import History
 from swarm_tui.text import join, sanitize
 from swarm_tui.ui.bar import Inked
@@ -41,6 +43,22 @@ def _when(at: float | None, now: float) -> str:
     return f"{clock}, {render_age(now - at)} ago"
 
 
+def _list_life(agent: Agent, now: float) -> Iterable[Fact]:
+    """How its life ends, where a rule says so."""
+    birth = agent.record.birth if agent.record else Birth()
+    if birth.is_pinned:
+        yield Fact("life", "no rule ends it: a person keeps it")
+        return
+    life, left = birth.life, tell_left(agent, now)
+    if left:
+        role: Role = "warning" if is_nearly_over(agent, now) else "text"
+        yield Fact("life", f"{left}, then {life.on_expiry}", role)
+    if (life.on_done, life.on_failed) != (Ending.KEEP, Ending.KEEP):
+        yield Fact("" if left else "life", f"done: {life.on_done}; failed: {life.on_failed}")
+    if birth.unkept:
+        yield Fact("unkept", birth.unkept, "bad")
+
+
 def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
     """Who it is, where it runs, what it uses."""
     tag, vm, record = agent.tag, agent.vm, agent.record
@@ -54,6 +72,7 @@ def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
     if tag.labels:
         yield Fact("labels", join((label.text for label in tag.labels), ", "))
     yield Fact("made", _when(tag.created, now))
+    yield from _list_life(agent, now)
     if agent.model:
         yield Fact("model", agent.model, source="told by the agent")
     if agent.tokens_in or agent.tokens_out:

@@ -13,6 +13,7 @@ from swarm_tui.ui.action import (
     FLEET,
     HOSTS,
     LOGS,
+    RESULTS,
     REVIEW,
     WAITING,
     Action,
@@ -102,6 +103,7 @@ def render_keys_markdown() -> str:
                 REVIEW: " (review)",
                 AUDIT: " (audit)",
                 HOSTS: " (hosts)",
+                RESULTS: " (results)",
                 WAITING: " (queue)",
             }.get(action.places, "")
             lines.append(f"| {keys} | {action.help}{where} |")

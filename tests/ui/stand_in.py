@@ -60,6 +60,7 @@ from swarm_tui.model import (
 )
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Progress
+from swarm_tui.results import Result, Results
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.spool import Spool
@@ -103,6 +104,18 @@ class StandInConsole:
         raise AssertionError("the console view is read only")
 
 
+class StandInResults(Results):
+    """What the screen reads of results."""
+
+    def __init__(self, swarm: StandInSupervisor) -> None:
+        self._swarm = swarm
+
+    def list(self) -> Sequence[Result]:
+        if isinstance(self._swarm.told_results, SwarmError):
+            raise self._swarm.told_results
+        return self._swarm.told_results
+
+
 @dataclass
 class StandInSupervisor(Supervisor):
     """Conforms to what the screens use of Supervisor."""
@@ -129,11 +142,14 @@ class StandInSupervisor(Supervisor):
     """Who is on the screen."""
     told_acts: Sequence[Audited] | SwarmError = ()
     """What was done before, oldest first."""
+    told_results: Sequence[Result] | SwarmError = ()
+    """What was kept of ended agents, the newest first."""
 
     def __post_init__(self) -> None:
         self.store = Store(self.clock.now)
         home = Path("/nowhere")
         self.audit = Audit(home)
+        self.results = StandInResults(self)
         self.terms = Terms(Shelf(home), sanitize("hanne@example.org"), None, home, 1 << 20)
 
     # What the screens use

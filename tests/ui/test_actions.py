@@ -14,6 +14,7 @@ from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.keys import bindings, key_names, render_keys_markdown
 from swarm_tui.ui.logs import LogScreen
+from swarm_tui.ui.results import ResultsScreen
 from swarm_tui.ui.review import ReviewScreen
 from swarm_tui.ui.screen import SwarmScreen
 from swarm_tui.ui.waiting import WaitingScreen
@@ -26,6 +27,7 @@ SCREENS: dict[Place, type[SwarmScreen]] = {
     "audit": AuditScreen,
     "hosts": HostsScreen,
     "waiting": WaitingScreen,
+    "results": ResultsScreen,
 }
 
 
