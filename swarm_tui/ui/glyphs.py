@@ -37,6 +37,7 @@ KIND_GLYPHS: Final[Mapping[EventKind, str]] = {
     EventKind.USAGE: "Σ",
     EventKind.ASK: "◆",
     EventKind.DONE: "✓",
+    EventKind.FAILED: "✗",
     EventKind.OTHER: "·",
 }
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"

@@ -48,6 +48,7 @@ _ROLES: Final[dict[EventKind, Role]] = {
     EventKind.USAGE: "faint",
     EventKind.ASK: "warning",
     EventKind.DONE: "good",
+    EventKind.FAILED: "bad",
     EventKind.OTHER: "muted",
 }
 

@@ -1,0 +1,130 @@
+"""The verbs that a person gives agents, of the table of all actions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from swarm_tui.command import End, Kill, Pause, Resume
+from swarm_tui.model import Verb
+from swarm_tui.ui.action import (
+    FLEET,
+    Action,
+    Section,
+)
+
+STEERING: Final[tuple[Action, ...]] = (
+    Action(
+        "pause",
+        ("p",),
+        Section.VERBS,
+        "pause",
+        "Pause to a snapshot: memory and disk are saved, the RAM is freed",
+        verb=Verb.PAUSE,
+        acts_on_agent=True,
+        command=Pause,
+    ),
+    Action(
+        "quick-pause",
+        ("P",),
+        Section.VERBS,
+        "",
+        "Quick pause: only stop the vCPUs; nothing is saved, the RAM stays in use",
+        verb=Verb.PAUSE,
+        is_quick=True,
+        acts_on_agent=True,
+        command=lambda agent: Pause(agent, is_quick=True),
+    ),
+    Action(
+        "resume",
+        ("u",),
+        Section.VERBS,
+        "resume",
+        "Resume from where it stood, whichever way it was paused",
+        verb=Verb.RESUME,
+        acts_on_agent=True,
+        command=Resume,
+    ),
+    Action(
+        "shell",
+        ("x",),
+        Section.VERBS,
+        "shell",
+        "Open a shell in the VM: in a new tmux window inside tmux, else in this terminal",
+        verb=Verb.SHELL,
+        acts_on_agent=True,
+    ),
+    Action(
+        "logs",
+        ("L", "l"),
+        Section.VERBS,
+        "logs",
+        "The log alone on the screen; of several selected, merged (among tiles l moves right)",
+        verb=Verb.LOGS,
+        acts_on_agent=True,
+    ),
+    Action(
+        "kill",
+        ("K",),
+        Section.VERBS,
+        "kill",
+        "Kill: the VM, its disk and its snapshots go for good; asks first",
+        verb=Verb.KILL,
+        acts_on_agent=True,
+        command=Kill,
+    ),
+    Action(
+        "end",
+        ("D",),
+        Section.VERBS,
+        "",
+        "End: its result (branch, log, usage) is kept, then the VM goes; asks first",
+        verb=Verb.END,
+        acts_on_agent=True,
+        command=End,
+    ),
+    Action(
+        "extend",
+        ("M",),
+        Section.VERBS,
+        "",
+        "More time: when its life ends by rule, or that none does",
+        verb=Verb.EXTEND,
+        acts_on_agent=True,
+    ),
+    Action(
+        "spawn",
+        ("n",),
+        Section.VERBS,
+        "new",
+        "Make a new agent",
+        places=FLEET,
+        verb=Verb.SPAWN,
+    ),
+    Action(
+        "review",
+        ("r",),
+        Section.VERBS,
+        "review",
+        "Review its work: it stands still, saved, until your verdict",
+        verb=Verb.REVIEW,
+        acts_on_agent=True,
+    ),
+    Action(
+        "message",
+        ("m",),
+        Section.VERBS,
+        "",
+        "Write to the agent's inbox",
+        verb=Verb.MESSAGE,
+        acts_on_agent=True,
+    ),
+    Action(
+        "fork",
+        ("f",),
+        Section.VERBS,
+        "",
+        "Make a second agent that goes on from here",
+        verb=Verb.FORK,
+        acts_on_agent=True,
+    ),
+)
