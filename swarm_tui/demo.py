@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from swarm_tui.amount import render_bytes
 from swarm_tui.bootstrap import (
@@ -24,14 +24,28 @@ from swarm_tui.bootstrap import (
     open_shelf,
     open_snapshots,
 )
+from swarm_tui.catalogue import Catalogue
 from swarm_tui.command import Spawn
 from swarm_tui.config import Loaded
-from swarm_tui.model import Agent, AgentId
+from swarm_tui.database import open_database
+from swarm_tui.model import Agent, AgentId, Birth, Record
+from swarm_tui.profile import ENDLESS, Ending, Life
 from swarm_tui.report import agent_object, write_json
 from swarm_tui.stage import run_app
 from swarm_tui.supervisor import Supervisor
-from swarm_tui.text import Safe
+from swarm_tui.text import Safe, literal
 
+if TYPE_CHECKING:
+    from swarm_tui.adapters.simulated import SimulatedSwarm
+
+_LIVES: Final = (
+    ENDLESS,
+    Life(1800.0, Ending.END),
+    Life(on_done=Ending.END, on_failed=Ending.PAUSE),
+    Life(7200.0, Ending.PAUSE, on_done=Ending.END),
+)
+_LIVED: Final = 25
+"""So many of each kind have such lives."""
 CONNECT_S: Final = 20.0
 STATE_S: Final = 15.0
 ANSWER_S: Final = 20.0
@@ -59,10 +73,26 @@ def simulate(agents: int, loaded: Loaded, view: str) -> int:
     """The app on a swarm that is pretended in memory."""
     home = Path(tempfile.mkdtemp(prefix="swarm-tui-simulated-"))
     try:
-        supervisor, _ = make_simulated(agents, home)
+        supervisor, swarm = make_simulated(agents, home)
+        give_lives(Catalogue(open_database(f"sqlite://{home / 'store.db'}"), home / "c"), swarm)
         return run_app(supervisor, loaded, _no_shell, "simulated: nothing here is real", view)
     finally:
         shutil.rmtree(home)
+
+
+def give_lives(catalogue: Catalogue, swarm: SimulatedSwarm) -> None:
+    """Some of them end by rule: their time is over soon, or they are done."""
+    for number, vm in enumerate(swarm.vms()):
+        if number % len(_LIVES) == 0 and number // len(_LIVES) >= _LIVED:
+            break
+        life = _LIVES[number % len(_LIVES)]
+        if life is not ENDLESS:
+            now = time.time()
+            born = vm.tag.created or now
+            left = None if life.ttl_s is None else max(born + life.ttl_s, now + life.ttl_s / 60)
+            birth = Birth(literal("simulated"), life=life, expires=left)
+            catalogue.write(Record(vm.id, vm.name, vm.host, birth=birth))
+    catalogue.close()
 
 
 def _no_shell(_agent: AgentId) -> list[str]:

@@ -222,9 +222,9 @@ def help_dialog(place: Place, ink: Ink, say_why: Callable[[Action], str]) -> Rea
     return Reading(f"Keys of swarm-tui {__version__}", blocks, kind="-help")
 
 
-def read_dialog(title: str, text: Safe) -> Reading:
+def read_dialog(title: str, text: Safe, *, is_wide: bool = False) -> Reading:
     """One text in full."""
-    return Reading(title, [Content(f"\n{text}")], kind="-grave")
+    return Reading(title, [Content(f"\n{text}")], kind="-help" if is_wide else "-grave")
 
 
 def fault_dialog(error: BaseException) -> Reading:

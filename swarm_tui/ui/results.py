@@ -185,7 +185,7 @@ class ResultsScreen(SwarmScreen):
         except SwarmError as error:
             log = error.title
         parts = (*facts, literal(" "), literal("The end of its log:"), log)
-        self.app.push_screen(read_dialog(result.name, join(parts, "\n")))
+        self.app.push_screen(read_dialog(result.name, join(parts, "\n"), is_wide=True))
 
     def do_back(self) -> None:
         self.dismiss()

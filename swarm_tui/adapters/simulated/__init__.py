@@ -17,7 +17,7 @@ from swarm_tui.adapters.simulated.hypervisor import SimulatedHypervisor, Simulat
 from swarm_tui.adapters.simulated.project import Project
 from swarm_tui.adapters.simulated.world import Machine, World
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import AgentId, Hint, Power
+from swarm_tui.model import AgentId, Hint, Power, Vm
 
 __all__ = ["Clock", "ManualClock", "RealClock", "SimulatedSwarm"]
 
@@ -81,6 +81,10 @@ class SimulatedSwarm:
     def ids(self) -> list[AgentId]:
         """All agents, in the order in which they were made."""
         return [machine.vm.id for machine in self._world.machines()]
+
+    def vms(self) -> list[Vm]:
+        """All VMs, in the order in which they were made."""
+        return [machine.vm for machine in self._world.machines()]
 
     # Faults on demand
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import signal
 import sys
@@ -17,9 +18,11 @@ from swarm_tui.adapters.simulated.project import Pulling, State
 from swarm_tui.adapters.simulated.world import Machine, World
 from swarm_tui.durable import storage
 from swarm_tui.errors import GuestFailed, GuestUnreachable
+from swarm_tui.event import render_event
 from swarm_tui.model import Address, Completed, EventBatch, Message
 
 _NOT_FOUND: Final = 127
+_TAIL: Final = re.compile(r"file=\S+/events\.jsonl offset=(\d+)")
 _NO_WORK: Final = "A simulated agent's work cannot be taken"
 _GOLDEN: Final = 0.6180339887
 _WELCOME: Final = (
@@ -116,8 +119,13 @@ class SimulatedGuest:
         timeout_s: float,
         on_bytes: Callable[[int], None] = lambda total: None,
     ) -> Completed:
-        """Only what a review takes can be taken; see `run`."""
+        """Only what a review takes can be taken, see `run`, and the end of its events."""
         machine = await self._reach(address, "download", timeout_s)
+        if tail := _TAIL.search(script):
+            events = machine.life.read(int(tail[1])).events
+            content = b"".join(render_event(event) + b"\n" for event in events)
+            await asyncio.to_thread(target.write_bytes, content[-limit_bytes:])
+            return Completed(0, b"", b"")
         pulling = Pulling.parse(script)
         if pulling is None:
             raise GuestFailed(_NO_WORK, f"Nothing runs in {machine.vm.name}.")
