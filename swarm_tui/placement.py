@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from swarm_tui.command import Spawn
 from swarm_tui.errors import Refused, SwarmError, Unsupported, UsageError
 from swarm_tui.label import Label
 from swarm_tui.model import Agent, AgentId, Host, HostName, HostState, Power
-from swarm_tui.ports import Needs, Spawned, Spawner
+from swarm_tui.ports import Needs, Spawned
 from swarm_tui.profile import Profile
 from swarm_tui.store import Store
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
@@ -202,13 +202,19 @@ class _Promise:
     agent: AgentId | None = None
 
 
+class Maker(Protocol):
+    """What makes agents on a host, as far as their place goes; a `ports.Spawner` is one."""
+
+    def needs(self, profile: Profile) -> Needs: ...
+
+
 class Promises:
     """What this process's spawns under way will take of each host."""
 
-    def __init__(self, store: Store, spawners: Mapping[HostName, Spawner], reserve: int) -> None:
+    def __init__(self, store: Store, makers: Mapping[HostName, Maker], reserve: int) -> None:
         """`reserve`: bytes of each host that stay free."""
         self._store = store
-        self._spawners = spawners
+        self._makers = makers
         self._reserve = reserve
         self._open: list[_Promise] = []
         self._kept: set[AgentId] = set()
@@ -219,7 +225,7 @@ class Promises:
         allowed = [HostName(host) for host in command.profile.hosts]
         wanted = command.host
         if wanted is None:
-            hosts = allowed or list(self._spawners)
+            hosts = allowed or list(self._makers)
         elif allowed and wanted not in allowed:
             raise UsageError(
                 f"Agents of {command.profile.name} are not made on {wanted}",
@@ -227,10 +233,10 @@ class Promises:
             )
         else:
             hosts = [wanted]
-        if not any(host in self._spawners for host in hosts):
+        if not any(host in self._makers for host in hosts):
             raise Unsupported(
                 f"No agents can be made on {', '.join(hosts) or 'any host'}",
-                hint=f"Hosts that can: {', '.join(self._spawners) or 'none'}.",
+                hint=f"Hosts that can: {', '.join(self._makers) or 'none'}.",
             )
         return hosts
 
@@ -270,23 +276,23 @@ class Promises:
         return [self._room(host, command, on[host]) for host in hosts]
 
     def _room(self, name: HostName, command: Spawn, agents: Sequence[Agent]) -> Room:
-        host, spawner = self._store.host(name), self._spawners.get(name)
-        if host is None or spawner is None:
+        host, maker = self._store.host(name), self._makers.get(name)
+        if host is None or maker is None:
             return Room(name, literal("no agents can be made there"))
         if obstacle := _obstacle(host):
             return Room(name, obstacle)
         try:
-            needs = spawner.needs(command.profile)
+            needs = maker.needs(command.profile)
         except SwarmError as error:
             return Room(name, join((error.title, error.detail)))
         labels, profile = _labels(command), command.profile
         promises = [promise for promise in self._open if promise.host == name]
+        still = self._unborn(promises, agents)
         alike = sum(_is_alike(agent, profile, labels) for agent in agents)
         alike += sum(
             promise.profile == profile.name and (bool(profile.name) or promise.labels >= labels)
-            for promise in promises
+            for promise in still
         )
-        still = self._unborn(promises, agents)
         promised = sum(promise.size for promise in still)
         promised += sum(_growth(agent, needs.overhead) for agent in agents)
         free, is_estimated = host.memory_free, False

@@ -19,9 +19,11 @@ from textual.strip import Strip
 
 from swarm_tui.amount import NOT_KNOWN, render_age, render_bytes
 from swarm_tui.capacity import Load, measure
+from swarm_tui.command import Spawn
 from swarm_tui.filter import quote
 from swarm_tui.model import AgentId, Host, HostName, HostState
-from swarm_tui.text import sanitize
+from swarm_tui.placement import Forecast
+from swarm_tui.text import join, sanitize
 from swarm_tui.ui.bar import Bar, Inked
 from swarm_tui.ui.brief import tell_next_try
 from swarm_tui.ui.facts import Fact, Facts
@@ -52,6 +54,8 @@ _COUNTERS: Final = {
     "net_received": "network in",
     "net_sent": "network out",
 }
+ASKED: Final = 100
+"""New agents for which room is looked for."""
 _UNTOLD: Final = "not connected so far"
 
 
@@ -197,8 +201,11 @@ def _line(row: Row, ink: Ink, width: int, now: float) -> Line:
     ]
 
 
-def tell_host(row: Row, now: float) -> Iterable[Fact]:
-    """All that is known of one host; of what is not known, why."""
+def tell_host(row: Row, now: float, room: Forecast) -> Iterable[Fact]:
+    """All that is known of one host; of what is not known, why.
+
+    `room`: what would become of `ASKED` plain agents there.
+    """
     host, load = row.host, row.load
     able = host.capabilities
     yield Fact("uri", host.uri)
@@ -224,6 +231,7 @@ def tell_host(row: Row, now: float) -> Iterable[Fact]:
     yield Fact(
         "  given", f"{render_bytes(load.memory_given)} and {given} to agents that are on{more}"
     )
+    yield _tell_room(room)
     yield Fact("agents", f"{load.agents}")
     for state in sorted(load.states, key=URGENCY.__getitem__):
         yield Fact("", f"{STATE_GLYPHS[state]} {load.states[state]} {state}", "muted")
@@ -232,6 +240,25 @@ def tell_host(row: Row, now: float) -> Iterable[Fact]:
         yield Fact("", NOT_KNOWN, "faint", _UNTOLD)
         return
     yield from _tell_abilities(able.missing, able.sources)
+
+
+def _tell_room(room: Forecast) -> Fact:
+    if room.placed:
+        first, count = room.placed[0], len(room.placed)
+        if first.free is None:
+            return Fact("  room", NOT_KNOWN, "faint", "it is not known how much is free")
+        each = render_bytes(first.needs.total)
+        more = "" if room.error else "or more "
+        told = f"for {count} {more}new agent{'' if count == 1 else 's'} of {each} each"
+        free = f"{render_bytes(first.free)} are promised to nobody"
+        return Fact("  room", told, source=f"{free}; what stays free: supervisor.reserve_mib")
+    error = room.error
+    return Fact(
+        "  room",
+        "for no new agent",
+        "warning",
+        join((error.title, error.detail), ": ") if error else "",
+    )
 
 
 def _tell_state(host: Host, now: float) -> Iterable[Fact]:
@@ -329,7 +356,11 @@ class HostsScreen(SwarmScreen):
     @on(HostTable.Moved)
     def _show_facts(self) -> None:
         row = self._table.current
-        self._facts.show(tell_host(row, self.context.now()) if row else ())
+        if row is None:
+            self._facts.show(())
+            return
+        room = self.context.supervisor.foresee(Spawn(row.host.name), ASKED)
+        self._facts.show(tell_host(row, self.context.now(), room))
 
     # Actions
 

@@ -58,8 +58,10 @@ from swarm_tui.model import (
     Verb,
     Vm,
 )
+from swarm_tui.placement import Forecast, Promises
 from swarm_tui.policy import Decision, Deny, decide
-from swarm_tui.ports import Console, Progress
+from swarm_tui.ports import Console, Needs, Progress
+from swarm_tui.profile import Profile
 from swarm_tui.results import Result, Results
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.shelf import Shelf
@@ -116,6 +118,13 @@ class StandInResults(Results):
         return self._swarm.told_results
 
 
+class StandInSpawner:
+    """Would make agents of 256 MiB."""
+
+    def needs(self, profile: Profile) -> Needs:
+        return Needs((profile.memory_mib or 256) * MIB, 0)
+
+
 @dataclass
 class StandInSupervisor(Supervisor):
     """Conforms to what the screens use of Supervisor."""
@@ -170,6 +179,11 @@ class StandInSupervisor(Supervisor):
 
     def spawners(self) -> Sequence[HostName]:
         return self.spawning_hosts
+
+    def foresee(self, command: Spawn, count: int = 1) -> Forecast:
+        """256 MiB each, on the hosts that can."""
+        spawners = {host: StandInSpawner() for host in self.spawning_hosts}
+        return Promises(self.store, spawners, 512 * MIB).foresee(command, count)
 
     def take_faults(self) -> Sequence[BaseException]:
         faults, self.faults = self.faults, []

@@ -59,6 +59,22 @@ async def test_what_nobody_tells_is_not_known_and_says_why() -> None:
         await until(pilot, lambda: "pause to disk  it has no disk to save to" in seen(app), "lacks")
 
 
+async def test_it_says_for_how_many_new_agents_there_is_room() -> None:
+    """What the 768 MiB of its agents may still grow by, and what stays free, is taken."""
+    swarm = many()
+    swarm.spawning_hosts = (HostName("lab"),)
+    change(swarm, "lab", memory_total=64 << 30, memory_free=(512 + 768 + 5 * 256) << 20)
+    app = make_app(swarm, TABLE)
+    async with running(app, WIDE) as pilot:
+        await pilot.press("H")
+        await until(pilot, lambda: "for 5 new agents of 256M each" in seen(app), "the room")
+        change(swarm, "lab", memory_free=1 << 30)
+        swarm.clock.pass_by(1)
+        await until(pilot, lambda: "No host has memory for another agent" in seen(app), "no room")
+        await pilot.press("j")
+        await until(pilot, lambda: "No agents can be made on edge" in seen(app), "none there")
+
+
 async def test_enter_shows_the_hosts_agents_alone() -> None:
     swarm = many()
     app = make_app(swarm, TABLE)
