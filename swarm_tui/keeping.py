@@ -14,7 +14,13 @@ from swarm_tui import spool
 from swarm_tui.acting import CONNECT_S
 from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.audit import Audit
-from swarm_tui.bootstrap import make_supervisor, open_audit, open_catalogue, open_database
+from swarm_tui.bootstrap import (
+    local_folder,
+    make_supervisor,
+    open_audit,
+    open_catalogue,
+    open_database,
+)
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.errors import NotFound, Refused, SwarmError
@@ -40,6 +46,8 @@ class View:
     catalogue: Catalogue
     alive: frozenset[AgentId]
     """Agents that a host or a record knows of, or on which somebody acts."""
+    local: Path
+    """The folder of the local swarm; it may not exist."""
     is_whole: bool
     """All configured hosts were asked: who is on none of them is nowhere."""
 
@@ -108,7 +116,9 @@ async def _looking(loaded: Loaded, connect: str | None) -> AsyncIterator[View]:
             alive = {agent.id for agent in supervisor.store.agents()}
             alive |= update.records.keys() | update.claimants.keys() | update.problems.keys()
             is_whole = all(host.state is HostState.UP for host in hosts) and not connect
-            yield View(supervisor, catalogue, frozenset(alive), is_whole)
+            yield View(
+                supervisor, catalogue, frozenset(alive), local_folder(loaded.paths), is_whole
+            )
         finally:
             catalogue.close()
 
@@ -284,6 +294,24 @@ async def _drop_folder(path: Path) -> None:
         await asyncio.to_thread(durable.remove_folder, path)
 
 
+async def _spawns(view: View) -> Sequence[Leftover]:
+    """Folders of VMs that were never defined, because their spawn was killed."""
+    snapshots = view.supervisor.snapshots
+
+    async def remove(path: Path) -> None:
+        if await asyncio.to_thread(snapshots.ids, AgentId(path.name)):
+            raise Refused("Something of it is saved", str(path))
+        await _drop_folder(path)
+
+    return [
+        one
+        for one in await _folders(
+            view, view.local / "agents", "spawn", "files of a spawn that was cut off", remove
+        )
+        if not await asyncio.to_thread(snapshots.ids, AgentId(one.name))
+    ]
+
+
 async def _locks(view: View) -> Sequence[Leftover]:
     """Lock files of processes that died, and files that a cut write left."""
     root = view.catalogue.root.parent
@@ -329,7 +357,7 @@ def _disk_bytes(disks: Sequence[Path] | None) -> int | None:
 
 
 Finder = Callable[[View], Awaitable[Sequence[Leftover]]]
-_FINDERS: Final[tuple[Finder, ...]] = (_agents, _records, _logs, _reviews, _locks)
+_FINDERS: Final[tuple[Finder, ...]] = (_agents, _records, _spawns, _logs, _reviews, _locks)
 
 
 def _row(one: Leftover) -> Sequence[str]:

@@ -59,7 +59,7 @@ async def looking(lab: Lab, *, is_whole: bool = True) -> AsyncIterator[View]:
     async with lab.running() as supervisor:
         update = lab.catalogue.update(0)
         alive = {agent.id for agent in supervisor.store.agents()} | update.records.keys()
-        yield View(supervisor, lab.catalogue, frozenset(alive), is_whole)
+        yield View(supervisor, lab.catalogue, frozenset(alive), lab.home / "local", is_whole)
 
 
 def by_kind(found: list[Leftover] | object) -> dict[str, list[str]]:
@@ -83,13 +83,15 @@ async def test_what_gone_agents_left_goes_and_what_is_young_or_known_stays(lab: 
     objects = put(lab.home / "reviews" / GONE / "quarantine.git" / "HEAD").parent
     young = put(lab.home / "catalogue" / f"{GONE[:-1]}e" / "events.jsonl").parent
     own = put(lab.home / "catalogue" / AGENT / "events.jsonl").parent
-    for path in (log, objects, own):
+    spawn = put(lab.home / "local" / "agents" / GONE / "disk.qcow2").parent
+    alive = put(lab.home / "local" / "agents" / AGENT / "disk.qcow2").parent
+    for path in (log, objects, own, spawn, alive):
         old(path)
     async with looking(lab, is_whole=False) as view:
         assert await keeping.find(view) == [], "it may be on the host that was not asked"
     async with looking(lab) as view:
         found = await keeping.find(view)
-        assert by_kind(found) == {"log": [GONE], "review": [GONE]}
+        assert by_kind(found) == {"log": [GONE], "review": [GONE], "spawn": [GONE]}
         for one in found:
             assert one.size_bytes
             await one.remove()
@@ -98,6 +100,8 @@ async def test_what_gone_agents_left_goes_and_what_is_young_or_known_stays(lab: 
     assert not objects.exists()
     assert young.exists()
     assert own.exists()
+    assert alive.exists()
+    assert not spawn.exists()
 
 
 async def test_a_record_goes_only_when_its_host_was_asked_and_nothing_is_saved(lab: Lab) -> None:
