@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.errors import SwarmError
 from swarm_tui.inventory import Kept
-from swarm_tui.model import Agent
+from swarm_tui.lifespan import tell_left
+from swarm_tui.model import Agent, Birth
 from swarm_tui.text import sanitize
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _STANDINGS = {
 def agent_object(agent: Agent) -> dict[str, Any]:
     """An agent for JSON: plain names, Unix seconds, bytes, null for what nobody knows."""
     address = agent.tag.address
+    birth = agent.record.birth if agent.record else Birth()
     return {
         "id": agent.id,
         "name": agent.name,
@@ -58,6 +60,11 @@ def agent_object(agent: Agent) -> dict[str, Any]:
         "saved_in": agent.record.saved_in if agent.record else None,
         "review": agent.record.review if agent.record else None,
         "verdict": agent.record.verdict if agent.record else None,
+        "profile": birth.profile or None,
+        "parent": birth.parent,
+        "expires": birth.expires,
+        "is_pinned": birth.is_pinned,
+        "unkept": birth.unkept or None,
         "last_line": agent.last_line or None,
         "status": agent.status or None,
         "tokens_in": agent.tokens_in,
@@ -118,7 +125,9 @@ def write_agent(agent: Agent, snapshots: Sequence[Kept], acts: Sequence[Entry]) 
 
     for name, value in agent_object(agent).items():
         shown = json.dumps(value) if isinstance(value, dict) else value
-        if name in ("since", "seen", "created") and value:
+        if name == "expires" and value:
+            shown = tell_left(agent, time.time())
+        elif name in ("since", "seen", "created") and value:
             shown = f"{humanize.naturaldelta(max(0, time.time() - value))} ago"
         elif name == "memory_bytes" and value:
             shown = humanize.naturalsize(value, binary=True)

@@ -23,6 +23,7 @@ from review_content import review_content
 from scale import scale
 from screen import command_line, cost, first_paint, keys
 from shared import store
+from spawning import spawn
 from verbs import verbs
 
 Measure = Callable[[Path, bool], Iterator[Figure]]
@@ -34,6 +35,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "cost": cost,
     "ingest": ingest,
     "verbs": verbs,
+    "spawn": spawn,
     "noticing": noticing,
     "reading": reading,
     "review": review,
@@ -56,6 +58,13 @@ def main() -> int:
         dest="only",
         const="scale",
         help="100, 1,000 and 10,000 agents beside virt-top and virsh; some eight minutes",
+    )
+    parser.add_argument(
+        "--spawn",
+        action="append_const",
+        dest="only",
+        const="spawn",
+        help="new agents: first, warm, twenty at once, beside bare virsh and qemu-img",
     )
     parser.add_argument("--list", action="store_true", help="name the measures")
     arguments = parser.parse_args()

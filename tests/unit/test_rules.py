@@ -13,7 +13,7 @@ from swarm_tui import rules
 from swarm_tui.attention import Attention, Kind
 from swarm_tui.catalogue.shells import Shells
 from swarm_tui.command import End, Extend, Resume, Review
-from swarm_tui.errors import Refused
+from swarm_tui.errors import HostError, Refused
 from swarm_tui.fact import GuestHeard
 from swarm_tui.model import Birth, EventBatch, EventKind, GuestEvent, Power, Record, State
 from swarm_tui.profile import Ending, Life, Occasion
@@ -22,7 +22,7 @@ from swarm_tui.text import literal
 
 from .hall import Hall, make_hall
 from .lab import Lab, hurry_store, until
-from .standin import AGENT, HOST
+from .standin import AGENT, HOST, Call
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +139,25 @@ async def test_what_cannot_be_kept_is_paused_and_told(hall: Hall, lab: Lab) -> N
         (hall.workspace / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
         await supervisor.do(Extend(AGENT, 0.1))
         await until(lambda: not lab.world.agents())
+    assert results(lab).find(AGENT)
+
+
+async def test_an_end_that_was_cut_in_its_removal_is_brought_to_its_end(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody need kill it again: its result is kept."""
+    monkeypatch.setattr(rules, "AGAIN_S", 0.05)
+    give(lab, Life(60.0, Ending.END), expires=1.0)
+    lab.world.plans["undefine"] = Call(before=HostError("The host stumbled"))
+    async with lab.running(is_following=True):
+        await until(lambda: results(lab).find(AGENT) and lab.world.power() is Power.OFF)
+        await until(lambda: lab.audit.recent()[0].outcome)
+        del lab.world.plans["undefine"]
+        await until(lambda: not lab.world.agents())
+        await until(lambda: not lab.catalogue.records())
+    outcomes = [(act.verb, act.outcome) for act in lab.audit.recent()]
+    assert outcomes[0] == ("end", "failed")
+    assert outcomes[-1] == ("kill", "done")
     assert results(lab).find(AGENT)
 
 
