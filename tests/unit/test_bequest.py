@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from swarm_tui.audit import Outcome
 from swarm_tui.command import End, Extend, Pause, Resume
-from swarm_tui.errors import GuestFailed, Refused, ReviewError, SwarmError
+from swarm_tui.errors import GuestFailed, Refused, ReviewError, StorageFull, SwarmError
 from swarm_tui.model import Birth, EventBatch, Record, State
 from swarm_tui.profile import Ending, Life, Occasion
 from swarm_tui.results import Result, Results
@@ -106,6 +108,41 @@ async def test_a_result_that_cannot_be_kept_keeps_the_vm(hall: Hall, lab: Lab) -
         await supervisor.do(End(AGENT, Occasion.EXPIRED))
     assert not lab.world.agents()
     assert git(hall.owner, "rev-parse", kept(lab).ref) == kept(lab).head
+
+
+@pytest.fixture
+def full(lab: Lab) -> Iterator[Callable[[], None]]:
+    """The results' place on a file system of its own, with hardly any room; gives it room."""
+    folder = lab.home / "results"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a file system can be mounted by root only")
+
+    def make_room() -> None:
+        subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+
+    yield make_room
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def test_a_full_disk_keeps_the_vm_until_there_is_room(
+    hall: Hall, lab: Lab, full: Callable[[], None]
+) -> None:
+    hall.work()
+    said = b'{"kind":"log","text":"' + b"x" * 900 + b'"}\n'
+    with Writer(lab.catalogue.folder(AGENT)) as writer:
+        writer.append(EventBatch((), 200 * len(said), raw=200 * said, heard=time.time()))
+    expire(lab)
+    async with lab.running() as supervisor:
+        with pytest.raises(StorageFull):
+            await supervisor.do(End(AGENT, Occasion.EXPIRED))
+        assert lab.state(supervisor) is State.SAVED
+        assert Results(lab.catalogue.database, lab.home / "results").list() == []
+        full()
+        await supervisor.do(End(AGENT))
+    assert not lab.world.agents()
+    assert kept(lab).lines == 200
 
 
 async def test_a_guest_that_does_not_give_its_work_keeps_its_vm(hall: Hall, lab: Lab) -> None:
