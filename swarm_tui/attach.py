@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
 from swarm_tui.audit import Outcome
-from swarm_tui.bootstrap import make_guest, open_audit, open_database
+from swarm_tui.bootstrap import make_guest, open_audit, open_catalogue, open_database
 from swarm_tui.catalogue.shells import BEAT_S, Shells
 from swarm_tui.config import Loaded
-from swarm_tui.errors import Refused, StorageFull, StoreError, SwarmError
+from swarm_tui.errors import Busy, Refused, StorageFull, StoreError, SwarmError
 from swarm_tui.glance import Glance
 from swarm_tui.model import AgentId, Verb
 from swarm_tui.person import login
@@ -19,12 +19,18 @@ from swarm_tui.policy import Deny, decide
 
 
 @asynccontextmanager
-async def _told(loaded: Loaded, agent: AgentId) -> AsyncIterator[None]:
+async def announced(loaded: Loaded, agent: AgentId) -> AsyncIterator[None]:
     """Tell that a shell is open, as well as the store can be reached: a person goes first."""
     shells = Shells(open_database(loaded))
     shell: str | None = None
     with suppress(StoreError, StorageFull):
         shell = await asyncio.to_thread(shells.open, agent, login())
+        # Told first, then looked: of a rule that ends it in this moment one sees the other.
+        with closing(open_catalogue(loaded)) as catalogue:
+            claimants = await asyncio.to_thread(catalogue.claimants)
+        if agent in claimants and claimants[agent].verb is Verb.END and claimants[agent].is_alive:
+            await asyncio.to_thread(shells.close, shell)
+            raise Busy("No shell can be opened now", claimants[agent].told, "Its result is kept.")
     beating = asyncio.create_task(_beat(shells, shell), name="tell of the shell") if shell else None
     try:
         yield
@@ -63,7 +69,7 @@ async def attach(
     entry = audit.intend(Verb.SHELL, agent=agent.id, name=agent.name, host=agent.host, detail=line)
     guest = make_guest(loaded, connect)
     try:
-        async with _told(loaded, agent.id):
+        async with announced(loaded, agent.id):
             status = await guest.shell(address, line or None, user)
     except SwarmError as error:
         audit.conclude(entry, Outcome.FAILED, str(error))

@@ -59,17 +59,20 @@ class Rules:
 
     async def find(self) -> Mapping[Agent, Due]:
         """For whom a rule is to be carried out now, the longest due first. Raises SwarmError."""
-        now = time.time()
-        found = [
+        found = self._due(time.time())
+        if not found:
+            return {}
+        # By the store's clock: this machine's may be wrong.
+        open_, now = await asyncio.to_thread(self._shells.look)
+        found = [item for item in self._due(now) if item[0].id not in open_]
+        return dict(sorted(found, key=lambda item: item[1].since or 0.0))
+
+    def _due(self, now: float) -> list[tuple[Agent, Due]]:
+        return [
             (agent, one)
             for agent in self._agents()
             if may_end(agent) and (one := due(agent, now)) and not one.hindrance
         ]
-        if not found:
-            return {}
-        open_ = await asyncio.to_thread(self._shells.agents)
-        found.sort(key=lambda item: item[1].since or 0.0)
-        return {agent: one for agent, one in found if agent.id not in open_}
 
     def _is_resting(self, agent: Agent) -> bool:
         birth, until = self._rests.get(agent.id, (None, 0.0))
@@ -87,8 +90,8 @@ class Rules:
         """Raises Refused when a rule's command is not due any more, now that the agent is ours."""
         if not isinstance(command, End | Pause) or command.occasion is Occasion.ASKED:
             return
-        is_open = agent.id in await asyncio.to_thread(self._shells.agents)
-        found = due(agent, time.time(), is_open=is_open)
+        open_, now = await asyncio.to_thread(self._shells.look)
+        found = due(agent, now, is_open=agent.id in open_)
         if found is None or found.occasion is not command.occasion or found.hindrance:
             why = found.hindrance if found else ""
             raise Refused(f"No rule ends {agent.name} any more", why, "Nothing was done.")

@@ -43,9 +43,9 @@ class Shells:
         with self._database.write() as transaction:
             transaction.run("DELETE FROM shells WHERE id = ?", shell)
 
-    def agents(self) -> Set[AgentId]:
-        """Those in which one is open."""
+    def look(self) -> tuple[Set[AgentId], float]:
+        """The agents in which one is open, and the time by which all supervisors agree."""
         with self._database.read() as transaction:
             now = transaction.now()
             rows = transaction.rows("SELECT agent FROM shells WHERE until >= ?", now)
-        return {AgentId(str(row[0])) for row in rows}
+        return {AgentId(str(row[0])) for row in rows}, now
