@@ -22,11 +22,15 @@ from swarm_tui.config import Loaded
 from swarm_tui.database import Database
 from swarm_tui.errors import DeadlineExceeded, HostError, SetupError, SwarmError
 from swarm_tui.inventory import Inventory, Kept
-from swarm_tui.model import Agent, AgentId, HostName, Vm
+from swarm_tui.model import Agent, HostName
 from swarm_tui.paths import Paths, locate
 from swarm_tui.person import login
-from swarm_tui.ports import Guest, Hypervisor, Needs, Order, Outpost, Progress, Signer, Spawned
-from swarm_tui.profile import Profile
+from swarm_tui.ports import (
+    Guest,
+    Hypervisor,
+    Outpost,
+    Signer,
+)
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
 from swarm_tui.spool import Spool
 from swarm_tui.text import Safe, literal, sanitize
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from swarm_tui.adapters.simulated import SimulatedSwarm
     from swarm_tui.audit import Audit
     from swarm_tui.lifecycle import Terms
-    from swarm_tui.local.swarm import LocalSwarm
+    from swarm_tui.local.spawner import LocalSpawner
     from swarm_tui.review.shelf import Shelf
     from swarm_tui.snapshot import Archive, Snapshots
     from swarm_tui.supervisor import Supervisor
@@ -44,9 +48,6 @@ if TYPE_CHECKING:
 LOCAL: Final = (HostName("local"), HostName("local-swarm"))
 """Names for the host on which the local swarm lives, where none is configured for it: the first
 that is free."""
-QEMU_OVERHEAD_MIB: Final = 128
-"""What QEMU takes besides the guest's memory, at most; half of it for software emulation."""
-CH_OVERHEAD_MIB: Final = 32
 CONNECTED: Final = HostName("connected")
 """Name of the host that --connect names."""
 
@@ -249,6 +250,7 @@ def make_supervisor(
 ) -> Supervisor:
     """A supervisor over real hosts, not started yet."""
     from swarm_tui.adapters.late import LateGuest
+    from swarm_tui.review.depot import Depot
     from swarm_tui.site import Site, Timing
     from swarm_tui.supervisor import Supervisor
 
@@ -260,7 +262,7 @@ def make_supervisor(
     sites = [
         Site(
             hypervisor,
-            LocalSpawner(loaded, hypervisor, guest)
+            _make_spawner(loaded, hypervisor, guest)
             if hypervisor.uri == local_uri(loaded.paths)
             else None,
             _repository(loaded, hypervisor),
@@ -280,6 +282,7 @@ def make_supervisor(
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
         logs=open_logs(loaded) if is_following else None,
+        depot=Depot(loaded.paths.mirrors, loaded.paths.cache / "depot"),
     )
 
 
@@ -413,67 +416,11 @@ def ensure_local(loaded: Loaded, say: Callable[[str], None] = lambda step: None)
     return uri
 
 
-class LocalSpawner:
-    """Makes agents on the local host; what they all need is seen to at the first."""
+def _make_spawner(loaded: Loaded, hypervisor: Hypervisor, guest: Guest) -> LocalSpawner:
+    from swarm_tui.local.spawner import LocalSpawner
 
-    def __init__(self, loaded: Loaded, hypervisor: Hypervisor, guest: Guest) -> None:
-        self._loaded = loaded
-        self._hypervisor = hypervisor
-        self._guest = guest
-        self._folder = local_folder(loaded.paths)
-        self._swarm: LocalSwarm | None = None
-        self._preparing = asyncio.Lock()
-
-    def needs(self, profile: Profile) -> Needs:
-        memory_mib = profile.memory_mib or self._loaded.config.local.memory_mib
-        is_ch = self._hypervisor.uri.startswith("ch")
-        return Needs(memory_mib << 20, (CH_OVERHEAD_MIB if is_ch else QEMU_OVERHEAD_MIB) << 20)
-
-    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
-        swarm = await self.prepare(on_progress)
-        return await swarm.spawn(order, on_progress)
-
-    async def discard(self, vm: Vm) -> None:
-        from swarm_tui.local.swarm import discard_files
-
-        await discard_files(self._folder, vm)
-
-    async def prepare(self, on_progress: Progress) -> LocalSwarm:
-        """The swarm with its image built, and all ready to make agents."""
-        async with self._preparing:
-            if self._swarm is None:
-                self._swarm = await self._make_swarm(on_progress)
-        await self._swarm.prepare(on_progress)
-        return self._swarm
-
-    async def down(self) -> Sequence[AgentId]:
-        """End every agent of the local swarm; returns their ids."""
-        from swarm_tui.local.swarm import bring_down
-
-        return await bring_down(self._folder, self._hypervisor)
-
-    async def _make_swarm(self, on_progress: Progress) -> LocalSwarm:
-        from swarm_tui.local.accel import choose_accel
-        from swarm_tui.local.cold import ColdBoots
-        from swarm_tui.local.driver import Driver, driver_of
-        from swarm_tui.local.forks import Forks
-        from swarm_tui.local.home import Home
-        from swarm_tui.local.image import build_image
-        from swarm_tui.local.swarm import LocalSwarm
-
-        loop = asyncio.get_running_loop()
-
-        def tell(step: str) -> None:
-            loop.call_soon_threadsafe(on_progress, sanitize(step), None)
-
-        cache, local = self._loaded.paths.cache, self._loaded.config.local
-        image = await asyncio.to_thread(build_image, cache, tell)
-        home = Home(self._folder, image, self._hypervisor, self._guest, local.memory_mib)
-        if driver_of(self._hypervisor.uri) is Driver.CH:
-            return LocalSwarm(home, ColdBoots(home, local.network))
-        accel = await asyncio.to_thread(choose_accel, image, cache, local.accel)
-        tell(f"{accel.mode}: {accel.reason}")
-        return LocalSwarm(home, Forks(home, accel.mode))
+    paths, local = loaded.paths, loaded.config.local
+    return LocalSpawner(local_folder(paths), paths.cache, local, hypervisor, guest)
 
 
 @asynccontextmanager
@@ -488,7 +435,7 @@ async def open_local(loaded: Loaded) -> AsyncIterator[LocalSpawner]:
     guest = make_guest()
     try:
         await hypervisor.open(lambda hint: None)
-        yield LocalSpawner(loaded, hypervisor, guest)
+        yield _make_spawner(loaded, hypervisor, guest)
     finally:
         await guest.close()
         await hypervisor.close()

@@ -69,6 +69,11 @@ class Paths:
         return self.data / "snapshots"
 
     @property
+    def mirrors(self) -> Path:
+        """Repositories that were fetched from elsewhere; approved work lands in them."""
+        return self.data / "repositories"
+
+    @property
     def catalogue(self) -> Path:
         return self.state / "catalogue"
 

@@ -7,10 +7,9 @@ the outcome is unknown and must be read again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from swarm_tui.model import (
     Message,
     Vm,
 )
+from swarm_tui.premises import Footprint, Process, Survey
 from swarm_tui.profile import PLAIN, Profile
 from swarm_tui.text import EMPTY, Safe
 
@@ -163,84 +163,6 @@ class Hypervisor(Protocol):
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """Open the serial console; an earlier reader loses it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process on a host, told apart from a later one that has its number."""
-
-    pid: int
-    started: int
-    """Clock ticks from the host's boot to its start (proc(5), stat, field 22)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What a host's kernel knows of one VMM's process. Totals only grow; `None` is unknown."""
-
-    process: Process
-    cpu_ns: int | None = None
-    """Of the whole process, vCPUs and the VMM's own threads."""
-    memory_host: int | None = None
-    """Resident bytes."""
-    disk_read: int | None = None
-    disk_written: int | None = None
-    net_received: int | None = None
-    """By the guest; the host's tap has sent it."""
-    net_sent: int | None = None
-
-
-class Format(StrEnum):
-    """What a disk's file is, by its first bytes."""
-
-    PARTITIONED = "partitioned"
-    BARE = "bare"  # raw, without a partition table: a file system begins where the disk begins
-    QCOW2 = "qcow2"
-    HIDDEN = "hidden"  # not there, or closed to our login
-
-
-@dataclass(frozen=True, slots=True)
-class Daemon:
-    """A libvirt daemon that runs on a host and may hold the Cloud Hypervisor driver."""
-
-    name: Safe
-    """"virtchd", or "libvirtd" for the one that holds all drivers."""
-    pid: int
-    idle_s: int | None = None
-    """After how long without a client it ends; None: never."""
-    is_mended: bool = False
-    """It was built by scripts/build-libvirt-ch, and so can restore."""
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What there is on a host for running VMs under Cloud Hypervisor, as our login sees it."""
-
-    system: Safe
-    """What calls itself so: "debian", "fedora"; with those that it is like."""
-    python: Safe
-    machine: Safe
-    """The processor's kind: "x86_64"."""
-    user: Safe
-    folder: Path
-    """Where our data lies there, or will lie."""
-    kvm: Safe
-    """Why KVM does not serve; empty: it makes VMs, or only the daemon may try."""
-    daemon: Daemon | None
-    """The one that answers, or would."""
-    driver: Path | None
-    """The driver or its daemon, where it is installed."""
-    unit_idle_s: int | None
-    """As `Daemon.idle_s`, by what systemd is told; None: never, or there is no such unit."""
-    is_served: bool
-    """systemd-machined is there, by which libvirt ends VMMs, or there is no systemd at all."""
-    vmm: Path | None
-    """The program `cloud-hypervisor` that the daemon finds."""
-    vmm_version: Safe
-    """As that says now; a daemon remembers what it said when the daemon was started."""
-    disks: Mapping[Path, Format]
-    image: Path | None = None
-    """The newest guest image that a local swarm there was made of."""
 
 
 class Outpost(Protocol):
@@ -381,6 +303,21 @@ class Guest(Protocol):
         """
         ...
 
+    async def upload(
+        self,
+        address: Address,
+        script: str,
+        source: Path,
+        *,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        """As `run`, but standard input comes out of the file `source`, a piece at a time.
+
+        `on_bytes` is told how much was sent so far. Raises SetupError when it cannot be read.
+        """
+        ...
+
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         """Join this process's terminal to a login shell, or to `command`; its exit status.
 
@@ -397,6 +334,19 @@ class Guest(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A commit of a repository, ready to be a guest's workspace."""
+
+    repository: Path
+    """The owner's, here; work on top of the commit can land in it."""
+    commit: str
+    archive: Path
+    """A tar of one folder `.git`, to be unpacked in an empty workspace."""
+    size_bytes: int
+    """Of the archive."""
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """One agent that is wanted."""
 
@@ -406,6 +356,10 @@ class Order:
     labels: tuple[Label, ...] = ()
     """With those of the profile among them."""
     profile: Profile = PLAIN
+    source: Source | None = None
+    """What its workspace shall be; None: the image's own project."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of its program. Secrets may be among them: they go into the guest and nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +388,11 @@ class Needs:
         return self.guest + self.overhead
 
 
+OnNamed = Callable[[AgentId, Safe], Awaitable[None]]
+"""Told who a new agent will be, before there is anything of it; when it raises, there will not be.
+Told more than once, the earlier one came to nothing."""
+
+
 class Spawner(Protocol):
     """Makes new agents on one host."""
 
@@ -444,15 +403,16 @@ class Spawner(Protocol):
         """
         ...
 
-    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
+    async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
         """Make an agent and wait until it answers over SSH.
 
-        A spawn that fails half-way leaves nothing behind.
+        A spawn that fails half-way leaves nothing behind. What one that was killed left goes by
+        `Hypervisor.destroy`, `undefine` and `discard` of the agent that was named.
         """
         ...
 
     async def discard(self, vm: Vm) -> None:
-        """Remove the files of a VM that this spawner made and that is undefined by now.
+        """Remove the files of a VM that this spawner made, and that is undefined by now.
 
         Never touches files outside its own folder.
         """

@@ -54,10 +54,12 @@ from swarm_tui.model import (
     State,
     Verb,
 )
+from swarm_tui.nursery import Nursery
 from swarm_tui.placement import FRESH_S, Forecast, Promises, tell
 from swarm_tui.policy import Decision, Deny, decide
-from swarm_tui.ports import Console, Guest, Order, Progress, Spawned
+from swarm_tui.ports import Console, Guest, Progress, Spawned
 from swarm_tui.results import Results
+from swarm_tui.review.depot import Depot
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.rules import Rules
 from swarm_tui.site import Place, Site, Timing
@@ -91,12 +93,12 @@ class Supervisor:
         timing: Timing | None = None,
         is_following: bool = True,
         logs: Spool | None = None,
+        depot: Depot | None = None,
     ) -> None:
         """`reserve`: bytes of each host's memory that spawns leave free.
 
-        `is_following`: hold a link into every guest; not needed for a single verb.
-
-        `logs`: where what guests say is kept on disk; None: it is not.
+        `is_following`: hold a link into every guest; not needed for a single verb. `logs`: where
+        what guests say is kept on disk. `depot`: what makes repositories ready.
         """
         self.store = Store()
         self.logs = logs
@@ -122,6 +124,7 @@ class Supervisor:
         }
         spawners = {site.hypervisor.host: site.spawner for site in sites if site.spawner}
         self._promises = Promises(self.store, spawners, reserve)
+        self._nursery = Nursery(catalogue, depot, self._apply, self._at_work)
         self._guests = GuestWatch(
             self.store.agent,
             lambda agent: self._place_of(agent).guest,
@@ -218,16 +221,15 @@ class Supervisor:
 
     def repository(self, agent: AgentId) -> Path | None:
         """Where the agent's approved work would land; None: nowhere yet. Raises NotFound."""
-        return self._place_of(self._known(agent)).site.repository
+        return self._repository_of(self._known(agent))
 
     async def reading(self, agent: AgentId) -> Reading:
         """The review that is open on the agent; close it after use. Raises NotFound."""
         known = self._known(agent)
         if known.record is None or known.record.review is None:
             raise NotFound(f"No review of {known.name} is open")
-        return await open_reading(
-            self.terms.shelf, agent, known.record.review, self._place_of(known).site.repository
-        )
+        number, own = known.record.review, self._repository_of(known)
+        return await open_reading(self.terms.shelf, agent, number, own)
 
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """The agent's serial console. Raises NotFound."""
@@ -314,7 +316,7 @@ class Supervisor:
         if lifecycle is None:
             raise HostUnreachable(f"Host {agent.host} is not connected")
         terms = replace(self.terms, shelf=fenced(self.terms.shelf, claim.check))
-        handoff = Handoff(lifecycle, terms, place.site.repository)
+        handoff = Handoff(lifecycle, terms, self._repository_of(agent))
         peak = self.store.memory_peak(agent.id)
         bequest = Bequest(handoff, self.results, self._catalogue.folder(agent.id), peak)
         try:
@@ -345,30 +347,26 @@ class Supervisor:
 
     async def _spawn(self, command: Spawn, on_progress: Progress) -> Spawned:
         hosts = self._promises.candidates(command)
-        candidates = [self._places[host].watch for host in hosts if host in self._places]
-        await asyncio.gather(*(watch.freshen(FRESH_S) for watch in candidates))
+        places = [self._places[host] for host in hosts if host in self._places]
+        await asyncio.gather(*(place.watch.freshen(FRESH_S) for place in places))
         with self._promises.placed(command) as (placed, promise):
             on_progress(placed.reason, None)
             spawned: list[Spawned] = []
 
             async def act() -> Safe:
-                spawned.append(await self._make(command, self._places[placed.host], on_progress))
-                promise.agent = spawned[0].agent
-                spawned[0] = replace(spawned[0], host=placed.host, reason=placed.reason)
+                place = self._places[placed.host]
+                made = await self._nursery.spawn(command, place, on_progress)
+                promise.agent = made.agent
+                spawned.append(replace(made, host=placed.host, reason=placed.reason))
+                with contextlib.suppress(SwarmError):  # it is there; the next list will show it
+                    await place.watch.reread(made.agent)
+                if self._is_following:
+                    self._guests.tend(made.agent, self.store.agent(made.agent))
                 return tell(spawned[0])
 
-            detail = join((sanitize(command.task), placed.reason), "; ")
-            await self._audited(Verb.SPAWN, None, placed.host, detail, act)
+            told = join((sanitize(command.task), placed.reason), "; ")
+            await self._audited(Verb.SPAWN, None, placed.host, told, act)
             return spawned[0]
-
-    async def _make(self, command: Spawn, place: Place, on_progress: Progress) -> Spawned:
-        await asyncio.to_thread(self._catalogue.database.check)
-        order = Order(command.name, command.task, command.labels, command.profile)
-        assert place.site.spawner is not None  # placed
-        spawned = await place.site.spawner.spawn(order, on_progress)
-        with contextlib.suppress(SwarmError):  # it is there; the next list will show it
-            await place.watch.reread(spawned.agent)
-        return spawned
 
     async def _audited(
         self,
@@ -471,6 +469,11 @@ class Supervisor:
         if place is None:
             raise NotFound(f"Host {agent.host} is not configured", f"{agent.name} is on it.")
         return place
+
+    def _repository_of(self, agent: Agent) -> Path | None:
+        """The one that it began with, by our own record of it; else its host's."""
+        own = agent.record.birth.repository if agent.record else None
+        return own or self._place_of(agent).site.repository
 
     def _capabilities(self, agent: Agent | None) -> Capabilities | None:
         place = self._places.get(agent.host) if agent else None

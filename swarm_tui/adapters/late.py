@@ -89,6 +89,18 @@ class LateGuest:
             on_bytes=on_bytes,
         )
 
+    async def upload(
+        self,
+        address: Address,
+        script: str,
+        source: Path,
+        *,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        guest = await self._late.get()
+        return await guest.upload(address, script, source, timeout_s=timeout_s, on_bytes=on_bytes)
+
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         return await (await self._late.get()).shell(address, command, user)
 

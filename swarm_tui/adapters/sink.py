@@ -1,4 +1,4 @@
-"""Where the output of a guest's command goes: its beginning kept, or all in a file, under a cap."""
+"""Files on this side of a guest's command: its output under a cap, and its input in pieces."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from swarm_tui.errors import GuestFailed, SetupError, StorageFull
 
 OUTPUT_BYTES: Final = 1 << 20
 """Kept of each output stream that does not go into a file."""
+PIECE_BYTES: Final = 256 << 10
 
 
 class Sink(Protocol):
@@ -85,3 +86,36 @@ class Spool:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull("No room for what the guest sends", detail) from error
             raise SetupError("What the guest sends cannot be written", detail) from error
+
+
+class Upload:
+    """A file that is sent in pieces, as the other side takes them."""
+
+    def __init__(self, source: Path, on_bytes: Callable[[int], None]) -> None:
+        self._source = source
+        self._on_bytes = on_bytes
+        self._total = 0
+
+    def __enter__(self) -> Upload:
+        with self._mapped():
+            self._handle = os.open(self._source, os.O_RDONLY)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def read(self) -> bytes:
+        """The next piece; empty at the end."""
+        with self._mapped():
+            piece = os.read(self._handle, PIECE_BYTES)
+        self._total += len(piece)
+        self._on_bytes(self._total)
+        return piece
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            detail = f"{self._source}: {error.strerror}"
+            raise SetupError("What is to be sent cannot be read", detail) from error

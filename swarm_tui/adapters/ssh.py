@@ -24,7 +24,7 @@ import asyncssh
 from swarm_tui.adapters import script as scripts
 from swarm_tui.adapters.feed import Feed, Intake
 from swarm_tui.adapters.link import DIAL_S, Links, Way, cut, mapped, place
-from swarm_tui.adapters.sink import Memory, Sink, Spool
+from swarm_tui.adapters.sink import Memory, Sink, Spool, Upload
 from swarm_tui.adapters.terminal import CHUNK_BYTES, Terminal
 from swarm_tui.errors import DeadlineExceeded, GuestFailed, SwarmError, UsageError
 from swarm_tui.model import Address, Completed, EventBatch, HostName, Message
@@ -182,6 +182,20 @@ class SshGuest:
         with Spool(target, limit_bytes, on_bytes) as spool:
             return await self._execute(address, lambda: command, stdin, timeout_s, spool)
 
+    async def upload(
+        self,
+        address: Address,
+        script: str,
+        source: Path,
+        *,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        """As `run`, with standard input out of a file; see `ports.Guest`."""
+        command = _command(script)
+        with Upload(source, on_bytes) as stdin:
+            return await self._execute(address, lambda: command, stdin, timeout_s)
+
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         """Join this process's terminal to a login shell, or to `command`; its exit status.
 
@@ -220,7 +234,7 @@ class SshGuest:
         self,
         address: Address,
         command: Callable[[], str],
-        stdin: bytes,
+        stdin: bytes | Upload,
         timeout_s: float,
         sink: Sink | None = None,
     ) -> Completed:
@@ -291,17 +305,47 @@ class _Capture(asyncssh.SSHClientSession[bytes]):
 
     def connection_made(self, chan: _Channel) -> None:
         self._channel = chan
+        self._stdin: Upload | None = None
+        self._is_paused = False
         self.get_exit_status = chan.get_exit_status
         self.get_returncode = chan.get_returncode
 
-    def feed(self, stdin: bytes) -> None:
+    def feed(self, stdin: bytes | Upload) -> None:
         # A command may have ended by now, without a look at its input.
         with contextlib.suppress(BrokenPipeError):
-            self._channel.write(stdin)
-            self._channel.write_eof()
+            if isinstance(stdin, bytes):
+                self._channel.write(stdin)
+                self._channel.write_eof()
+            else:
+                self._stdin = stdin
+                self._feed_on()
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        with contextlib.suppress(BrokenPipeError):
+            self._feed_on()
+
+    def _feed_on(self) -> None:
+        """Give as much of a file as the guest takes now."""
+        while self._stdin and not self._is_paused:
+            try:
+                piece = self._stdin.read()
+            except SwarmError as unreadable:
+                self.failure = unreadable
+                self.ended.set()
+                return
+            if not piece:
+                self._stdin = None
+                self._channel.write_eof()
+                return
+            self._channel.write(piece)
 
     def close(self) -> None:
         """Let go of the command; one that has not ended is killed."""
+        self._stdin = None
         if not self._is_over:
             with contextlib.suppress(OSError):
                 self._channel.kill()
@@ -319,6 +363,7 @@ class _Capture(asyncssh.SSHClientSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_over = True
+        self._stdin = None
         self.failure = self.failure or exc
         self.ended.set()
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from swarm_tui.doctor.finding import Finding, fail, ok, warn
 from swarm_tui.model import Capabilities
-from swarm_tui.ports import Format, Survey
+from swarm_tui.premises import Format, Survey
 
 GUIDE: Final = "docs/cloud-hypervisor.md"
 

@@ -14,7 +14,8 @@ from swarm_tui.doctor.finding import Finding, Ground, failed, ok, warn
 from swarm_tui.doctor.machine import images
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import Capabilities, Hint, Vm
-from swarm_tui.ports import Hypervisor, Outpost, Survey
+from swarm_tui.ports import Hypervisor, Outpost
+from swarm_tui.premises import Survey
 from swarm_tui.snapshot import Archive
 
 _NEEDS: Final = ("save", "restore")

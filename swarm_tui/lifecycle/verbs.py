@@ -324,9 +324,12 @@ class Lifecycle(Ground):
     async def recover(self, record: Record) -> Record:
         """Mend what a crash or a lost answer cut off, as far as the VM tells how it ended.
 
-        Nothing runs or stops by it. Returns the present record; its `verb` stays where only the
+        Nothing runs or stops by it, but for a spawn that was cut off: what there is of it goes,
+        its record too. Returns the present record; its `verb` stays where only the
         VM or a person can tell how to go on. Raises SnapshotError when the cut lost the memory.
         """
+        if record.verb is Verb.SPAWN:
+            return await self._end_unborn(record)
         await self._end_left_behind(record)
         power = await self.power(record.id)
         if record.verb is Verb.KILL:
@@ -339,6 +342,17 @@ class Lifecycle(Ground):
         if power is Power.RUNNING and await self.drop_drafts(record.id):
             return await self.write(replace(record, saved_in=None, saving_in=None, verb=None))
         return record
+
+    async def _end_unborn(self, record: Record) -> Record:
+        """Remove what a spawn that was killed has left: nobody was told of it."""
+        if self.spawner is None:  # another supervisor's can
+            return record
+        try:
+            vm = await self.hypervisor.describe(record.id)
+        except AgentGone:
+            vm = Vm(record.id, record.name, record.host, Power.OFF)
+        await self._end(vm, record, _untold, is_graceful=False)
+        return replace(record, verb=None)
 
     async def _end_left_behind(self, record: Record) -> None:
         """End a VMM that goes on without anybody to steer it once all it had is saved."""
@@ -401,6 +415,10 @@ class Lifecycle(Ground):
 def shortened(message: str) -> Safe:
     """As much of a message as is told where it was sent, and in the audit log."""
     return sanitize(" ".join(message.split()), max_cells=TOLD_CELLS)
+
+
+def _untold(_step: Safe, _fraction: float | None) -> None:
+    pass
 
 
 def _message_id() -> str:

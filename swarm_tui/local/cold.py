@@ -20,8 +20,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 from swarm_tui.errors import SetupError
 from swarm_tui.local.accel import Mode
+from swarm_tui.local.disk import grow_disk
 from swarm_tui.local.guest import render_arguments
-from swarm_tui.local.home import Home, HostKey
+from swarm_tui.local.home import Home, HostKey, Mould
 from swarm_tui.local.image import COMMAND_LINE, write_initrd
 from swarm_tui.local.machine import Machine
 from swarm_tui.local.network import Network, ensure_network, mac_of
@@ -47,9 +48,14 @@ class ColdBoots:
         self._home = home
         self._wanted = addresses
         self._made: Network | None = None
+        self._preparing = asyncio.Lock()
 
-    async def prepare(self, on_progress: Progress) -> None:
+    async def prepare(self, mould: Mould, on_progress: Progress) -> None:
         """Have the network ready, and say what it lacks."""
+        async with self._preparing:
+            await self._ensure_network(on_progress)
+
+    async def _ensure_network(self, on_progress: Progress) -> None:
         if self._made is None:
             loop = asyncio.get_running_loop()
 
@@ -91,23 +97,24 @@ class ColdBoots:
     def is_displaced(self, machine: Machine) -> bool:
         return False  # its address is reserved
 
-    def furnish(self, machine: Machine) -> HostKey:
+    def furnish(self, machine: Machine, mould: Mould) -> HostKey:
         home, disk = self._home, _disk(machine)
         # A copy that shares its blocks with the image, where the file system can.
-        run(["cp", "--reflink=auto", "--sparse=always", str(home.image.base), str(disk)])
+        run(["cp", "--reflink=auto", "--sparse=always", str(mould.image.base), str(disk)])
         disk.chmod(0o600)
+        if mould.disk_mib:
+            grow_disk(disk, mould.disk_mib)
         host_key = home.make_host_key()
-        write_initrd(home.image, _initrd(machine), home.login_key(), host_key.private)
+        write_initrd(mould.image, _initrd(machine), home.login_key(), host_key.private)
         return host_key
 
     async def start(
-        self, machine: Machine, address: Address, tag: str, on_progress: Progress
+        self, machine: Machine, mould: Mould, address: Address, tag: str, on_progress: Progress
     ) -> Address:
-        home = self._home
+        hypervisor = self._home.hypervisor
         on_progress(literal("booting it"), None)
-        definition = render(machine, home.image.kernel_elf, self._network, home.memory_mib, tag)
-        await home.hypervisor.define(definition)
-        await home.hypervisor.start(machine.id)
+        await hypervisor.define(render(machine, mould, self._network, tag))
+        await hypervisor.start(machine.id)
         return address
 
     @property
@@ -116,10 +123,10 @@ class ColdBoots:
         return self._made
 
 
-def render(machine: Machine, kernel: Path, network: Network, memory_mib: int, tag: str) -> str:
+def render(machine: Machine, mould: Mould, network: Network, tag: str) -> str:
     """The definition of an agent's VM.
 
-    The VMM is the daemon's own choice, the one whose version it knows. `kernel` is an ELF file:
+    The VMM is the daemon's own choice, the one whose version it knows. The kernel is an ELF file:
     all versions of Cloud Hypervisor boot those.
     """
     own = IPv4Address(machine.host)
@@ -129,11 +136,11 @@ def render(machine: Machine, kernel: Path, network: Network, memory_mib: int, ta
   <name>{machine.name}</name>
   <uuid>{machine.id}</uuid>
   <metadata>{tag}</metadata>
-  <memory unit='MiB'>{memory_mib}</memory>
-  <vcpu>1</vcpu>
+  <memory unit='MiB'>{mould.memory_mib}</memory>
+  <vcpu>{mould.vcpus}</vcpu>
   <os>
     <type arch='x86_64'>hvm</type>
-    <kernel>{escape(str(kernel))}</kernel>
+    <kernel>{escape(str(mould.image.kernel_elf))}</kernel>
     <initrd>{escape(str(_initrd(machine)))}</initrd>
     <cmdline>{COMMAND_LINE} {said}</cmdline>
   </os>

@@ -48,6 +48,23 @@ def make_disk(tree: Path, target: Path, size_mib: int, owners: str) -> None:
     run(command if os.getuid() == 0 else ["fakeroot", "--", *command])
 
 
+def grow_disk(disk: Path, size_mib: int) -> None:
+    """Give the file system on a raw disk, as `make_disk` made it, a size of `size_mib`.
+
+    One that is as large already stays as it is. Raises Failed, SetupError, StorageFull, OSError.
+    """
+    has_mib = (disk.stat().st_size - 2 * FIRST_BYTE) >> 20
+    if has_mib >= size_mib:
+        return
+    # resize2fs cuts files that are longer than the file system: it knows of no partition here.
+    size_mib = max(size_mib, has_mib + (2 * FIRST_BYTE >> 20))
+    # -f: nobody has mounted it since it was made, so that there is nothing to check.
+    run(["resize2fs", "-f", f"{disk}?offset={FIRST_BYTE}", f"{size_mib}M"])
+    with open(disk, "r+b") as file:
+        file.truncate((size_mib << 20) + 2 * FIRST_BYTE)
+        write_table(file)
+
+
 def write_table(disk: BinaryIO) -> None:
     """Give a disk a table of one partition, all of it but for `FIRST_BYTE` at either end.
 

@@ -1,8 +1,8 @@
-"""Agents under QEMU: one warm template, and forks of it.
+"""Agents under QEMU: a warm template of each mould, and forks of it.
 
     <folder>/templates/KEY/   disk with a checkpoint of a booted guest, and how to fork it
 
-A template is booted once for each image, QEMU, accelerator and size, up to the moment when its SSH
+A template is booted once for each image, size, QEMU and accelerator, up to the moment when its SSH
 server answers. A fork takes a copy of its disk and goes on from the checkpoint within. Until it is
 somebody of its own, it has the template's host key.
 """
@@ -17,7 +17,9 @@ import os
 import random
 import shutil
 import socket
+import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +28,8 @@ from typing import Final
 
 from swarm_tui.errors import Busy, DeadlineExceeded, SetupError
 from swarm_tui.local.accel import QEMU, Mode
-from swarm_tui.local.home import Home, HostKey, end, template_id
+from swarm_tui.local.disk import grow_disk
+from swarm_tui.local.home import Home, HostKey, Mould, end, template_id
 from swarm_tui.local.image import write_initrd
 from swarm_tui.local.machine import LOOPBACK, Machine, render, rewrite
 from swarm_tui.local.programs import make_folder, replace, run, telling
@@ -38,9 +41,11 @@ BOOT_S: Final = 90.0
 """For a cold boot under software emulation on a busy machine."""
 CONTACT_S: Final = 30.0
 CLOSE_S: Final = 0.2
+UNUSED_S: Final = 86400.0
+"""A template that was not used for longer than this, and of which no agent is left, goes."""
 PORTS: Final = range(22100, 32000)
 """Below those that the kernel gives out by itself (net.ipv4.ip_local_port_range)."""
-WARM_UP: Final = "git -C /workspace status >/dev/null && sync"
+WARM_UP: Final = "git -C /workspace status >/dev/null 2>&1; sync"
 """What every agent does first; a fork finds it in its memory then."""
 
 
@@ -64,12 +69,21 @@ class Forks:
         self.accel = accel
         self.traits: Mapping[str, str] = {"driver": "qemu", "accel": accel}
         self._home = home
-        self._template: Template | None = None
+        self._templates: dict[Mould, Template] = {}
+        self._preparing: defaultdict[Mould, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def prepare(self, on_progress: Progress) -> None:
-        """Have the template ready: some milliseconds when it is kept, else one boot."""
-        if self._template is None:
-            self._template = await self._load_template(on_progress)
+    async def prepare(self, mould: Mould, on_progress: Progress) -> None:
+        """Have its template ready: some milliseconds when it is kept, else one boot.
+
+        Those of several moulds are made side by side.
+        """
+        async with self._preparing[mould]:
+            known = self._templates.get(mould)
+            # Another process may have found it unused.
+            if known is None or not _facts(known.machine.folder).exists():
+                known = self._templates[mould] = await self._load_template(mould, on_progress)
+            with telling("use the template"):
+                os.utime(known.machine.folder)
 
     def seat(
         self, agent: AgentId, name: str, vms: Sequence[Vm], pending: Sequence[Machine]
@@ -82,17 +96,17 @@ class Forks:
     def is_displaced(self, machine: Machine) -> bool:
         return not _is_free(machine.port)
 
-    def furnish(self, machine: Machine) -> HostKey:
+    def furnish(self, machine: Machine, mould: Mould) -> HostKey:
         make_folder(machine.folder, 0o711)
         # A copy that shares its blocks with the template, where the file system can.
         command = ["cp", "--reflink=auto", "--sparse=always"]
-        run([*command, str(self._ready.machine.disk), str(machine.disk)])
+        run([*command, str(self._templates[mould].machine.disk), str(machine.disk)])
         return self._home.make_host_key()
 
     async def start(
-        self, machine: Machine, address: Address, tag: str, on_progress: Progress
+        self, machine: Machine, mould: Mould, address: Address, tag: str, on_progress: Progress
     ) -> Address:
-        template = self._ready
+        template = self._templates[mould]
         on_progress(literal("starting from the template's memory"), None)
         await self._home.hypervisor.fork(
             rewrite(template.definition, template.machine, machine, tag),
@@ -100,28 +114,27 @@ class Forks:
         )
         return self._home.address(address.host, address.port, template.host_key)
 
-    @property
-    def _ready(self) -> Template:
-        assert self._template is not None  # prepared
-        return self._template
-
-    async def _load_template(self, on_progress: Progress) -> Template:
+    async def _load_template(self, mould: Mould, on_progress: Progress) -> Template:
         templates = self._home.folder / "templates"
         with telling("prepare the template"):
             make_folder(templates, 0o711)
-            async with _locked(templates / "lock"):
-                authorized = await asyncio.to_thread(self._home.login_key)
-                folder = templates / self._key(authorized)
-                if not (folder / "template.json").exists():
+            authorized = await asyncio.to_thread(self._home.login_key)
+            folder = templates / self._key(mould, authorized)
+            # Shared by all who make a template, held alone by who removes those without use.
+            async with _locked(templates / "lock", is_shared=True), _locked(_lock_of(folder)):
+                is_made = _facts(folder).exists()
+                if not is_made:
                     loop = asyncio.get_running_loop()
                     began = loop.time()
-                    await self._make_template(folder, authorized, on_progress)
-                    await self._prune_templates(folder)
+                    await self._make_template(mould, folder, authorized, on_progress)
                     made = f"the template is ready after {loop.time() - began:.1f} s"
                     on_progress(literal(made), None)
-                return _read_template(folder)
+                template = _read_template(folder)
+            if not is_made:
+                await self._prune_templates()
+        return template
 
-    def _key(self, authorized: str) -> str:
+    def _key(self, mould: Mould, authorized: str) -> str:
         """A name that changes whenever a template could not be used any more."""
         qemu = shutil.which(QEMU)
         if qemu is None:
@@ -130,31 +143,33 @@ class Forks:
                 hint="apt-get install --no-install-recommends qemu-system-x86",
             )
         program = os.stat(qemu)
-        home = self._home
         nobody = Machine(AgentId(str(uuid.UUID(int=0))), "", Path("/"), 0)
         parts = [
-            home.image.digest,
-            render(nobody, home.image, Path("/"), self.accel, home.memory_mib),
+            mould.image.digest,
+            render(nobody, mould, Path("/"), self.accel),
             f"{program.st_size} {program.st_mtime_ns}",
             # The guest sees the host's own processor under KVM.
             _processor() if self.accel is Mode.KVM else "",
             authorized,
+            f"{mould.disk_mib or ''}",
         ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
-    async def _make_template(self, folder: Path, authorized: str, on_progress: Progress) -> None:
+    async def _make_template(
+        self, mould: Mould, folder: Path, authorized: str, on_progress: Progress
+    ) -> None:
         home, hypervisor = self._home, self._home.hypervisor
         agent = template_id(folder)
         await end(hypervisor, agent)  # of an attempt that was killed
         machine = Machine(agent, f"swarm-template-{agent[:8]}", folder, _free_port(set()))
         initrd = folder / "initrd.img"
         on_progress(literal("making the template's disk"), None)
-        host_key = await asyncio.to_thread(self._furnish_template, machine, initrd, authorized)
+        host_key = await asyncio.to_thread(
+            self._furnish_template, machine, mould, initrd, authorized
+        )
         address = home.address(LOOPBACK, machine.port, host_key.public)
         try:
-            await hypervisor.define(
-                render(machine, home.image, initrd, self.accel, home.memory_mib)
-            )
+            await hypervisor.define(render(machine, mould, initrd, self.accel))
             on_progress(literal("booting the template"), None)
             await hypervisor.start(agent)
             await home.execute(address, WARM_UP, b"", BOOT_S)
@@ -170,27 +185,44 @@ class Forks:
             await asyncio.shield(end(hypervisor, agent))
         await asyncio.to_thread(_write_template, machine, definition, checkpoint, host_key.public)
 
-    def _furnish_template(self, machine: Machine, initrd: Path, authorized: str) -> HostKey:
+    def _furnish_template(
+        self, machine: Machine, mould: Mould, initrd: Path, authorized: str
+    ) -> HostKey:
         shutil.rmtree(machine.folder, ignore_errors=True)
         make_folder(machine.folder, 0o711)
+        base = mould.image.base
+        if mould.disk_mib:
+            base = machine.folder / "base.raw"
+            run(["cp", "--reflink=auto", "--sparse=always", str(mould.image.base), str(base)])
+            grow_disk(base, mould.disk_mib)
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
-        run([*command, "-b", str(self._home.image.base), str(machine.disk)])
+        run([*command, "-b", str(base), str(machine.disk)])
         host_key = self._home.make_host_key()
-        write_initrd(self._home.image, initrd, authorized, host_key.private)
+        write_initrd(mould.image, initrd, authorized, host_key.private)
         return host_key
 
-    async def _prune_templates(self, kept: Path) -> None:
-        """Remove templates of older images, but for those from which an agent still boots."""
+    async def _prune_templates(self) -> None:
+        """Remove templates but for ours and those from which an agent still boots.
+
+        Whoever makes one meanwhile keeps us from it: there will be another time.
+        """
         hypervisor = self._home.hypervisor
-        vms = await hypervisor.list()
-        try:
-            definitions = [await hypervisor.definition(vm.id) for vm in vms]
-        except (Busy, DeadlineExceeded):
-            return  # one of them may need any template; there will be another time
-        for folder in kept.parent.iterdir():
-            is_used = folder == kept or any(f"{folder}/" in text for text in definitions)
-            if folder.is_dir() and not is_used:
-                await asyncio.to_thread(shutil.rmtree, folder)
+        templates = self._home.folder / "templates"
+        kept = {known.machine.folder for known in self._templates.values()}
+        async with _locked(templates / "lock", is_patient=False) as is_ours:
+            if not is_ours:
+                return
+            vms = await hypervisor.list()
+            try:
+                definitions = [await hypervisor.definition(vm.id) for vm in vms]
+            except (Busy, DeadlineExceeded):
+                return  # one of them may need any template
+            for folder in templates.glob("*/"):
+                age_s = time.time() - folder.stat().st_mtime
+                is_used = folder in kept or any(f"{folder}/" in text for text in definitions)
+                if not is_used and age_s > UNUSED_S:
+                    await asyncio.to_thread(shutil.rmtree, folder)
+                    _lock_of(folder).unlink(missing_ok=True)
 
 
 def _write_template(machine: Machine, definition: str, checkpoint: str, host_key: str) -> None:
@@ -203,12 +235,20 @@ def _write_template(machine: Machine, definition: str, checkpoint: str, host_key
         "host_key": host_key,
     }
     # The last one: whatever is in the folder is complete when this is.
-    replace(machine.folder / "template.json", json.dumps(facts).encode(), 0o600)
+    replace(_facts(machine.folder), json.dumps(facts).encode(), 0o600)
+
+
+def _facts(folder: Path) -> Path:
+    return folder / "template.json"
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _read_template(folder: Path) -> Template:
     try:
-        facts = json.loads((folder / "template.json").read_text())
+        facts = json.loads(_facts(folder).read_text())
         machine = Machine(AgentId(facts["id"]), facts["name"], folder, facts["port"])
         return Template(
             machine,
@@ -248,11 +288,22 @@ def _processor() -> str:
 
 
 @asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
-    """Hold a lock between processes that the kernel lets go of when we die."""
+async def _locked(
+    path: Path, *, is_shared: bool = False, is_patient: bool = True
+) -> AsyncIterator[bool]:
+    """Hold a lock between processes that the kernel lets go of when we die; whether we do."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     try:
-        await asyncio.to_thread(fcntl.flock, handle, fcntl.LOCK_EX)
-        yield
+        if is_patient:
+            await asyncio.to_thread(fcntl.flock, handle, kind)
+            yield True
+        else:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""What all agents of one local swarm share: its folder and keys, its image, its host.
+"""What all agents of one local swarm share: its folder and keys, its host; what some are made of.
 
 <folder>/keys/            our login key for the guests (0700)
 <folder>/agents/UUID/     what belongs to one agent: its disk, for one
@@ -30,14 +30,25 @@ class HostKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Mould:
+    """What agents that are made alike have in common."""
+
+    image: Image
+    vcpus: int = 1
+    memory_mib: int = 256
+    disk_mib: int | None = None
+    """Of the root disk; None, or less than the image's own: as large as that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
     folder: Path
     """Must be reachable (o+x) for the user that QEMU runs as."""
-    image: Image
     hypervisor: Hypervisor
     """Open when it is used."""
     guest: Guest
     memory_mib: int = 256
+    """Of agents whose profile does not say it."""
 
     @property
     def agents(self) -> Path:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from swarm_tui.errors import SetupError
 from swarm_tui.local.disk import make_disk
 from swarm_tui.local.kernel import pack, pack_initramfs, unpack_kernel
 from swarm_tui.local.packages import Package, download, resolve, unpack
@@ -110,6 +111,14 @@ def build_image(cache: Path, on_progress: Say) -> Image:
         require_programs()
         with locked(cache / "lock", on_progress):
             return find(packages) or _build(cache, packages, on_progress)
+
+
+def find_image(cache: Path, name: str) -> Image:
+    """An image that was built, by its name or digest. Raises SetupError."""
+    image = _load(cache / "images" / name)
+    if image is None:
+        raise SetupError(f"There is no image {name}", hint="swarm-tui image build makes one.")
+    return image
 
 
 def write_initrd(image: Image, target: Path, authorized_key: str, host_key: bytes) -> None:

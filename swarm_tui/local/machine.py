@@ -14,7 +14,8 @@ from typing import Final
 from xml.sax.saxutils import quoteattr
 
 from swarm_tui.local.accel import Mode
-from swarm_tui.local.image import COMMAND_LINE, Image
+from swarm_tui.local.home import Mould
+from swarm_tui.local.image import COMMAND_LINE
 from swarm_tui.model import AgentId
 
 TRANSLATIONS_MIB: Final = 64
@@ -57,13 +58,13 @@ class Machine:
         return f"virtio-net-pci,netdev=swarm0,mac={mac},romfile=,bus=pcie.0,addr=0x10"
 
 
-def render(machine: Machine, image: Image, initrd: Path, mode: Mode, memory_mib: int) -> str:
+def render(machine: Machine, mould: Mould, initrd: Path, mode: Mode) -> str:
     """The definition of a VM without our tag.
 
     Its network is QEMU's own user mode, which needs no rights on the host: libvirt has no words
     for a forwarded port, so the device is given on QEMU's command line.
     """
-    kernel = image.kernel if mode is Mode.KVM else image.kernel_elf
+    kernel = mould.image.kernel if mode is Mode.KVM else mould.image.kernel_elf
     cpu = "host-passthrough" if mode is Mode.KVM else "maximum"
     cache = f"<tcg><tb-cache unit='MiB'>{TRANSLATIONS_MIB}</tb-cache></tcg>"
     arguments = ("-netdev", machine.netdev, "-device", machine.nic)
@@ -72,8 +73,8 @@ def render(machine: Machine, image: Image, initrd: Path, mode: Mode, memory_mib:
   <name>{machine.name}</name>
   <uuid>{machine.id}</uuid>
   <metadata/>
-  <memory unit='MiB'>{memory_mib}</memory>
-  <vcpu>1</vcpu>
+  <memory unit='MiB'>{mould.memory_mib}</memory>
+  <vcpu>{mould.vcpus}</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>{_text(kernel)}</kernel>

@@ -26,7 +26,11 @@ PROGRAMS: Final[Mapping[str, str]] = {
     "fakeroot": "fakeroot",
 }
 """Program that an image build runs → the Debian package that holds it."""
-_PACKAGES: Final[Mapping[str, str]] = {**PROGRAMS, "qemu-img": "qemu-utils"}
+_PACKAGES: Final[Mapping[str, str]] = {
+    **PROGRAMS,
+    "qemu-img": "qemu-utils",
+    "resize2fs": "e2fsprogs",
+}
 
 Say = Callable[[str], None]
 """Told what is going on, in a few words."""

@@ -15,7 +15,7 @@ from swarm_tui.outpost.process import end, holders, measure
 from swarm_tui.outpost.saved import begin_save, check_saved, room
 from swarm_tui.outpost.survey import survey
 from swarm_tui.outpost.vmm import tell_vmm
-from swarm_tui.ports import Footprint, Process, Survey
+from swarm_tui.premises import Footprint, Process, Survey
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -28,6 +28,7 @@ MODULES: Final = (
     "outpost/workshop.py",
     "paths.py",
     "ports.py",
+    "premises.py",
     "profile.py",
     "snapshot.py",
     "text.py",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.errors import DeadlineExceeded, HostDenied, HostError
-from swarm_tui.ports import Footprint, Process
+from swarm_tui.premises import Footprint, Process
 
 END_S: Final = 10.0
 """How long a killed process may take to go; one that waits for a dead disk takes for ever."""

@@ -26,7 +26,7 @@ from typing import Final
 from swarm_tui.errors import HostDenied, HostUnreachable
 from swarm_tui.outpost.daemon import find_socket
 from swarm_tui.paths import locate
-from swarm_tui.ports import Daemon, Format, Survey
+from swarm_tui.premises import Daemon, Format, Survey
 from swarm_tui.text import EMPTY, Safe, literal, sanitize
 
 STAMP: Final = "swarm-tui.stamp"

@@ -74,7 +74,7 @@ async def land(
 
     `pack` is an empty file that this may write. Raises Refused, ReviewError.
     """
-    owner = await _open(target)
+    owner = await open_repository(target)
     wanted = {_branch_ref(branch): head}
     if not await has_commit(owner, base):
         raise ReviewError(
@@ -105,7 +105,7 @@ async def land_result(
     """
     if not _RESULT.fullmatch(ref):
         raise ReviewError("This is no name for a result", ref)
-    owner = await _open(target)
+    owner = await open_repository(target)
     present = await read_refs(owner, ref)
     if present.get(ref, head) != head:
         raise Refused(f"{ref} is there already", f"In {target} it is {present[ref]}, not {head}.")
@@ -124,7 +124,7 @@ async def read_landed(target: Path, branch: str) -> Landed:
 
     Raises NotFound when there is no such branch, ReviewError when it cannot be read.
     """
-    owner = await _open(target)
+    owner = await open_repository(target)
     refs = await read_refs(owner, _branch_ref(branch), _verdict_ref(branch))
     head = refs.get(_branch_ref(branch))
     if not head:
@@ -137,7 +137,7 @@ async def read_landed(target: Path, branch: str) -> Landed:
 
 async def holds(target: Path, commit: str) -> bool:
     """Whether the repository has the commit. Raises ReviewError when it is no repository."""
-    return await has_commit(await _open(target), commit)
+    return await has_commit(await open_repository(target), commit)
 
 
 async def last_landed(target: Path, agent: str) -> int:
@@ -145,7 +145,7 @@ async def last_landed(target: Path, agent: str) -> int:
 
     Names are given again to other agents, whose branches must not meet.
     """
-    owner = await _open(target)
+    owner = await open_repository(target)
     prefix = _branch_ref(branch_name(agent, 0)).removesuffix("0")
     listing = await owner.run("for-each-ref", "--format=%(refname)", prefix)
     numbers = (name.removeprefix(prefix) for name in listing.decode().split("\n"))
@@ -168,10 +168,10 @@ async def find_loan(repository: Path, commit: str) -> Loan | None:
     A partial clone cannot: what it lacks it fetches when it is asked, which we do not.
     Raises ReviewError when it is no repository.
     """
-    owner = await _open(repository)
+    owner = await open_repository(repository)
     if not await has_commit(owner, commit):
         return None
-    objects, shallow = await _find(owner, "objects"), await _find(owner, "shallow")
+    objects, shallow = await path_in(owner, "objects"), await path_in(owner, "shallow")
     return None if _is_partial(objects) else Loan(objects, shallow)
 
 
@@ -184,7 +184,7 @@ async def has_commit(git: Git, commit: str) -> bool:
     return True
 
 
-async def _find(owner: Git, name: str) -> Path:
+async def path_in(owner: Git, name: str) -> Path:
     """Where the repository has something; a linked work tree has most of it elsewhere."""
     told = await owner.run("rev-parse", "--path-format=absolute", "--git-path", name)
     return Path(os.fsdecode(told.removesuffix(b"\n")))
@@ -195,7 +195,7 @@ def _is_partial(objects: Path) -> bool:
     return any(objects.glob("pack/*.promisor"))
 
 
-async def _open(repository: Path) -> Git:
+async def open_repository(repository: Path) -> Git:
     """git on the owner's repository: bare, or a work tree, also a linked one."""
     finder, place = _finder(repository)
     try:
@@ -254,7 +254,7 @@ async def _copy(source: Git, owner: Git, pack: IO[bytes], base: str, head: str) 
     if base == head:
         return
     # What a partial clone lacks cannot be built upon, nor looked for.
-    is_partial = _is_partial(await _find(owner, "objects"))
+    is_partial = _is_partial(await path_in(owner, "objects"))
     stream = source.stream(
         *("pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q"),
         *(() if is_partial else ("--thin",)),

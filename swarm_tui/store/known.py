@@ -187,6 +187,8 @@ def derive_state(
 def _derive_stopped(known: Known, cut: Safe, now: float) -> tuple[State, Safe]:
     """The state of an agent whose VM is off, or forgotten by its host."""
     vm, record, was = known.vm, known.record, known.agent
+    if record and record.verb is Verb.SPAWN and known.operation:
+        return State.STARTING, known.operation.step
     is_saved = record is not None and record.saved_in is not None
     is_killed = record is not None and record.verb is Verb.KILL
     if known.operation and was and was.state is not State.LOST:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from swarm_tui.catalogue import Catalogue, Claim, Claimant, Update
@@ -241,6 +242,10 @@ class RecordWatch:
                 lifecycle = self._lifecycle_of(agent, claim)
                 if record and lifecycle and (record.verb or record.saved_in):
                     await lifecycle.recover(record)
+                if verb is Verb.SPAWN:  # then there is nothing of it any more
+                    await self.take(agent.id)
+                    with suppress(SwarmError):
+                        await self._reread(agent.id)
         except (Busy, DeadlineExceeded):
             return  # another supervisor, or the host's own state, tells it
         except (HostUnreachable, StoreUnreachable, ClaimLost):

@@ -20,7 +20,7 @@ from swarm_tui.errors import (
 )
 from swarm_tui.model import AgentId, Hint, Power
 from swarm_tui.ports import Order
-from swarm_tui.text import sanitize
+from swarm_tui.text import Safe, sanitize
 
 from .watched import Watched, ignore_progress, settle
 
@@ -138,7 +138,14 @@ async def test_hostile_text_arrives_sanitized(watched: Watched) -> None:
 
 
 async def test_spawn_makes_an_agent_that_boots_and_answers(watched: Watched) -> None:
-    spawned = await watched.spawner.spawn(Order("mine", "Try it out"), ignore_progress)
+    named: list[tuple[AgentId, str]] = []
+
+    async def on_named(agent: AgentId, name: Safe) -> None:
+        assert agent not in {vm.id for vm in await watched.hypervisor.list()}
+        named.append((agent, name))
+
+    spawned = await watched.spawner.spawn(Order("mine", "Try it out"), ignore_progress, on_named)
+    assert named == [(spawned.agent, "mine")]
     vm = await watched.vm(spawned.agent)
     assert (vm.name, vm.tag.task, vm.power) == ("mine", "Try it out", Power.RUNNING)
     async with watched.following(spawned.agent) as heard:
@@ -146,8 +153,8 @@ async def test_spawn_makes_an_agent_that_boots_and_answers(watched: Watched) -> 
         await watched.advance(30)
         assert heard
     with pytest.raises(Refused):
-        await watched.spawner.spawn(Order("mine", ""), ignore_progress)
-    unnamed = await watched.spawner.spawn(Order(), ignore_progress)
+        await watched.spawner.spawn(Order("mine", ""), ignore_progress, on_named)
+    unnamed = await watched.spawner.spawn(Order(), ignore_progress, on_named)
     names = [vm.name for vm in await watched.hypervisor.list()]
     assert len(set(names)) == len(names) == 8
     assert unnamed.name in names

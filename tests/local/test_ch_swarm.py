@@ -41,10 +41,11 @@ class Bed:
 
     bench: Bench
     home: Home
+    image: Image
 
     @property
     def swarm(self) -> LocalSwarm:
-        return LocalSwarm(self.home, ColdBoots(self.home, "auto"))
+        return LocalSwarm(self.home, ColdBoots(self.home, "auto"), lambda _: self.image)
 
     async def spawn(self, swarm: LocalSwarm, name: str = "", task: str = "") -> Vm:
         spawned = await swarm.spawn(Order(name, task), ignore_progress)
@@ -91,7 +92,7 @@ async def bed(bench: Bench, image: Image) -> AsyncIterator[Bed]:
     hypervisor = ChHypervisor(HostName("local"), bench.uri, outpost)
     await hypervisor.open(lambda _: None)
     guest = SshGuest()
-    bed = Bed(bench, Home(folder, image, hypervisor, guest))
+    bed = Bed(bench, Home(folder, hypervisor, guest), image)
     try:
         yield bed
     finally:
@@ -116,7 +117,7 @@ async def test_agents_live_apart_are_saved_go_on_and_leave_nothing(bed: Bed) -> 
     assert {address.port for address in addresses if address} == {22}
     assert len({address.host for address in addresses if address}) == 2
     assert len({address.host_key for address in addresses if address}) == 2
-    assert {vm.tag.base for vm in vms} == {bed.home.image.base_commit}
+    assert {vm.tag.base for vm in vms} == {bed.image.base_commit}
     with pytest.raises(Refused):
         await bed.spawn(swarm, str(first.name))
 
@@ -163,8 +164,8 @@ class DeafGuest(SshGuest):
 
 async def test_a_spawn_that_fails_leaves_nothing(bed: Bed) -> None:
     home = bed.home
-    deaf = Home(home.folder, home.image, home.hypervisor, DeafGuest())
-    swarm = LocalSwarm(deaf, ColdBoots(deaf, "auto"))
+    deaf = Home(home.folder, home.hypervisor, DeafGuest())
+    swarm = LocalSwarm(deaf, ColdBoots(deaf, "auto"), lambda _: bed.image)
     with pytest.raises(GuestUnreachable):
         await swarm.spawn(Order(), ignore_progress)
     network = kept_network(home.folder)

@@ -18,7 +18,7 @@ from swarm_tui.adapters.libvirt import LibvirtHypervisor
 from swarm_tui.adapters.ssh import SshGuest
 from swarm_tui.errors import SetupError
 from swarm_tui.local.cold import ColdBoots, render
-from swarm_tui.local.home import Home
+from swarm_tui.local.home import Home, Mould
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine
 from swarm_tui.local.network import Network
@@ -32,7 +32,7 @@ KEY = "ssh-ed25519 AAAA test"
 
 @pytest.fixture
 def home(tmp_path: Path, image: Image) -> Home:
-    made = Home(tmp_path, image, LibvirtHypervisor(HostName("none"), "test:///x"), SshGuest())
+    made = Home(tmp_path, LibvirtHypervisor(HostName("none"), "test:///x"), SshGuest())
     made.make_folders()
     return made
 
@@ -71,7 +71,7 @@ def test_an_address_is_given_once_however_many_ask(home: Home, boots: ColdBoots)
 
 def test_its_files_are_for_root_alone_and_take_little_room(boots: ColdBoots, image: Image) -> None:
     machine = boots.seat(new_id(), "agent-01", (), ())
-    host_key = boots.furnish(machine)
+    host_key = boots.furnish(machine, Mould(image))
     disk, initrd = machine.folder / "disk.raw", machine.folder / "initrd.img"
     assert stat.S_IMODE(machine.folder.stat().st_mode) == 0o700
     for path in (disk, initrd):
@@ -85,7 +85,7 @@ def make_definition(folder: Path) -> tuple[Machine, str]:
     machine = Machine(new_id(), "agent-01", folder / "a & b", 22, "10.9.8.5")
     address = Address(machine.host, 22, KEY, Path("/keys/id"))
     tag = render_tag(Tag(task=literal("Mend <this> & that"), base="a" * 40, address=address))
-    return machine, render(machine, Path("/image/vm&linux"), NETWORK, 256, tag)
+    return machine, render(machine, Mould(Image(Path("/image & more"), "", "")), NETWORK, tag)
 
 
 def test_a_definition_says_all_that_there_is(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_definition_says_all_that_there_is(tmp_path: Path) -> None:
     assert parsed.tag.task == "Mend <this> & that"
     assert parsed.tag.address == Address("10.9.8.5", 22, KEY, Path("/keys/id"))
     root = ET.fromstring(text)
-    assert root.findtext("os/kernel") == "/image/vm&linux"
+    assert root.findtext("os/kernel") == "/image & more/vmlinux"
     said = (root.findtext("os/cmdline") or "").split()
     assert "swarm.address=10.9.8.5/29" in said
     assert "swarm.gateway=10.9.8.1" in said

@@ -25,7 +25,7 @@ from swarm_tui.local import forks
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.daemon import ensure_daemon, stop_daemon
 from swarm_tui.local.forks import Forks
-from swarm_tui.local.home import Home
+from swarm_tui.local.home import Home, Mould
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine, render, rewrite
 from swarm_tui.local.swarm import LocalSwarm, bring_down, discard_files
@@ -84,8 +84,8 @@ class Bed:
         return found
 
 
-def make_swarm(home: Home) -> LocalSwarm:
-    return LocalSwarm(home, Forks(home, Mode.TCG))
+def make_swarm(home: Home, image: Image) -> LocalSwarm:
+    return LocalSwarm(home, Forks(home, Mode.TCG), lambda _: image)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ async def bed(home: tuple[Path, str], image: Image) -> AsyncIterator[Bed]:
     hypervisor = LibvirtHypervisor(HOST, uri)
     await hypervisor.open(lambda _: None)
     guest = SshGuest()
-    local = make_swarm(Home(folder, image, hypervisor, guest))
+    local = make_swarm(Home(folder, hypervisor, guest), image)
     try:
         yield Bed(folder, image, hypervisor, guest, local)
     finally:
@@ -115,15 +115,15 @@ async def bed(home: tuple[Path, str], image: Image) -> AsyncIterator[Bed]:
 
 async def test_a_template_that_fails_leaves_no_vm_and_is_made_anew(bed: Bed) -> None:
     """The first of the tests, so that the others have what it makes anew."""
-    deaf = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, DeafGuest()))
+    deaf = make_swarm(Home(bed.folder, bed.hypervisor, DeafGuest()), bed.image)
     with pytest.raises(GuestUnreachable):
         await deaf.prepare(ignore_progress)
     assert bed.processes() == []
-    able = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest))
+    able = make_swarm(Home(bed.folder, bed.hypervisor, bed.guest), bed.image)
     steps: list[Safe] = []
     await able.prepare(lambda step, _: steps.append(step))
     assert "booting the template" in steps
-    again = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, bed.guest))
+    again = make_swarm(Home(bed.folder, bed.hypervisor, bed.guest), bed.image)
     await again.prepare(lambda step, _: pytest.fail(step))
 
 
@@ -227,7 +227,7 @@ async def _define_neighbour(bed: Bed) -> AgentId:
     """Somebody else's agent on the same host, whose disk lies elsewhere."""
     agent = AgentId("00000000-0000-4000-8000-0000000000aa")
     machine = Machine(agent, "swarm-test-neighbour", bed.folder.parent / "elsewhere", 22099)
-    definition = render(machine, bed.image, bed.image.initrd, Mode.TCG, 64)
+    definition = render(machine, Mould(bed.image), bed.image.initrd, Mode.TCG)
     vm = Vm(agent, literal("neighbour"), HOST, Power.OFF)
     tagged = definition.replace("<metadata/>", f"<metadata>{render_tag(vm.tag)}</metadata>")
     return await bed.hypervisor.define(tagged)
@@ -261,7 +261,7 @@ async def test_a_name_that_a_stranger_has_is_not_taken(bed: Bed) -> None:
     await bed.swarm.down()
     agent = AgentId("00000000-0000-4000-8000-0000000000ab")
     stranger = Machine(agent, str(vm.name), bed.folder.parent / "elsewhere", 22099)
-    await bed.hypervisor.define(render(stranger, bed.image, bed.image.initrd, Mode.TCG, 64))
+    await bed.hypervisor.define(render(stranger, Mould(bed.image), bed.image.initrd, Mode.TCG))
     try:
         again = await bed.spawn()
         assert again.name != vm.name
@@ -298,7 +298,7 @@ class DeafGuest(SshGuest):
 
 async def test_a_spawn_that_fails_leaves_nothing(bed: Bed) -> None:
     await bed.swarm.prepare(ignore_progress)
-    deaf = make_swarm(Home(bed.folder, bed.image, bed.hypervisor, DeafGuest()))
+    deaf = make_swarm(Home(bed.folder, bed.hypervisor, DeafGuest()), bed.image)
     with pytest.raises(GuestUnreachable):
         await deaf.spawn(Order(), ignore_progress)
     assert await bed.own() == []
@@ -349,7 +349,7 @@ async def test_qemu_has_what_the_definition_says(bed: Bed) -> None:
 def test_a_rewritten_definition_is_wholly_the_new_one(image: Image, tmp_path: Path) -> None:
     source = Machine(AgentId("0b0e7c6e-0000-4000-8000-00000000000a"), "old", tmp_path / "a", 22101)
     target = Machine(AgentId("c1f7d5a3-0000-4000-8000-00000000000b"), "new", tmp_path / "b", 22102)
-    definition = render(source, image, tmp_path / "initrd", Mode.TCG, 256)
+    definition = render(source, Mould(image), tmp_path / "initrd", Mode.TCG)
     inactive = definition.replace("<domain ", "<inactiveDomain ").replace("</domain>", "")
     checkpoint = f"<domainsnapshot>{definition}{inactive}</inactiveDomain></domainsnapshot>"
     tag = render_tag(Vm(target.id, literal("new"), HOST, Power.OFF).tag)

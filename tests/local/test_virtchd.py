@@ -16,7 +16,7 @@ from swarm_tui.local import driver, virtchd
 from swarm_tui.local.accel import Accel, Mode
 from swarm_tui.local.driver import Choice, Driver, choose_driver, driver_of
 from swarm_tui.local.virtchd import Lack, ensure_virtchd, lacks, stop_virtchd
-from swarm_tui.ports import Survey
+from swarm_tui.premises import Survey
 from swarm_tui.text import EMPTY, literal
 
 STAND_IN = Path(__file__).with_name("stand_in_libvirtd.py")

@@ -64,6 +64,19 @@ class LocalGuest:
         on_bytes(len(done.stdout))
         return Completed(done.exit_status, b"", done.stderr)
 
+    async def upload(
+        self,
+        address: Address,
+        script: str,
+        source: Path,
+        *,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        content = await asyncio.to_thread(source.read_bytes)
+        on_bytes(len(content))
+        return await self.run(address, script, stdin=content, timeout_s=timeout_s)
+
     def events(self, address: Address, offset: int) -> AsyncIterator[EventBatch]:
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ from swarm_tui.errors import (
     SnapshotError,
 )
 from swarm_tui.model import Address, AgentId, Capabilities, Counters, Hint, HostName, Power, Tag, Vm
-from swarm_tui.ports import HostFacts, Needs, Order, Progress, Spawned
+from swarm_tui.ports import HostFacts, Needs, OnNamed, Order, Progress, Spawned
 from swarm_tui.profile import Profile
 from swarm_tui.text import literal, sanitize
 
@@ -405,13 +405,14 @@ class StandInSpawner:
     def needs(self, profile: Profile) -> Needs:
         return Needs(self._world.vm_memory, 0)
 
-    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
-        plan = await self._world.begin("spawn")
+    async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
         count = len(self._world.agents()) + 1
         where = 0x8000 if self._world.host == HOST else crc32(self._world.host.encode()) & 0xFFF
         agent = AgentId(f"6f1c7b0e-0000-4000-{where:04x}-{count:012}")
-        tag = Tag(created=time.time())
-        vm = self._world.add(agent, order.name or f"agent-{count}", tag=tag)
+        name = order.name or f"agent-{count}"
+        await on_named(agent, sanitize(name))
+        plan = await self._world.begin("spawn")
+        vm = self._world.add(agent, name, tag=Tag(created=time.time()))
         await self._world.end("spawn", plan)
         return Spawned(vm.id, vm.name, 0.5)
 

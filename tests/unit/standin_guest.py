@@ -107,6 +107,17 @@ class StandInGuest:
         await world.end("download", plan)
         return replace(done, stdout=b"")
 
+    async def upload(
+        self,
+        address: Address,
+        script: str,
+        source: Path,
+        *,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        raise NotImplementedError
+
     async def shell(self, address: Address, command: str | None, user: str | None) -> int:
         raise NotImplementedError
 

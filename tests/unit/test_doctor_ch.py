@@ -9,7 +9,7 @@ import pytest
 
 from swarm_tui.doctor import Finding, Level, ch
 from swarm_tui.model import Capabilities
-from swarm_tui.ports import Daemon, Format, Survey
+from swarm_tui.premises import Daemon, Format, Survey
 from swarm_tui.text import EMPTY, literal, sanitize
 
 SURVEY = Survey(

@@ -22,7 +22,8 @@ from swarm_tui.errors import AgentGone, DeadlineExceeded, HostDenied, HostError,
 from swarm_tui.model import AgentId
 from swarm_tui.outpost import process as kernel
 from swarm_tui.outpost.local import LocalOutpost
-from swarm_tui.ports import Outpost, Process
+from swarm_tui.ports import Outpost
+from swarm_tui.premises import Process
 
 AGENT = AgentId("6f1c7b0e-0000-4000-8000-000000000001")
 OTHER = AgentId("6f1c7b0e-0000-4000-8000-000000000002")

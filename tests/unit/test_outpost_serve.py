@@ -23,7 +23,7 @@ from swarm_tui.outpost import luggage, process, wire
 from swarm_tui.outpost.desk import NAMES
 from swarm_tui.outpost.ledger import Ledger
 from swarm_tui.outpost.serve import READY
-from swarm_tui.ports import Footprint, Process
+from swarm_tui.premises import Footprint, Process
 from swarm_tui.snapshot import Draft, Snapshots
 from swarm_tui.text import literal
 

@@ -19,7 +19,7 @@ from swarm_tui.local.disk import write_table
 from swarm_tui.outpost import survey as look
 from swarm_tui.outpost.survey import survey
 from swarm_tui.outpost.wire import decode_result, encode
-from swarm_tui.ports import Format
+from swarm_tui.premises import Format
 
 LISTEN = """
 import socket, sys

@@ -25,7 +25,8 @@ from typing import Any, Final
 from swarm_tui.adapters.domain import Definition, power_of
 from swarm_tui.errors import AgentGone, DeadlineExceeded, HostError
 from swarm_tui.model import AgentId, Counters, HostName, Power, Vm
-from swarm_tui.ports import Footprint, Outpost, Process
+from swarm_tui.ports import Outpost
+from swarm_tui.premises import Footprint, Process
 from swarm_tui.text import EMPTY, Safe, literal
 
 BATCH: Final = 64

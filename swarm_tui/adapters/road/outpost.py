@@ -12,7 +12,7 @@ from swarm_tui.outpost import process as kernel
 from swarm_tui.outpost import saved, vmm
 from swarm_tui.outpost import survey as sight
 from swarm_tui.outpost.ledger import Ledger
-from swarm_tui.ports import Footprint, Process, Survey
+from swarm_tui.premises import Footprint, Process, Survey
 from swarm_tui.snapshot import Draft, Snapshots
 
 P = ParamSpec("P")

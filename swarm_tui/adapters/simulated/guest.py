@@ -137,6 +137,19 @@ class SimulatedGuest:
         on_bytes(len(done.stdout))
         return replace(done, stdout=b"")
 
+    async def upload(
+        self,
+        address: Address,
+        script: str,
+        source: Path,
+        *,
+        timeout_s: float,
+        on_bytes: Callable[[int], None] = lambda total: None,
+    ) -> Completed:
+        """Nothing takes anything in: the spawner of a simulated swarm only pretends to."""
+        machine = await self._reach(address, "upload", timeout_s)
+        raise GuestFailed("Nothing can be sent to it", f"Nothing runs in {machine.vm.name}.")
+
     async def _pull(self, machine: Machine, pulling: Pulling, timeout_s: float) -> Completed:
         project, tag, link = self._world.project, machine.vm.tag, machine.link
         if project is None:

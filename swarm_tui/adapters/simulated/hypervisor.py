@@ -30,9 +30,9 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Power, Vm
-from swarm_tui.ports import HostFacts, Needs, Order, Progress, Spawned
+from swarm_tui.ports import HostFacts, Needs, OnNamed, Order, Progress, Spawned
 from swarm_tui.profile import Profile
-from swarm_tui.text import literal
+from swarm_tui.text import literal, sanitize
 
 VERSION: Final = "1"
 _COUNTERS: Final = tuple(name for name in Counters.__slots__ if name != "monotonic")
@@ -298,19 +298,22 @@ class SimulatedSpawner:
         self._site = site
 
     def needs(self, profile: Profile) -> Needs:
-        return Needs(MEMORY, 0)
+        return Needs(_memory(profile), 0)
 
-    async def spawn(self, order: Order, on_progress: Progress) -> Spawned:
-        begun, name = self._world.clock.monotonic(), order.name
+    async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
+        """Neither a repository nor a program gets there: its life is made up, as all others are."""
+        world, begun, profile = self._world, self._world.clock.monotonic(), order.profile
         on_progress(literal("making the simulated VM"), 0.0)
-        await self._world.gate("spawn", self._site)
-        if name and any(machine.vm.name == name for machine in self._world.machines()):
-            raise Refused("Cannot make the agent", f"there is one named {name} already")
-        machine = self._world.spawn(self._site, name, order.task, order.labels)
+        with world.naming(order.name) as (agent, name):
+            await on_named(agent, sanitize(name))
+            await world.gate("spawn", self._site)
+            if profile.repository:
+                on_progress(literal("delivering the simulated project instead"), 0.3)
+            machine = world.spawn(self._site, agent, name, order, _memory(profile), profile.vcpus)
         on_progress(literal("waiting for its first answer"), 0.5)
-        if self._world.delays:
-            await self._world.until(begun + BOOT_S)
-        return Spawned(machine.vm.id, machine.vm.name, self._world.clock.monotonic() - begun)
+        if world.delays:
+            await world.until(begun + BOOT_S)
+        return Spawned(machine.vm.id, machine.vm.name, world.clock.monotonic() - begun)
 
     async def discard(self, vm: Vm) -> None:
         await self._world.gate("discard", self._site)
@@ -318,6 +321,10 @@ class SimulatedSpawner:
             raise Refused("Cannot remove the VM's files", "it is still defined")
         if self._world.project:
             await asyncio.to_thread(self._world.project.forget, vm.id)
+
+
+def _memory(profile: Profile) -> int:
+    return profile.memory_mib << 20 if profile.memory_mib else MEMORY
 
 
 def _exists(target: Path) -> bool:

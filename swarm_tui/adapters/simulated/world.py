@@ -7,6 +7,7 @@ import math
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ from swarm_tui.adapters.simulated.life import Life
 from swarm_tui.adapters.simulated.project import BASE, Project
 from swarm_tui.adapters.simulated.script import Draws, fates
 from swarm_tui.adapters.simulated.tasks import OWNERS, TASKS
-from swarm_tui.errors import AgentGone, DeadlineExceeded, HostUnreachable, SwarmError
-from swarm_tui.label import Label, make_labels
+from swarm_tui.errors import AgentGone, DeadlineExceeded, HostUnreachable, Refused, SwarmError
+from swarm_tui.label import make_labels
 from swarm_tui.model import Address, AgentId, Hint, HostName, Power, Tag, Vm
+from swarm_tui.ports import Order
 from swarm_tui.tag import render_tag
 from swarm_tui.text import EMPTY, literal, sanitize
 
@@ -112,6 +114,8 @@ class World:
         self._by_address: dict[tuple[str, int], Machine] = {}
         self._slots: dict[int, list[asyncio.Future[None]]] = {}
         self._born = 0
+        self._promised: set[str] = set()
+        """Names of machines that are about to be."""
         for index, fate in enumerate(fates(agents)):
             self._populate(self.sites[index * hosts // agents], index, fate)
 
@@ -138,19 +142,33 @@ class World:
         machine = self._add(site, self._next_id(), name, tag, gib << 30, max(1, gib // 2), life)
         self.turn(machine, Power.RUNNING, "booted", past_s=past_s)
 
-    def spawn(self, site: Site, name: str, task: str, labels: tuple[Label, ...] = ()) -> Machine:
-        """A new machine, on and booting; empty `name`: the next free one."""
-        index = self._born
+    @contextmanager
+    def naming(self, wanted: str) -> Iterator[tuple[AgentId, str]]:
+        """Who the next machine will be; nobody else gets the name meanwhile. Raises Refused."""
+        taken = {machine.vm.name for machine in self.machines()} | self._promised
+        if wanted in taken:
+            raise Refused("Cannot make the agent", f"there is one named {wanted} already")
+        name = wanted or self._free_name()
+        self._promised.add(name)
+        try:
+            yield self._next_id(), name
+        finally:
+            self._promised.discard(name)
+
+    def spawn(
+        self, site: Site, agent: AgentId, name: str, order: Order, memory: int, vcpus: int
+    ) -> Machine:
+        """A new machine, on and booting."""
         tag = Tag(
-            task=sanitize(task),
+            task=sanitize(order.task),
             owner=literal(OWNERS[0]),
             created=round(self.clock.wall(), 3),
             base=BASE,
             address=self._next_address(site),
-            labels=labels,
+            labels=order.labels,
         )
-        life = self._make_life(index, "asks", 0.0)
-        machine = self._add(site, self._next_id(), name or self._free_name(), tag, MEMORY, 1, life)
+        life = self._make_life(self._born - 1, "asks", 0.0)
+        machine = self._add(site, agent, name, tag, memory, vcpus, life)
         machine.boots_until = self.clock.monotonic() + BOOT_S / self._speed
         self.hint(machine, "defined")
         self.turn(machine, Power.RUNNING, "booted", "started")
@@ -260,7 +278,7 @@ class World:
         )
 
     def _free_name(self) -> str:
-        taken = {machine.vm.name for machine in self.machines()}
+        taken = {machine.vm.name for machine in self.machines()} | self._promised
         return next(
             name
             for round_ in range(1, 1 << 16)

@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import secrets
+import shlex
 import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
+
+from swarm_tui.errors import UsageError
 
 IDENTIFY: Final = "/usr/lib/swarm/identify"
 """Run as root, with `render_identity` on standard input, once in every new guest."""
 REFRESH: Final = "/usr/lib/swarm/refresh"
 """Run as root after a restore: `refresh UNIXTIME`, with base64 entropy on standard input."""
 
+DELIVER: Final = "/usr/lib/swarm/deliver"
+"""Run as root: `deliver COMMIT WORKSPACE USER`, with a tar of its .git on standard input."""
+OWN_AGENT: Final = "/usr/lib/swarm/agent"
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAGIC: Final = b"openssh-key-v1\0"
 _TYPE: Final = b"ssh-ed25519"
 
@@ -32,9 +43,50 @@ def render_arguments(
     return " ".join(words)
 
 
-def render_identity(name: str, host_key: bytes, now: float, task: str = "") -> bytes:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs in a guest as its agent, as two scripts for its shell; empty: the image's own."""
+
+    script: bytes = b""
+    environment: bytes = field(default=b"", repr=False)
+    """Secrets may be in it."""
+
+
+NO_PROGRAM: Final = Program()
+
+# Its environment was in the guest's memory alone.
+_GUARD: Final = """\
+[ -r /run/swarm/environment ] || {
+  echo "Its environment went with a reboot of the VM; spawn it again." >&2
+  exit 126
+}
+"""
+
+
+def render_program(command: Sequence[str], task: str, environment: Mapping[str, str]) -> Program:
+    """`command` (empty: the image's own agent) with `{task}` filled in, and its environment.
+
+    Raises UsageError for what no program can be given.
+    """
+    if not command and not environment:
+        return Program()
+    words = [word.replace("{task}", task) for word in command] or [OWN_AGENT]
+    unfit = [name for name in environment if not _VARIABLE.fullmatch(name)]
+    unfit += [name for name, value in environment.items() if "\0" in value]
+    if unfit or any("\0" in word for word in words):
+        raise UsageError(
+            "No program can be given this", ", ".join(unfit) or "a word with a NUL in it"
+        )
+    guard = _GUARD if environment else ""
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+    return Program(f"{guard}exec {shlex.join(words)}\n".encode(), "".join(lines).encode())
+
+
+def render_identity(
+    name: str, host_key: bytes, now: float, task: str = "", program: Program = NO_PROGRAM
+) -> bytes:
     """Standard input for `IDENTIFY`: a name (host name of the guest), a private host key in
-    dropbear's format, the time in Unix seconds, a task for the agent, and fresh entropy.
+    dropbear's format, the time in Unix seconds, a task and a program, and fresh entropy.
 
     From then on, new connections find the new host key; the one that ran it goes on. Raises
     ValueError when `name` is not a plain host name.
@@ -48,6 +100,8 @@ def render_identity(name: str, host_key: bytes, now: float, task: str = "") -> b
         "entropy": base64.b64encode(secrets.token_bytes(64)),
         "host_key": base64.b64encode(host_key),
         "task": base64.b64encode(task.encode()),
+        "program": base64.b64encode(program.script),
+        "environment": base64.b64encode(program.environment),
     }
     return b"".join(b"%s=%s\n" % (key.encode(), value) for key, value in values.items())
 

@@ -1,0 +1,159 @@
+"""New agents: who and of what one is made stands in its record before there is anything of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from swarm_tui.catalogue import Catalogue, Claim
+from swarm_tui.command import Spawn
+from swarm_tui.errors import AgentGone, SwarmError
+from swarm_tui.fact import OperationChanged, Recorded
+from swarm_tui.lifecycle import claimed
+from swarm_tui.model import AgentId, Birth, Operation, Record, Verb
+from swarm_tui.ports import Order, Progress, Source, Spawned
+from swarm_tui.review.depot import Depot
+from swarm_tui.site import Place
+from swarm_tui.text import EMPTY, Safe
+from swarm_tui.watch.task import Apply
+
+
+@dataclass(slots=True)
+class Births:
+    """Agents that are about to be: each is ours from its naming on, and has a record."""
+
+    place: Place
+    birth: Birth
+    verb: Verb
+    _catalogue: Catalogue
+    _apply: Apply
+    _at_work: MutableMapping[AgentId, Verb]
+    _stack: AsyncExitStack
+    _claims: dict[AgentId, Claim] = field(default_factory=dict)
+    _kept: set[AgentId] = field(default_factory=set)
+    _began: float = field(default_factory=time.time)
+    _step: Safe = EMPTY
+    _fraction: float | None = None
+
+    async def note(self, agent: AgentId, name: Safe) -> None:
+        """Somebody is about to be; `ports.OnNamed`. Raises Busy, StoreError."""
+        if agent not in self._claims:
+            self._at_work[agent] = self.verb
+            claim = claimed(self._catalogue, agent, self.verb)
+            self._claims[agent] = await self._stack.enter_async_context(claim)
+        host = self.place.site.hypervisor.host
+        # A fork is a spawn to whoever mends it: nobody knows of it yet.
+        record = Record(agent, name, host, verb=Verb.SPAWN, birth=self.birth)
+        record = await asyncio.to_thread(self._claims[agent].write, record)
+        self._apply(Recorded(agent, record))
+        self.show(self._step, self._fraction)
+
+    def show(self, step: Safe, fraction: float | None) -> None:
+        """Tell how far they are; a `ports.Progress`."""
+        self._step, self._fraction = step, fraction
+        for agent in self._claims.keys() - self._kept:
+            operation = Operation(self.verb, step, fraction, self._began)
+            self._apply(OperationChanged(agent, operation))
+
+    async def keep(self, agent: AgentId, name: Safe) -> None:
+        """It is there, and answers. Raises StoreError."""
+        if claim := self._claims.get(agent):
+            self._kept.add(agent)
+            host = self.place.site.hypervisor.host
+            record = await asyncio.to_thread(claim.record, agent)
+            record = record or Record(agent, name, host, birth=self.birth)
+            record = await asyncio.to_thread(claim.write, replace(record, name=name, verb=None))
+            self._apply(Recorded(agent, record))
+
+    async def end(self) -> None:
+        """Forget who came to nothing. Raises nothing: why they did is what is to be told."""
+        for agent, claim in self._claims.items():
+            if agent not in self._kept and await self._is_gone(agent):
+                with suppress(SwarmError):  # then it is mended
+                    await asyncio.to_thread(claim.remove, agent)
+                    self._apply(Recorded(agent, None))
+            self._apply(OperationChanged(agent, None))
+
+    def let_go(self) -> None:
+        for agent in self._claims:
+            self._at_work.pop(agent, None)
+
+    async def _is_gone(self, agent: AgentId) -> bool:
+        try:
+            await self.place.site.hypervisor.describe(agent)
+        except AgentGone:
+            return True
+        except SwarmError:
+            return False
+        return False
+
+
+class Nursery:
+    """Where agents of all hosts come from."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        depot: Depot | None,
+        apply: Apply,
+        at_work: MutableMapping[AgentId, Verb],
+    ) -> None:
+        """Without a `depot` no repository is delivered: agents begin with their images' own."""
+        self._catalogue = catalogue
+        self._depot = depot
+        self._apply = apply
+        self._at_work = at_work
+
+    @asynccontextmanager
+    async def births(self, place: Place, birth: Birth, verb: Verb) -> AsyncIterator[Births]:
+        """For agents on one host, made in one act.
+
+        Of those that are not `keep`t nothing is left at the end. Where that cannot be made sure
+        of, because the host is out of reach or we are killed, their records stay, and
+        `Lifecycle.recover` ends what there is of them.
+        """
+        async with AsyncExitStack() as stack:
+            births = Births(place, birth, verb, self._catalogue, self._apply, self._at_work, stack)
+            stack.callback(births.let_go)
+            try:
+                yield births
+            finally:
+                await asyncio.shield(births.end())
+
+    async def spawn(self, command: Spawn, place: Place, on_progress: Progress) -> Spawned:
+        """Make an agent and wait until it answers over SSH. Raises SwarmError."""
+        profile, spawner = command.profile, place.site.spawner
+        assert spawner is not None  # placed
+        await asyncio.to_thread(self._catalogue.database.check)
+        environment = profile.variables(os.environ)
+        source: Source | None = None
+        if profile.repository and self._depot:
+            source = await self._depot.get(profile.repository, profile.ref, on_progress)
+        labels = {label.key: label for label in (*profile.labels, *command.labels)}
+        task, own = command.task or profile.task, tuple(labels[key] for key in sorted(labels))
+        order = Order(command.name, task, own, profile, source, environment)
+        birth = _birth(command, source.repository if source else None)
+        async with self.births(place, birth, Verb.SPAWN) as births:
+
+            def tell(step: Safe, fraction: float | None) -> None:
+                births.show(step, fraction)
+                on_progress(step, fraction)
+
+            spawned = await spawner.spawn(order, tell, births.note)
+            await births.keep(spawned.agent, spawned.name)
+        return spawned
+
+
+def _birth(command: Spawn, repository: Path | None) -> Birth:
+    life = command.profile.life
+    return Birth(
+        profile=command.profile.name,
+        repository=repository,
+        life=life,
+        expires=None if life.ttl_s is None else time.time() + life.ttl_s,
+    )
