@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from swarm_tui.catalogue.shells import Shells
 from swarm_tui.command import End, Extend, Resume, Review
 from swarm_tui.errors import HostError, Refused
 from swarm_tui.fact import GuestHeard
-from swarm_tui.model import Birth, EventBatch, EventKind, GuestEvent, Power, Record, State
+from swarm_tui.lifespan import Due
+from swarm_tui.model import Agent, Birth, EventBatch, EventKind, GuestEvent, Power, Record, State
 from swarm_tui.profile import Ending, Life, Occasion
 from swarm_tui.results import Results
+from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import literal
 
 from .hall import Hall, make_hall
@@ -49,6 +51,18 @@ def give(lab: Lab, life: Life, **birth: object) -> None:
     lab.catalogue.write(replace(record, birth=given))
 
 
+async def several_looks(supervisor: Supervisor) -> None:
+    """Until the rules have been looked at some times from now on."""
+    looks, find = [0], supervisor.rules.find
+
+    async def count() -> Mapping[Agent, Due]:
+        looks[0] += 1
+        return await find()
+
+    supervisor.rules.find = count  # type: ignore[method-assign]
+    await until(lambda: looks[0] > 3)
+
+
 def results(lab: Lab) -> Results:
     return Results(lab.catalogue.database, lab.home / "results")
 
@@ -71,7 +85,6 @@ async def test_done_is_ended_after_a_restart_of_the_supervisor(lab: Lab) -> None
     done = GuestEvent(EventKind.DONE, literal("all tests pass"))
     async with lab.running() as supervisor:  # it only looks
         supervisor.store.apply(GuestHeard(AGENT, EventBatch((done,), 10)))
-        await asyncio.sleep(0.1)
         assert lab.state(supervisor) is State.DONE
     async with lab.running(is_following=True) as supervisor:
         supervisor.store.apply(GuestHeard(AGENT, EventBatch((done,), 10)))
@@ -87,7 +100,7 @@ async def test_a_pause_by_rule_is_made_once_and_a_person_may_resume(lab: Lab) ->
         await until(lambda: lab.state(supervisor) is State.SAVED)
         await until(lambda: not supervisor._verbs)
         await supervisor.do(Resume(AGENT))
-        await asyncio.sleep(0.1)  # several looks of the rules
+        await several_looks(supervisor)
         assert lab.state(supervisor) is State.RUNNING
 
 
@@ -102,7 +115,7 @@ async def test_who_is_under_review_stays_until_its_verdict(lab: Lab) -> None:
                 and known.record.birth.expires
             )
         )
-        await asyncio.sleep(0.1)
+        await several_looks(supervisor)
         with pytest.raises(Refused):
             await supervisor.do(End(AGENT, Occasion.EXPIRED))
         assert lab.state(supervisor) is State.SAVED
@@ -114,7 +127,7 @@ async def test_an_open_shell_keeps_its_agent(lab: Lab) -> None:
     give(lab, Life(60.0, Ending.END), expires=1.0)
     async with lab.running(is_following=True) as supervisor:
         await until(lambda: supervisor.store.agent(AGENT))
-        await asyncio.sleep(0.1)
+        await several_looks(supervisor)
         assert lab.world.power() is Power.RUNNING
         shells.beat(shell)
         shells.close(shell)
@@ -128,7 +141,7 @@ async def test_what_cannot_be_kept_is_paused_and_told(hall: Hall, lab: Lab) -> N
     async with lab.running(is_following=True) as supervisor:
         await until(lambda: lab.state(supervisor) is State.SAVED)
         await until(lambda: not lab.catalogue.claimants())
-        await asyncio.sleep(0.1)
+        await several_looks(supervisor)
         known = supervisor.store.agent(AGENT)
         attention = Attention()
         attention.hear(AGENT, known, time.time())
