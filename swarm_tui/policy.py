@@ -65,7 +65,6 @@ _NEEDS: Final[dict[Verb, tuple[str, ...]]] = {
     Verb.RESUME: ("restore",),
     Verb.SPAWN: ("spawn",),
     Verb.REVIEW: ("save", "restore"),
-    Verb.END: ("restore",),
     Verb.APPROVE: ("restore",),
     Verb.SEND_BACK: ("restore",),
 }
@@ -103,6 +102,7 @@ def decide(
         # Whatever state it was cut off in.
         given = f"{agent.record.verdict} was given on review {agent.record.review}"
         return Deny(literal(f"{given}; resume it to deliver that"))
+    missing = capabilities.missing if capabilities else {}
     states, otherwise = _LEGAL[verb]
     if agent.state is State.FAILED and agent.vm and agent.vm.power is Power.RUNNING:
         states |= {State.FAILED} if State.RUNNING in states else set()  # only its program ended
@@ -123,6 +123,8 @@ def decide(
         return Deny(literal("its vCPUs are stopped already"))
     if verb in (Verb.SHELL, Verb.MESSAGE) and agent.tag.address is None:
         return Deny(literal("no SSH address is known for it"))
+    if verb is Verb.END and agent.state is State.SAVED and "restore" in missing:
+        return Deny(sanitize(missing["restore"]))
     if verb is Verb.END and agent.record and agent.record.review is not None:
         return Deny(literal(f"its review {agent.record.review} is open"))
     if is_taken:

@@ -27,6 +27,10 @@ AGAIN_S: Final = 60.0
 _AT_ONCE: Final = 2
 
 
+class NotDue(Refused):
+    """What a rule was to do is not due any more."""
+
+
 class Rules:
     """Of one supervisor."""
 
@@ -36,11 +40,14 @@ class Rules:
         do: Callable[[Command], Awaitable[Safe]],
         shells: Shells,
         start: Callable[[Coroutine[Any, Any, None], str], object],
+        tell: Callable[[SwarmError], None],
     ) -> None:
+        """`tell` is told of a rule that policy does not let be carried out, once."""
         self._agents = agents
         self._do = do
         self._shells = shells
         self._start = start
+        self._tell = tell
         self._at_work: set[AgentId] = set()
         self._rests: dict[AgentId, tuple[Birth, float]] = {}
         """Until when nothing is tried again, as long as its rules are the same."""
@@ -87,20 +94,24 @@ class Rules:
         return await self._do(End(agent.id, found.occasion))
 
     async def check(self, agent: Agent, command: Command) -> None:
-        """Raises Refused when a rule's command is not due any more, now that the agent is ours."""
+        """Raises NotDue when a rule's command is not due any more, now that the agent is ours."""
         if not isinstance(command, End | Pause) or command.occasion is Occasion.ASKED:
             return
         open_, now = await asyncio.to_thread(self._shells.look)
         found = due(agent, now, is_open=agent.id in open_)
         if found is None or found.occasion is not command.occasion or found.hindrance:
             why = found.hindrance if found else ""
-            raise Refused(f"No rule ends {agent.name} any more", why, "Nothing was done.")
+            raise NotDue(f"No rule ends {agent.name} any more", why, "Nothing was done.")
 
     async def _try(self, agent: Agent, found: Due) -> None:
         try:
             await self.carry_out(agent, found)
-        except (Busy, NotFound, Refused):
-            pass  # another's by now, or not due any more
+        except (Busy, NotFound, NotDue):
+            pass  # another's by now
+        except Refused as error:
+            if self._rests.get(agent.id, (None,))[0] != _birth(agent):
+                self._tell(error)
+            self._rests[agent.id] = (_birth(agent), time.monotonic() + AGAIN_S)
         except SwarmError:  # it is in the audit log, and among what waits for a human
             self._rests[agent.id] = (_birth(agent), time.monotonic() + AGAIN_S)
         else:

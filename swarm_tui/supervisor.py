@@ -107,7 +107,6 @@ class Supervisor:
         self._inventory = Inventory(catalogue.database)
         self.terms = terms
         self._catalogue = catalogue
-        self.rules = Rules(self.store.agents, self.do, Shells(catalogue.database), self._start_task)
         self.results = Results(catalogue.database, catalogue.root.parent / "results")
         self._keep = keep_snapshots
         self._is_following = is_following
@@ -116,6 +115,8 @@ class Supervisor:
         self._at_work: dict[AgentId, Verb] = {}
         self._faults: deque[BaseException] = deque(maxlen=FAULTS_KEPT)
         self._ended: deque[Entry] = deque(maxlen=ENDED_KEPT)
+        shells, tell = Shells(catalogue.database), self._faults.append
+        self.rules = Rules(self.store.agents, self.do, shells, self._start_task, tell)
         self._places = {
             site.hypervisor.host: Place.of(
                 site, guest, self._apply, self._take_records, timing or Timing()

@@ -203,3 +203,9 @@ def test_nobody_is_ended_in_the_middle_of_a_review() -> None:
     asking = decide(Verb.END, agent(State.ASKING), ABLE)
     assert asking == Deny(literal("it is asking; it waits for a person's answer"))
     assert isinstance(decide(Verb.END, agent(State.RUNNING, base=""), ABLE), Deny)
+
+
+def test_a_driver_that_cannot_restore_ends_only_who_runs() -> None:
+    unable = Capabilities("CH", "50", missing={"restore": "it was built without"})
+    assert isinstance(decide(Verb.END, agent(State.RUNNING), unable), Ask)
+    assert decide(Verb.END, agent(State.SAVED), unable) == Deny(literal("it was built without"))

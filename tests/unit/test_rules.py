@@ -104,6 +104,21 @@ async def test_a_pause_by_rule_is_made_once_and_a_person_may_resume(lab: Lab) ->
         assert lab.state(supervisor) is State.RUNNING
 
 
+async def test_a_rule_that_policy_forbids_is_told_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a host whose driver cannot save."""
+    monkeypatch.setattr(rules, "AGAIN_S", 0.0)
+    give(lab, Life(60.0, Ending.PAUSE), expires=1.0)
+    lab.world.missing = {"save": "this driver cannot save"}
+    async with lab.running(is_following=True) as supervisor:
+        await until(lambda: lab.state(supervisor) is State.RUNNING)
+        await several_looks(supervisor)
+        [fault] = supervisor.take_faults()
+        assert "this driver cannot save" in str(fault)
+        assert not supervisor.acts()
+
+
 async def test_who_is_under_review_stays_until_its_verdict(lab: Lab) -> None:
     async with lab.running(is_following=True) as supervisor:
         await supervisor.do(Review(AGENT))
