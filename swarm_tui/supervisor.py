@@ -67,11 +67,11 @@ from swarm_tui.snapshot import Archive
 from swarm_tui.spool import Spool
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal, sanitize
-from swarm_tui.watch import GuestWatch, OnFailure, RecordWatch, settled
+from swarm_tui.watch import GuestWatch, RecordWatch, settled
+from swarm_tui.watch.task import Tasks
 
 T = TypeVar("T")
 
-FAULTS_KEPT: Final = 50
 ENDED_KEPT: Final = 1000
 RESERVE: Final = 512 << 20
 
@@ -110,10 +110,10 @@ class Supervisor:
         self.results = Results(catalogue.database, catalogue.root.parent / "results")
         self._keep = keep_snapshots
         self._is_following = is_following
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._verbs: set[asyncio.Task[Any]] = set()
         self._at_work: dict[AgentId, Verb] = {}
-        self._faults: deque[BaseException] = deque(maxlen=FAULTS_KEPT)
+        self._start_task, self._faults = self._tasks.start, self._tasks.faults
         self._ended: deque[Entry] = deque(maxlen=ENDED_KEPT)
         shells, tell = Shells(catalogue.database), self._faults.append
         self.rules = Rules(self.store.agents, self.do, shells, self._start_task, tell)
@@ -167,10 +167,7 @@ class Supervisor:
         while self._verbs or self._records.mending:
             await asyncio.wait({*self._verbs, *self._records.mending.values()})
         await self._guests.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
         for place in self._places.values():
             place.close()
         for guest in {id(place.guest): place.guest for place in self._places.values()}.values():
@@ -276,7 +273,7 @@ class Supervisor:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             # Nobody waits for its end any more; a failure must be told all the same.
-            task.add_done_callback(self._note_failure)
+            task.add_done_callback(self._tasks.note)
             raise
 
     async def _perform(self, command: Steered | Shell, on_progress: Progress | None) -> Safe:
@@ -402,28 +399,6 @@ class Supervisor:
             for agent in self.store.take_moved():
                 self._guests.tend(agent, self.store.agent(agent))
         return changed
-
-    def _start_task(
-        self, work: Coroutine[Any, Any, None], name: str, on_failure: OnFailure | None = None
-    ) -> asyncio.Task[None]:
-        """A task whose unexpected end is kept for the screen instead of vanishing."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-
-        def note(ended: asyncio.Task[None]) -> None:
-            self._tasks.discard(ended)
-            error = self._note_failure(ended)
-            if error and on_failure:
-                on_failure(error)
-
-        task.add_done_callback(note)
-        return task
-
-    def _note_failure(self, ended: asyncio.Task[Any]) -> BaseException | None:
-        error = None if ended.cancelled() else ended.exception()
-        if error:
-            self._faults.append(error)
-        return error
 
     @contextlib.contextmanager
     def _operation(
