@@ -250,8 +250,10 @@ def make_supervisor(
 ) -> Supervisor:
     """A supervisor over real hosts, not started yet."""
     from swarm_tui.adapters.late import LateGuest
+    from swarm_tui.local.spawner import LocalSpawner
     from swarm_tui.review.depot import Depot
     from swarm_tui.site import Site, Timing
+    from swarm_tui.stocks import Stocks
     from swarm_tui.supervisor import Supervisor
 
     loaded.paths.make()
@@ -270,6 +272,12 @@ def make_supervisor(
         )
         for hypervisor in make_hypervisors(loaded, connect, roads)
     ]
+    depot = Depot(loaded.paths.mirrors, loaded.paths.cache / "depot")
+    stockers = {
+        site.hypervisor.host: site.spawner
+        for site in sites
+        if isinstance(site.spawner, LocalSpawner)
+    }
     return Supervisor(
         sites,
         guest,
@@ -282,7 +290,8 @@ def make_supervisor(
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,
         logs=open_logs(loaded) if is_following else None,
-        depot=Depot(loaded.paths.mirrors, loaded.paths.cache / "depot"),
+        depot=depot,
+        stocks=Stocks(stockers, tuple, depot),
     )
 
 

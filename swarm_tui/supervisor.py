@@ -65,9 +65,10 @@ from swarm_tui.rules import Rules
 from swarm_tui.site import Place, Site, Timing
 from swarm_tui.snapshot import Archive
 from swarm_tui.spool import Spool
+from swarm_tui.stocks import Stocks
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal, sanitize
-from swarm_tui.watch import GuestWatch, RecordWatch, settled
+from swarm_tui.watch import GuestWatch, RecordWatch, relisted, settled
 from swarm_tui.watch.task import Tasks
 
 T = TypeVar("T")
@@ -94,11 +95,13 @@ class Supervisor:
         is_following: bool = True,
         logs: Spool | None = None,
         depot: Depot | None = None,
+        stocks: Stocks | None = None,
     ) -> None:
         """`reserve`: bytes of each host's memory that spawns leave free.
 
         `is_following`: hold a link into every guest; not needed for a single verb. `logs`: where
         what guests say is kept on disk. `depot`: what makes repositories ready.
+        `stocks`: what keeps agents ready in advance.
         """
         self.store = Store()
         self.logs = logs
@@ -126,6 +129,7 @@ class Supervisor:
         spawners = {site.hypervisor.host: site.spawner for site in sites if site.spawner}
         self._promises = Promises(self.store, spawners, reserve)
         self._nursery = Nursery(catalogue, depot, self._apply, self._at_work)
+        self.stocks = stocks or Stocks()
         self._guests = GuestWatch(
             self.store.agent,
             lambda agent: self._place_of(agent).guest,
@@ -161,6 +165,8 @@ class Supervisor:
         if self._is_following:
             self._start_task(self._guests.take_turns(), "take turns")
             self._start_task(self.rules.run(), "carry out rules")
+            filling = self.stocks.run(self.foresee, self._verbs, self._faults.append)
+            self._start_task(filling, "keep agents ready")
 
     async def close(self) -> None:
         """Let verbs at work come to their end, then let go of every host and guest."""
@@ -237,17 +243,8 @@ class Supervisor:
         """Read again now, one agent or everything; a host out of reach is tried at once."""
         if agent:
             await self._place_of(self._known(agent)).watch.reread(agent)
-            return
-        watches = [place.watch for place in self._places.values()]
-        for watch in watches:
-            if watch.error:
-                watch.try_now()
-        results = await asyncio.gather(
-            *(watch.relist() for watch in watches if not watch.error), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        else:
+            await relisted(place.watch for place in self._places.values())
 
     # What is done
 

@@ -70,6 +70,7 @@ class Forks:
         self.traits: Mapping[str, str] = {"driver": "qemu", "accel": accel}
         self._home = home
         self._templates: dict[Mould, Template] = {}
+        self._adopted: dict[AgentId, Template] = {}
         self._preparing: defaultdict[Mould, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def prepare(self, mould: Mould, on_progress: Progress) -> None:
@@ -106,13 +107,41 @@ class Forks:
     async def start(
         self, machine: Machine, mould: Mould, address: Address, tag: str, on_progress: Progress
     ) -> Address:
-        template = self._templates[mould]
+        template = self._adopted.pop(machine.id, None) or self._templates[mould]
         on_progress(literal("starting from the template's memory"), None)
         await self._home.hypervisor.fork(
             rewrite(template.definition, template.machine, machine, tag),
             rewrite(template.checkpoint, template.machine, machine, tag),
         )
         return self._home.address(address.host, address.port, template.host_key)
+
+    def adopt(self, machine: Machine, template: Template) -> None:
+        """Start this machine, whose disk is there, from a checkpoint that its disk holds."""
+        self._adopted[machine.id] = template
+
+    async def keep(self, machine: Machine, address: Address) -> None:
+        """Stop a guest that is nobody yet, and keep it in its folder as a template. It is ended.
+
+        `address` is where it answers. Raises SwarmError.
+        """
+        home, hypervisor = self._home, self._home.hypervisor
+        try:
+            await home.execute(address, WARM_UP, b"", BOOT_S)
+            await home.guest.forget(address)
+            # Else every fork would inherit the end of our connection.
+            await asyncio.sleep(CLOSE_S)
+            await hypervisor.suspend(machine.id)
+            definition = await hypervisor.definition(machine.id)
+            checkpoint = await hypervisor.checkpoint(machine.id)
+        finally:
+            await home.guest.forget(address)
+            await asyncio.shield(end(hypervisor, machine.id))
+        kept = Template(machine, definition, checkpoint, address.host_key)
+        await asyncio.to_thread(write_template, machine.folder, kept)
+
+    def key(self, mould: Mould) -> str:
+        """Changes whenever what was made of the mould could not be used any more. Blocks."""
+        return self._key(mould, self._home.login_key())
 
     async def _load_template(self, mould: Mould, on_progress: Progress) -> Template:
         templates = self._home.folder / "templates"
@@ -129,7 +158,7 @@ class Forks:
                     await self._make_template(mould, folder, authorized, on_progress)
                     made = f"the template is ready after {loop.time() - began:.1f} s"
                     on_progress(literal(made), None)
-                template = _read_template(folder)
+                template = read_template(folder)
             if not is_made:
                 await self._prune_templates()
         return template
@@ -172,18 +201,11 @@ class Forks:
             await hypervisor.define(render(machine, mould, initrd, self.accel))
             on_progress(literal("booting the template"), None)
             await hypervisor.start(agent)
-            await home.execute(address, WARM_UP, b"", BOOT_S)
-            await home.guest.forget(address)
-            # Else every fork would inherit the end of our connection.
-            await asyncio.sleep(CLOSE_S)
             on_progress(literal("keeping the template's memory"), None)
-            await hypervisor.suspend(agent)
-            definition = await hypervisor.definition(agent)
-            checkpoint = await hypervisor.checkpoint(agent)
+            await self.keep(machine, address)
         finally:
             await home.guest.forget(address)
             await asyncio.shield(end(hypervisor, agent))
-        await asyncio.to_thread(_write_template, machine, definition, checkpoint, host_key.public)
 
     def _furnish_template(
         self, machine: Machine, mould: Mould, initrd: Path, authorized: str
@@ -225,17 +247,20 @@ class Forks:
                     _lock_of(folder).unlink(missing_ok=True)
 
 
-def _write_template(machine: Machine, definition: str, checkpoint: str, host_key: str) -> None:
-    replace(machine.folder / "definition.xml", definition.encode(), 0o600)
-    replace(machine.folder / "checkpoint.xml", checkpoint.encode(), 0o600)
+def write_template(folder: Path, template: Template) -> None:
+    """Keep it in a folder: its machine's own, or one with a copy of its disk. Blocks."""
+    machine = template.machine
+    replace(folder / "definition.xml", template.definition.encode(), 0o600)
+    replace(folder / "checkpoint.xml", template.checkpoint.encode(), 0o600)
     facts = {
         "id": machine.id,
         "name": machine.name,
+        "folder": str(machine.folder),
         "port": machine.port,
-        "host_key": host_key,
+        "host_key": template.host_key,
     }
     # The last one: whatever is in the folder is complete when this is.
-    replace(_facts(machine.folder), json.dumps(facts).encode(), 0o600)
+    replace(_facts(folder), json.dumps(facts).encode(), 0o600)
 
 
 def _facts(folder: Path) -> Path:
@@ -246,10 +271,12 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _read_template(folder: Path) -> Template:
+def read_template(folder: Path) -> Template:
+    """Raises SetupError. Blocks."""
     try:
         facts = json.loads(_facts(folder).read_text())
-        machine = Machine(AgentId(facts["id"]), facts["name"], folder, facts["port"])
+        own = Path(facts.get("folder", folder))
+        machine = Machine(AgentId(facts["id"]), facts["name"], own, facts["port"])
         return Template(
             machine,
             (folder / "definition.xml").read_text(),

@@ -19,7 +19,8 @@ from swarm_tui.ports import (
 )
 from swarm_tui.profile import Profile
 from swarm_tui.settings import Local
-from swarm_tui.text import sanitize
+from swarm_tui.stock import Stock
+from swarm_tui.text import Safe, sanitize
 
 if TYPE_CHECKING:
     from swarm_tui.local.image import Image
@@ -53,6 +54,18 @@ class LocalSpawner:
     async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
         swarm = await self._open_swarm(on_progress)
         return await swarm.spawn(order, on_progress, on_named)
+
+    async def replenish(self, order: Order, on_progress: Progress) -> bool:
+        swarm = await self._open_swarm(on_progress)
+        return await swarm.replenish(order, on_progress)
+
+    async def stocks(self, orders: Sequence[Order]) -> Sequence[Stock]:
+        swarm = await self._open_swarm(_unheard)
+        return await swarm.stocks(orders)
+
+    async def drain(self, profile: Profile) -> int:
+        swarm = await self._open_swarm(_unheard)
+        return await swarm.drain(profile)
 
     async def discard(self, vm: Vm) -> None:
         from swarm_tui.local.swarm import discard_files
@@ -103,3 +116,7 @@ class LocalSpawner:
         accel = await asyncio.to_thread(choose_accel, image, cache, local.accel)
         tell(f"{accel.mode}: {accel.reason}")
         return LocalSwarm(home, Forks(home, accel.mode), find)
+
+
+def _unheard(_step: Safe, _fraction: float | None) -> None:
+    pass

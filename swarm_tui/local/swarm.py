@@ -13,29 +13,41 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace as replace_fields
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, ParamSpec, Protocol, TypeVar
 
-from swarm_tui.errors import HostError, Refused, SwarmError, UsageError
+from swarm_tui.errors import HostError, Refused, SwarmError, Unsupported, UsageError
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.delivery import deliver
+from swarm_tui.local.forks import Forks
 from swarm_tui.local.guest import IDENTIFY, Program, render_identity, render_program
 from swarm_tui.local.home import Home, HostKey, Mould, end, template_id
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine
 from swarm_tui.local.network import remove_network
+from swarm_tui.local.pool import STEM, Found, Pool, Way, key_of, pools_in
 from swarm_tui.local.programs import replace, telling
 from swarm_tui.local.project import ensure_project
 from swarm_tui.model import Address, AgentId, Tag, Vm
 from swarm_tui.person import login
 from swarm_tui.ports import Hypervisor, OnNamed, Order, Progress, Spawned
 from swarm_tui.profile import PLAIN, Profile
+from swarm_tui.stock import Stock
 from swarm_tui.tag import render_tag
-from swarm_tui.text import Safe, literal, sanitize
+from swarm_tui.text import EMPTY, Safe, literal, sanitize
 
 ATTEMPTS: Final = 3
 
+NOBODY: Final = "<pool xmlns='urn:swarm-tui:pool:1'/>"
+"""Instead of a tag: what has none is in no list of agents."""
+UNREADY: Final = literal(
+    "Cloud Hypervisor cannot fork: each agent boots for itself, under its own name"
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 _NAME: Final = re.compile("[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
@@ -80,6 +92,14 @@ async def _unheard(agent: AgentId, name: Safe) -> None:
     pass
 
 
+class _Unfit(Exception):
+    """An agent that came out of a pool came to nothing."""
+
+    def __init__(self, reason: SwarmError) -> None:
+        self.reason = reason
+        super().__init__(str(reason))
+
+
 class LocalSwarm:
     """Makes and ends the agents of one folder, on one host; a `ports.Spawner`.
 
@@ -97,6 +117,7 @@ class LocalSwarm:
         self._naming = asyncio.Lock()
         self._pending: set[Machine] = set()
         self._slots = asyncio.Semaphore(os.cpu_count() or 1)
+        self._forks = kind if isinstance(kind, Forks) else None
 
     @property
     def accel(self) -> Mode:
@@ -127,13 +148,21 @@ class LocalSwarm:
             )
         program = render_program(order.profile.command, order.task, order.environment)
         mould = await self.prepare(on_progress, order.profile)
-        agent = AgentId(str(uuid.uuid4()))
+        pool = self._pool(order.profile) if order.profile.ready and self._forks else None
+        agent, way, is_claiming = AgentId(str(uuid.uuid4())), Way.MISS, pool is not None
         async with self._slots:
+            is_retry, turn = False, time.monotonic()
             for attempt in range(1, ATTEMPTS + 1):
-                machine = await self._take_place(agent, name, on_named, is_retry=attempt > 1)
+                machine = await self._take_place(agent, name, on_named, is_retry=is_retry)
                 try:
-                    await self._make(machine, mould, order, program, on_progress)
+                    way = await self._make(
+                        machine, mould, order, program, on_progress, pool if is_claiming else None
+                    )
                     break
+                except _Unfit as unfit:
+                    is_claiming = False  # what was claimed is gone; one made from the start may do
+                    if attempt == ATTEMPTS:
+                        raise unfit.reason from unfit
                 except (HostError, Refused) as error:
                     # Somebody outside of this process may have been quicker.
                     is_name_taken = isinstance(error, Refused) and not name
@@ -141,9 +170,110 @@ class LocalSwarm:
                         is_name_taken or self._kind.is_displaced(machine)
                     ):
                         raise
+                    is_retry = True
                 finally:
                     self._pending.discard(machine)
-        return Spawned(machine.id, sanitize(machine.name), time.monotonic() - began)
+        done = time.monotonic()
+        if pool:
+            with suppress(SwarmError):  # the agent is there, counted or not
+                await asyncio.to_thread(pool.note, way, done - turn)
+        return Spawned(machine.id, sanitize(machine.name), done - began)
+
+    async def replenish(self, order: Order, on_progress: Progress) -> bool:
+        """Make one more ready agent, as `stock.Stocker` says."""
+        if self._forks is None:
+            raise Unsupported("No agents can be kept ready on this host", UNREADY)
+        mould = await self.prepare(on_progress, order.profile)
+        pool = self._pool(order.profile)
+        key = await asyncio.to_thread(self._pool_key, mould, order)
+        with ExitStack() as stack:
+            await self._hold(stack, pool, key)
+            if not await asyncio.to_thread(pool.lacks, key):
+                return False
+            if not await asyncio.to_thread(pool.stem, key):
+                await self._grow(pool, key, mould, order, on_progress)
+            on_progress(literal("copying a ready agent"), None)
+            host_key = await asyncio.to_thread(self._home.make_host_key)
+            await _whole(pool.add, key, host_key)
+            return await asyncio.to_thread(pool.lacks, key) > 0
+
+    async def stocks(self, orders: Sequence[Order]) -> Sequence[Stock]:
+        """As `ports.Spawner` says."""
+        found = []
+        known = {order.profile.name for order in orders}
+        for order in orders:
+            key = await self._present_key(order)
+            stock = await asyncio.to_thread(self._pool(order.profile).stock, key)
+            found.append(replace_fields(stock, missing=EMPTY if self._forks else UNREADY))
+        for profile in await asyncio.to_thread(pools_in, self._pools):
+            if profile.name not in known:
+                tell = self._pool(profile).stock
+                found.append(await asyncio.to_thread(tell, None, is_known=False))
+        return found
+
+    async def drain(self, profile: Profile) -> int:
+        """Remove what is kept ready of a profile, as `stock.Stocker` says."""
+        with ExitStack() as stack:
+            return await self._hold(stack, self._pool(profile), None)
+
+    async def _hold(self, stack: ExitStack, pool: Pool, key: str | None) -> int:
+        """Be alone with a pool in which nothing is left but what is of `key`; how many went."""
+        await asyncio.to_thread(stack.enter_context, pool.held())
+        for stem in await asyncio.to_thread(pool.unfinished):
+            await end(self._home.hypervisor, template_id(stem))  # of an attempt that was killed
+        return await _whole(pool.sweep, key)
+
+    async def _grow(
+        self, pool: Pool, key: str, mould: Mould, order: Order, on_progress: Progress
+    ) -> None:
+        """Make what ready agents are copied from: a guest with the workspace, and nobody yet."""
+        assert self._forks is not None
+        home, folder = self._home, pool.folder / key / STEM
+        agent = template_id(folder)
+        vms = await home.hypervisor.list()
+        seat = self._forks.seat(agent, f"swarm-pool-{agent[:8]}", vms, tuple(self._pending))
+        machine = replace_fields(seat, folder=folder)
+        try:
+            await asyncio.to_thread(pool.check_room, mould.memory_mib << 20)
+            on_progress(literal("starting a guest to make ready agents of"), None)
+            host_key = await _whole(self._furnish_stem, machine, mould)
+            address = home.address(machine.host, machine.port, host_key.public)
+            first = await self._forks.start(machine, mould, address, NOBODY, on_progress)
+            if order.source:
+                await deliver(home, first, order.source, on_progress)
+            on_progress(literal("keeping its memory"), None)
+            await self._forks.keep(machine, first)
+        except BaseException:
+            await asyncio.shield(self._undo(machine))
+            raise
+
+    def _furnish_stem(self, machine: Machine, mould: Mould) -> HostKey:
+        with telling("make a ready agent's disk"):
+            shutil.rmtree(machine.folder, ignore_errors=True)
+            return self._kind.furnish(machine, mould)
+
+    def _pool(self, profile: Profile) -> Pool:
+        return Pool(self._pools, profile)
+
+    @property
+    def _pools(self) -> Path:
+        return self._home.folder / "pools"
+
+    def _pool_key(self, mould: Mould, order: Order) -> str:
+        assert self._forks is not None
+        source = order.source
+        commit, repository = (source.commit, str(source.repository)) if source else ("", "")
+        return key_of(self._forks.key(mould), commit, repository)
+
+    async def _present_key(self, order: Order) -> str | None:
+        """Of what would be claimed now; None where that cannot be told."""
+        if self._forks is None or (order.profile.repository and order.source is None):
+            return None
+        try:
+            mould = await self._choose_mould(order.profile)
+            return await asyncio.to_thread(self._pool_key, mould, order)
+        except SwarmError:  # of an image that is gone, nothing would be claimed
+            return None
 
     async def discard(self, vm: Vm) -> None:
         await discard_files(self._home.folder, vm)
@@ -183,17 +313,27 @@ class LocalSwarm:
             return machine
 
     async def _make(
-        self, machine: Machine, mould: Mould, order: Order, program: Program, on_progress: Progress
-    ) -> None:
-        furnishing = asyncio.ensure_future(asyncio.to_thread(self._furnish, machine, mould))
+        self,
+        machine: Machine,
+        mould: Mould,
+        order: Order,
+        program: Program,
+        on_progress: Progress,
+        pool: Pool | None,
+    ) -> Way:
+        key = await asyncio.to_thread(self._pool_key, mould, order) if pool else ""
+        furnishing = asyncio.ensure_future(
+            asyncio.to_thread(self._furnish, machine, mould, pool, key)
+        )
+        way = Way.MISS
         try:
             on_progress(literal("making its disk"), None)
-            host_key = await asyncio.shield(furnishing)
+            host_key, way = await asyncio.shield(furnishing)
             address = self._home.address(machine.host, machine.port, host_key.public)
             tag = _render_tag(address, order, mould)
             first = await self._kind.start(machine, mould, address, tag, on_progress)
             try:
-                if order.source:
+                if order.source and way is Way.MISS:
                     await deliver(self._home, first, order.source, on_progress)
                 on_progress(literal("giving it a name and keys of its own"), None)
                 identity = render_identity(
@@ -203,17 +343,31 @@ class LocalSwarm:
             finally:
                 # The next contact must find the agent's own key.
                 await self._home.guest.forget(first)
-        except BaseException:
+            return way
+        except BaseException as error:
             await asyncio.wait({furnishing})
             await asyncio.shield(self._undo(machine))
+            if isinstance(error, SwarmError) and way is not Way.MISS:
+                raise _Unfit(error) from error
             raise
 
-    def _furnish(self, machine: Machine, mould: Mould) -> HostKey:
+    def _furnish(
+        self, machine: Machine, mould: Mould, pool: Pool | None, key: str
+    ) -> tuple[HostKey, Way]:
+        found: Found | None = None
+        if pool and self._forks:
+            try:
+                found = pool.claim(key, machine)
+                found = found or pool.copy(key, machine, self._home.make_host_key)
+            except SwarmError:  # it is spoilt; one is made from the start
+                shutil.rmtree(machine.folder, ignore_errors=True)
         with telling("make an agent's disk"):
-            host_key = self._kind.furnish(machine, mould)
+            if found and self._forks:
+                self._forks.adopt(machine, found.template)
+            host_key = found.host_key if found else self._kind.furnish(machine, mould)
             # So that nobody removes the image while there are agents of it.
             replace(machine.folder / "image", f"{mould.image.digest}\n".encode())
-            return host_key
+            return host_key, found.way if found else Way.MISS
 
     async def _undo(self, machine: Machine) -> None:
         """Leave nothing of an agent that came to nothing."""
@@ -224,6 +378,16 @@ class LocalSwarm:
             # of the agent's name ends both, once its host is in reach.
             return
         await asyncio.to_thread(shutil.rmtree, machine.folder, ignore_errors=True)
+
+
+async def _whole(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What blocks, in a thread; a cancel waits for its end, so that nothing goes on behind us."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 def _render_tag(address: Address, order: Order, mould: Mould) -> str:
@@ -255,7 +419,7 @@ async def bring_down(folder: Path, hypervisor: Hypervisor) -> Sequence[AgentId]:
             continue
         await end(hypervisor, vm.id)
         ended.append(vm.id)
-    for template in (folder / "templates").glob("*/"):
+    for template in (*(folder / "templates").glob("*/"), *(folder / "pools").glob("*/*/stem/")):
         await end(hypervisor, template_id(template))
     await asyncio.to_thread(_remove_all, agents, others)
     if not others & {path.name for path in agents.glob("*")}:

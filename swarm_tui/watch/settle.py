@@ -38,3 +38,17 @@ async def settled(
                 f"Nothing was heard for {timeout_s:.0f} s.",
                 "Run `swarm-tui doctor` to see what is missing.",
             )
+
+
+async def relisted(watches: Iterable[HostWatch]) -> None:
+    """Read everything again now; a host out of reach is tried at once. Raises the first error."""
+    watches = list(watches)
+    for watch in watches:
+        if watch.error:
+            watch.try_now()
+    results = await asyncio.gather(
+        *(watch.relist() for watch in watches if not watch.error), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import pytest
 from swarm_tui.adapters.libvirt import LibvirtHypervisor
 from swarm_tui.adapters.ssh import SshGuest
 from swarm_tui.errors import (
+    AgentGone,
     GuestUnreachable,
     HostKeyChanged,
     Refused,
@@ -25,12 +27,13 @@ from swarm_tui.local import forks
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.daemon import ensure_daemon, stop_daemon
 from swarm_tui.local.forks import Forks
-from swarm_tui.local.home import Home, Mould
+from swarm_tui.local.home import Home, Mould, template_id
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine, render, rewrite
 from swarm_tui.local.swarm import LocalSwarm, bring_down, discard_files
 from swarm_tui.model import Address, AgentId, Completed, HostName, Power, Vm
 from swarm_tui.ports import Order
+from swarm_tui.profile import Profile
 from swarm_tui.tag import parse_tag, render_tag
 from swarm_tui.text import Safe, literal
 
@@ -79,7 +82,11 @@ class Bed:
                 command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if f"{self.folder}/agents/" in command or f"{self.folder}/templates/" in command:
+            if (
+                f"{self.folder}/agents/" in command
+                or f"{self.folder}/templates/" in command
+                or f"{self.folder}/pools/" in command
+            ):
                 found.append(command)
         return found
 
@@ -362,3 +369,72 @@ def test_a_rewritten_definition_is_wholly_the_new_one(image: Image, tmp_path: Pa
         assert [node.findtext("name") for node in domains] == ["new"] * len(domains)
         assert all(parse_tag(node) is not None for node in domains)
         assert text.count(str(target.disk)) == len(domains)
+
+
+async def test_ready_agents_are_claimed_each_as_somebody_of_its_own(bed: Bed) -> None:
+    profile = Profile(name=literal("quick"), ready=2, labels=())
+    order = Order(profile=profile)
+    while await bed.swarm.replenish(order, ignore_progress):
+        pass
+    (stock,) = await bed.swarm.stocks([order])
+    assert (stock.ready, stock.stale, stock.wanted) == (2, 0, 2)
+    assert stock.size_bytes > 0
+    # Kept on disk alone: none is a VM, or a process.
+    assert await bed.own() == []
+    assert bed.processes() == []
+
+    tasks = ["Sort the imports", "Mend the tests", "Write a page"]
+    claims = [Order(task=task, profile=profile) for task in tasks]
+    spawned = await asyncio.gather(*(bed.swarm.spawn(one, ignore_progress) for one in claims))
+    vms = [await bed.hypervisor.describe(one.agent) for one in spawned]
+    for script in ("hostname", "cat /etc/machine-id", "cat /etc/dropbear/host_key | sha256sum"):
+        assert len({await bed.ask(vm, script) for vm in vms}) == 3, script
+    assert [await bed.ask(vm, "hostname") for vm in vms] == [f"{vm.name}\n" for vm in vms]
+    assert [await bed.ask(vm, "cat /run/swarm/task") for vm in vms] == tasks
+    assert [str(vm.tag.task) for vm in vms] == tasks
+    assert len({vm.tag.address.port for vm in vms if vm.tag.address}) == 3
+    now = [int(await bed.ask(vm, "date +%s")) for vm in vms]
+    assert max(abs(clock - time.time()) for clock in now) < ANSWER_S
+    (stock,) = await bed.swarm.stocks([order])
+    assert (stock.ready, stock.hits, stock.copies, stock.misses) == (0, 2, 1, 0)
+    assert len(stock.claims_s) == 3
+    assert await bed.swarm.drain(profile) == 0
+    assert not [path for path in (bed.folder / "pools").glob("*/*") if path.is_dir()]
+
+
+async def test_a_ready_agent_that_is_spoilt_is_replaced_by_one_made_from_the_start(
+    bed: Bed,
+) -> None:
+    profile = Profile(name=literal("spoilt"), ready=1)
+    await bed.swarm.replenish(Order(profile=profile), ignore_progress)
+    (disk,) = [
+        path for path in bed.folder.glob("pools/spoilt/*/*/disk.qcow2") if "stem" not in path.parts
+    ]
+    disk.write_bytes(b"no disk")
+    spawned = await bed.swarm.spawn(Order(profile=profile), ignore_progress)
+    assert [vm.id for vm in await bed.own()] == [spawned.agent]
+    assert [path.name for path in (bed.folder / "agents").iterdir()] == [spawned.agent]
+    assert spawned.name == "agent-01"
+    await bed.swarm.drain(profile)
+
+
+async def test_a_pool_whose_filling_was_cut_off_has_no_vm_left_after_the_next(bed: Bed) -> None:
+    profile = Profile(name=literal("cut"), ready=1)
+    deaf = make_swarm(Home(bed.folder, bed.hypervisor, DeafGuest()), bed.image)
+    with pytest.raises(GuestUnreachable):
+        await deaf.replenish(Order(profile=profile), ignore_progress)
+    assert bed.processes() == []
+    assert list(bed.folder.glob("pools/cut/*/*")) == []
+
+    # As after a kill: the VM is there, and its folder is half made.
+    stem = bed.folder / "pools/cut/gone/stem"
+    stem.mkdir(parents=True)
+    machine = Machine(template_id(stem), "swarm-pool-cut", stem, 22098)
+    await bed.hypervisor.define(
+        render(machine, Mould(bed.image, memory_mib=64), bed.image.initrd, Mode.TCG)
+    )
+    await bed.swarm.replenish(Order(profile=profile), ignore_progress)
+    with pytest.raises(AgentGone):
+        await bed.hypervisor.definition(machine.id)
+    assert not stem.exists()
+    await bed.swarm.drain(profile)

@@ -1,0 +1,148 @@
+"""Keeps agents ready in advance, in the background: one at a time, and only while nothing else is.
+
+What is made of what, and how one is claimed, is the spawners' own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from swarm_tui.command import Spawn
+from swarm_tui.errors import Busy, SwarmError, Unsupported
+from swarm_tui.model import HostName
+from swarm_tui.placement import Forecast
+from swarm_tui.ports import Order, Progress
+from swarm_tui.profile import Profile
+from swarm_tui.review.depot import Depot
+from swarm_tui.stock import Stock, Stocker
+from swarm_tui.text import Safe
+
+LOOK_S: Final = 3.0
+READ_S: Final = 10.0
+"""How often it is looked how they stand, for the screen."""
+AGAIN_S: Final = 30.0
+"""After a failure; doubled after each further one."""
+AGAIN_AT_MOST_S: Final = 1800.0
+
+
+@dataclass(slots=True)
+class _Rest:
+    until: float = 0.0
+    after_s: float = AGAIN_S
+
+
+class Stocks:
+    """Of one supervisor."""
+
+    def __init__(
+        self,
+        stockers: Mapping[HostName, Stocker] = MappingProxyType({}),
+        profiles: Callable[[], Sequence[Profile]] = tuple,
+        depot: Depot | None = None,
+    ) -> None:
+        """`profiles` reads them, and blocks."""
+        self.seen: Mapping[HostName, Sequence[Stock]] = {}
+        """How they stood when it was looked last; for the screen."""
+        self._stockers = stockers
+        self._profiles = profiles
+        self._depot = depot
+        self._rests: dict[tuple[HostName, Safe], _Rest] = {}
+
+    async def run(
+        self,
+        foresee: Callable[[Spawn], Forecast],
+        busy: Collection[object],
+        on_fault: Callable[[BaseException], None],
+    ) -> None:
+        """Fill and look again and again, for ever.
+
+        Nothing is begun while anything is `busy`, or where `foresee` finds no memory for it.
+        """
+        if not self._stockers:
+            return
+        looked = -READ_S
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                if not any(profile.ready for profile in await self._wanted()) and not self.seen:
+                    continue
+                is_filled = not busy and await self._fill_one(foresee, on_fault)
+                if is_filled or time.monotonic() - looked > READ_S:
+                    looked = time.monotonic()
+                    await self.read()
+            except SwarmError as error:  # no profile can be read, or a host is out of reach
+                on_fault(error)
+                await asyncio.sleep(AGAIN_S)
+
+    async def read(self) -> Mapping[HostName, Sequence[Stock]]:
+        """How they stand now, by host. Raises SwarmError."""
+        wanted = await self._wanted()
+        self.seen = {
+            host: await stocker.stocks([await self._order(one, _unheard) for one in wanted])
+            for host, stocker in self._stockers.items()
+        }
+        return self.seen
+
+    async def fill(self, host: HostName, profile: Profile, on_progress: Progress) -> int:
+        """Make all that its profile wants; how many were made. Raises SwarmError."""
+        order = await self._order(profile, on_progress)
+        stocker = self._stockers[host]
+        before = await self._count(stocker, order)
+        while await stocker.replenish(order, on_progress):
+            pass
+        return max(0, await self._count(stocker, order) - before)
+
+    async def drain(self, host: HostName, profile: Profile) -> int:
+        """Remove them; how many there were. Raises SwarmError."""
+        return await self._stockers[host].drain(profile)
+
+    async def _fill_one(
+        self, foresee: Callable[[Spawn], Forecast], on_fault: Callable[[BaseException], None]
+    ) -> bool:
+        """Make one where one is wanted; whether any was."""
+        for profile in await self._wanted():
+            for host, stocker in self._stockers.items():
+                if (profile.hosts and host not in profile.hosts) or not profile.ready:
+                    continue
+                rest = self._rests.setdefault((host, profile.name), _Rest())
+                if time.monotonic() < rest.until or foresee(Spawn(host, profile=profile)).error:
+                    continue
+                try:
+                    order = await self._order(profile, _unheard)
+                    if await self._count(stocker, order) >= profile.ready:
+                        continue
+                    await stocker.replenish(order, _unheard)
+                except (Busy, Unsupported) as quiet:  # another is at it, or it never will be
+                    is_never = isinstance(quiet, Unsupported)
+                    rest.until = time.monotonic() + (AGAIN_AT_MOST_S if is_never else LOOK_S)
+                except SwarmError as error:
+                    rest.until = time.monotonic() + rest.after_s
+                    rest.after_s = min(2 * rest.after_s, AGAIN_AT_MOST_S)
+                    on_fault(error)
+                else:
+                    self._rests.pop((host, profile.name), None)
+                    return True
+        return False
+
+    async def _count(self, stocker: Stocker, order: Order) -> int:
+        stocks = await stocker.stocks([order])
+        return next((one.ready for one in stocks if one.profile == order.profile.name), 0)
+
+    async def _wanted(self) -> Sequence[Profile]:
+        return [one for one in await asyncio.to_thread(self._profiles) if one.ready]
+
+    async def _order(self, profile: Profile, on_progress: Progress) -> Order:
+        """What ready ones are made by: without a name, a task, or a secret."""
+        if not profile.repository or self._depot is None:
+            return Order(profile=profile)
+        source = await self._depot.get(profile.repository, profile.ref, on_progress)
+        return Order(profile=profile, source=source)
+
+
+def _unheard(_step: Safe, _fraction: float | None) -> None:
+    pass
