@@ -30,6 +30,7 @@ from swarm_tui.ports import (
     Hypervisor,
     Outpost,
     Signer,
+    Spawner,
 )
 from swarm_tui.settings import PRINCIPAL, HostEntry, is_far
 from swarm_tui.spool import Spool
@@ -264,11 +265,10 @@ def make_supervisor(
     sites = [
         Site(
             hypervisor,
-            _make_spawner(loaded, hypervisor, guest)
-            if hypervisor.uri == local_uri(loaded.paths)
-            else None,
+            _make_spawner(loaded, hypervisor, guest, roads.get(hypervisor.host)),
             _repository(loaded, hypervisor),
             snapshots=_remote_snapshots(roads.get(hypervisor.host)),
+            unspawning=_unspawning(hypervisor),
         )
         for hypervisor in make_hypervisors(loaded, connect, roads)
     ]
@@ -307,7 +307,9 @@ def _repository(loaded: Loaded, hypervisor: Hypervisor) -> Path | None:
     """The owner's repository of a host's agents; a local swarm has one of its own."""
     host = loaded.config.hosts.get(hypervisor.host)
     configured = (host.repository if host else None) or loaded.config.review.repository
-    if configured is None and hypervisor.uri == local_uri(loaded.paths):
+    if configured is None and (
+        hypervisor.uri == local_uri(loaded.paths) or _makes_agents_there(hypervisor)
+    ):
         from swarm_tui.local.project import NAME
 
         return local_folder(loaded.paths) / NAME
@@ -395,8 +397,8 @@ def ensure_local(loaded: Loaded, say: Callable[[str], None] = lambda step: None)
     from swarm_tui import durable
     from swarm_tui.local.daemon import ensure_daemon
     from swarm_tui.local.driver import Driver, choose_driver, driver_of
-    from swarm_tui.local.network import ensure_network, kept_network
     from swarm_tui.local.virtchd import ensure_virtchd
+    from swarm_tui.outpost.network import ensure_network, kept_network
     from swarm_tui.paths import make_traversable
 
     paths, local = loaded.paths, loaded.config.local
@@ -425,7 +427,39 @@ def ensure_local(loaded: Loaded, say: Callable[[str], None] = lambda step: None)
     return uri
 
 
-def _make_spawner(loaded: Loaded, hypervisor: Hypervisor, guest: Guest) -> LocalSpawner:
+def _makes_agents_there(hypervisor: Hypervisor) -> bool:
+    return hypervisor.uri.startswith(("qemu+ssh:", "ch+ssh:"))
+
+
+def _unspawning(hypervisor: Hypervisor) -> str:
+    """Why no agents can be made on a host for which there is no spawner."""
+    return "only the local swarm and hosts behind SSH get what agents are made of"
+
+
+def _make_spawner(
+    loaded: Loaded, hypervisor: Hypervisor, guest: Guest, road: Road | None
+) -> Spawner | None:
+    if hypervisor.uri == local_uri(loaded.paths):
+        return _make_local_spawner(loaded, hypervisor, guest)
+    if road is None or not _makes_agents_there(hypervisor):
+        return None
+    from swarm_tui.adapters.road.workshop import RemoteWorkshop
+    from swarm_tui.local.home import Home
+    from swarm_tui.local.spawner import FarSpawner
+
+    paths, local, entry = loaded.paths, loaded.config.local, loaded.config.hosts.get(road.host)
+    home = Home(
+        local_folder(paths),
+        hypervisor,
+        guest,
+        local.memory_mib,
+        via=road.host,
+        own_identity=entry.guest_identity if entry else None,
+    )
+    return FarSpawner(home, paths.cache, local, RemoteWorkshop(road))
+
+
+def _make_local_spawner(loaded: Loaded, hypervisor: Hypervisor, guest: Guest) -> LocalSpawner:
     from swarm_tui.local.spawner import LocalSpawner
 
     paths, local = loaded.paths, loaded.config.local
@@ -444,7 +478,7 @@ async def open_local(loaded: Loaded) -> AsyncIterator[LocalSpawner]:
     guest = make_guest()
     try:
         await hypervisor.open(lambda hint: None)
-        yield _make_spawner(loaded, hypervisor, guest)
+        yield _make_local_spawner(loaded, hypervisor, guest)
     finally:
         await guest.close()
         await hypervisor.close()

@@ -129,6 +129,7 @@ class Nursery:
         """Make an agent and wait until it answers over SSH. Raises SwarmError."""
         profile, spawner = command.profile, place.site.spawner
         assert spawner is not None  # placed
+        place.work_here()
         await asyncio.to_thread(self._catalogue.database.check)
         environment = profile.variables(os.environ)
         source: Source | None = None

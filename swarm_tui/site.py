@@ -89,7 +89,7 @@ class Place:
         """
         if self.watch.capabilities is None:
             return None
-        work_in(self.threads)
+        self.work_here()
         check, spawner = claim.check, self.site.spawner
         return Lifecycle(
             hypervisor=fenced(self.site.hypervisor, check),
@@ -104,6 +104,10 @@ class Place:
             keep=keep,
             on_record=on_record,
         )
+
+    def work_here(self) -> None:
+        """The present task's files are worked on in our threads from here on."""
+        work_in(self.threads)
 
     def close(self) -> None:
         """Begin nothing more; what hangs is not waited for."""

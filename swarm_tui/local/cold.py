@@ -25,9 +25,9 @@ from swarm_tui.local.guest import render_arguments
 from swarm_tui.local.home import Home, HostKey, Mould
 from swarm_tui.local.image import COMMAND_LINE, write_initrd
 from swarm_tui.local.machine import Machine
-from swarm_tui.local.network import Network, ensure_network, mac_of
 from swarm_tui.local.programs import locked, make_folder, replace, run
 from swarm_tui.model import Address, AgentId, Vm
+from swarm_tui.outpost.network import Network, ensure_network, mac_of
 from swarm_tui.ports import Progress
 from swarm_tui.text import literal, sanitize
 
@@ -98,14 +98,14 @@ class ColdBoots:
         return False  # its address is reserved
 
     def furnish(self, machine: Machine, mould: Mould) -> HostKey:
-        home, disk = self._home, _disk(machine)
+        home, disk = self._home, disk_of(machine)
         # A copy that shares its blocks with the image, where the file system can.
         run(["cp", "--reflink=auto", "--sparse=always", str(mould.image.base), str(disk)])
         disk.chmod(0o600)
         if mould.disk_mib:
             grow_disk(disk, mould.disk_mib)
         host_key = home.make_host_key()
-        write_initrd(mould.image, _initrd(machine), home.login_key(), host_key.private)
+        write_initrd(mould.image, initrd_of(machine), home.login_key(), host_key.private)
         return host_key
 
     async def start(
@@ -141,7 +141,7 @@ def render(machine: Machine, mould: Mould, network: Network, tag: str) -> str:
   <os>
     <type arch='x86_64'>hvm</type>
     <kernel>{escape(str(mould.image.kernel_elf))}</kernel>
-    <initrd>{escape(str(_initrd(machine)))}</initrd>
+    <initrd>{escape(str(initrd_of(machine)))}</initrd>
     <cmdline>{COMMAND_LINE} {said}</cmdline>
   </os>
   <on_poweroff>destroy</on_poweroff>
@@ -150,7 +150,7 @@ def render(machine: Machine, mould: Mould, network: Network, tag: str) -> str:
   <devices>
     <disk type='file' device='disk'>
       <driver type='raw'/>
-      <source file={quoteattr(str(_disk(machine)))}/>
+      <source file={quoteattr(str(disk_of(machine)))}/>
       <target dev='vda' bus='virtio'/>
     </disk>
     <interface type='bridge'>
@@ -166,11 +166,13 @@ def render(machine: Machine, mould: Mould, network: Network, tag: str) -> str:
 """
 
 
-def _disk(machine: Machine) -> Path:
+def disk_of(machine: Machine) -> Path:
+    """Its root disk (raw)."""
     return machine.folder / "disk.raw"
 
 
-def _initrd(machine: Machine) -> Path:
+def initrd_of(machine: Machine) -> Path:
+    """Its own initramfs, with keys."""
     return machine.folder / "initrd.img"
 
 

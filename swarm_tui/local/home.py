@@ -16,7 +16,7 @@ from swarm_tui.errors import AgentGone, GuestFailed
 from swarm_tui.local.guest import dropbear_key
 from swarm_tui.local.image import Image
 from swarm_tui.local.programs import make_folder, run
-from swarm_tui.model import Address, AgentId
+from swarm_tui.model import Address, AgentId, HostName
 from swarm_tui.ports import Guest, Hypervisor
 
 
@@ -49,6 +49,10 @@ class Home:
     guest: Guest
     memory_mib: int = 256
     """Of agents whose profile does not say it."""
+    via: HostName | None = None
+    """The host by which its guests are reached; None: from here directly."""
+    own_identity: Path | None = None
+    """The private key that opens every guest, where it is not to be made in the folder."""
 
     @property
     def agents(self) -> Path:
@@ -57,21 +61,27 @@ class Home:
     @property
     def identity(self) -> Path:
         """The private key that opens every guest."""
-        return self.folder / "keys/id_ed25519"
+        return self.own_identity or self._keys / "id_ed25519"
+
+    @property
+    def _keys(self) -> Path:
+        return self.folder / "keys"
 
     def make_folders(self) -> None:
-        make_folder(self.identity.parent, 0o700)
+        make_folder(self._keys, 0o700)
         make_folder(self.agents, 0o711)
 
     def login_key(self) -> str:
         """The public key line of our login key, which is made at first. Blocks."""
+        if self.own_identity:  # a person's, of which the public half need not be there
+            return run(["ssh-keygen", "-y", "-P", "", "-f", str(self.own_identity)]).decode()
         if not self.identity.exists():
             _make_key(self.identity)
         return self.identity.with_suffix(".pub").read_text()
 
     def make_host_key(self) -> HostKey:
         """Blocks. Raises Failed, SetupError, StorageFull."""
-        with tempfile.TemporaryDirectory(dir=self.identity.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=self._keys) as folder:
             path = Path(folder) / "host_key"
             _make_key(path)
             return HostKey(
@@ -79,7 +89,7 @@ class Home:
             )
 
     def address(self, host: str, port: int, host_key: str) -> Address:
-        return Address(host, port, host_key, self.identity)
+        return Address(host, port, host_key, self.identity, via=self.via)
 
     async def execute(self, address: Address, script: str, stdin: bytes, limit_s: float) -> None:
         """Run a script of the image's own in a new guest. Raises GuestError."""

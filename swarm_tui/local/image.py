@@ -128,13 +128,20 @@ def write_initrd(image: Image, target: Path, authorized_key: str, host_key: byte
     `host_key` the private host key in dropbear's format (`guest.dropbear_key`). A guest takes
     both at its first boot only. Raises StorageFull, SetupError.
     """
-    keys = {
-        "keys": (0o040700, b""),
-        "keys/authorized_keys": (0o100600, authorized_key.strip().encode() + b"\n"),
-        "keys/host_key": (0o100600, host_key),
-    }
     with telling("write the guests' initramfs"):
-        replace(target, image.initrd.read_bytes() + pack(keys), 0o600)
+        keys = pack_keys(authorized_key, host_key)
+        replace(target, image.initrd.read_bytes() + keys, 0o600)
+
+
+def pack_keys(authorized_key: str, host_key: bytes) -> bytes:
+    """What `write_initrd` puts behind an image's own initramfs."""
+    return pack(
+        {
+            "keys": (0o040700, b""),
+            "keys/authorized_keys": (0o100600, authorized_key.strip().encode() + b"\n"),
+            "keys/host_key": (0o100600, host_key),
+        }
+    )
 
 
 def _digest(packages: Sequence[Package]) -> str:

@@ -23,8 +23,10 @@ from swarm_tui.stock import Stock
 from swarm_tui.text import Safe, sanitize
 
 if TYPE_CHECKING:
+    from swarm_tui.local.home import Home
     from swarm_tui.local.image import Image
     from swarm_tui.local.swarm import LocalSwarm
+    from swarm_tui.outpost.workshop import Workshop
 
 QEMU_OVERHEAD_MIB: Final = 128
 """What QEMU takes besides the guest's memory, at most; half of it for software emulation."""
@@ -47,9 +49,7 @@ class LocalSpawner:
         self._preparing = asyncio.Lock()
 
     def needs(self, profile: Profile) -> Needs:
-        memory_mib = profile.memory_mib or self._local.memory_mib
-        is_ch = self._hypervisor.uri.startswith("ch")
-        return Needs(memory_mib << 20, (CH_OVERHEAD_MIB if is_ch else QEMU_OVERHEAD_MIB) << 20)
+        return _needs(self._hypervisor, profile, self._local)
 
     async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
         swarm = await self._open_swarm(on_progress)
@@ -116,6 +116,57 @@ class LocalSpawner:
         accel = await asyncio.to_thread(choose_accel, image, cache, local.accel)
         tell(f"{accel.mode}: {accel.reason}")
         return LocalSwarm(home, Forks(home, accel.mode), find)
+
+
+class FarSpawner:
+    """Makes agents on a host behind SSH, with all that the host needs brought there."""
+
+    def __init__(self, home: Home, cache: Path, local: Local, workshop: Workshop) -> None:
+        """`home` is a folder here, and says by which host its guests are reached.
+
+        `cache` is where images are, `workshop` where the host has its files.
+        """
+        self._home = home
+        self._cache = cache
+        self._local = local
+        self._workshop = workshop
+        self._swarm: LocalSwarm | None = None
+
+    def needs(self, profile: Profile) -> Needs:
+        return _needs(self._home.hypervisor, profile, self._local)
+
+    async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
+        return await self._open_swarm().spawn(order, on_progress, on_named)
+
+    async def discard(self, vm: Vm) -> None:
+        await self._open_swarm().discard(vm)
+
+    def _open_swarm(self) -> LocalSwarm:
+        from swarm_tui.local.far import FarBoots, FarColdBoots, Supplies
+        from swarm_tui.local.image import build_image, find_image
+        from swarm_tui.local.swarm import LocalSwarm
+
+        def find(name: str) -> Image:
+            return (
+                find_image(self._cache, name) if name else build_image(self._cache, lambda _: None)
+            )
+
+        if self._swarm is None:
+            supplies = Supplies(self._home, self._workshop)
+            is_ch = self._home.hypervisor.uri.startswith("ch")
+            kind = (
+                FarColdBoots(supplies, self._local.network)
+                if is_ch
+                else FarBoots(supplies, self._local.accel)
+            )
+            self._swarm = LocalSwarm(self._home, kind, find, self._workshop)
+        return self._swarm
+
+
+def _needs(hypervisor: Hypervisor, profile: Profile, local: Local) -> Needs:
+    guest_mib = profile.memory_mib or local.memory_mib
+    is_ch = hypervisor.uri.startswith("ch")
+    return Needs(guest_mib << 20, (CH_OVERHEAD_MIB if is_ch else QEMU_OVERHEAD_MIB) << 20)
 
 
 def _unheard(_step: Safe, _fraction: float | None) -> None:

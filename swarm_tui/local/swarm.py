@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 from swarm_tui.errors import HostError, Refused, SwarmError, Unsupported, UsageError
+from swarm_tui.lifecycle.ground import in_thread
 from swarm_tui.local.accel import Mode
 from swarm_tui.local.delivery import deliver
 from swarm_tui.local.forks import Forks
@@ -26,11 +27,12 @@ from swarm_tui.local.guest import IDENTIFY, Program, render_identity, render_pro
 from swarm_tui.local.home import Home, HostKey, Mould, end, template_id
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine
-from swarm_tui.local.network import remove_network
 from swarm_tui.local.pool import STEM, Found, Pool, Way, key_of, pools_in
-from swarm_tui.local.programs import replace, telling
+from swarm_tui.local.programs import telling
 from swarm_tui.local.project import ensure_project
 from swarm_tui.model import Address, AgentId, Tag, Vm
+from swarm_tui.outpost.network import remove_network
+from swarm_tui.outpost.workshop import Workbench, Workshop
 from swarm_tui.person import login
 from swarm_tui.ports import Hypervisor, OnNamed, Order, Progress, Spawned
 from swarm_tui.profile import PLAIN, Profile
@@ -67,14 +69,14 @@ class Kind(Protocol):
     def seat(
         self, agent: AgentId, name: str, vms: Sequence[Vm], pending: Sequence[Machine]
     ) -> Machine:
-        """A place for a new agent that none of the others has; does not block for long.
+        """A place for a new agent that none of the others has. Blocks.
 
         `vms` are all agents of the host, `pending` those that are about to be.
         """
         ...
 
     def is_displaced(self, machine: Machine) -> bool:
-        """Whether somebody else took its place meanwhile, so that another try may help."""
+        """Whether somebody else took its place meanwhile, so that another try may help. Blocks."""
         ...
 
     def furnish(self, machine: Machine, mould: Mould) -> HostKey:
@@ -107,9 +109,19 @@ class LocalSwarm:
     a profile is done before the last step, by which one is somebody and its program begins.
     """
 
-    def __init__(self, home: Home, kind: Kind, find: Callable[[str], Image]) -> None:
-        """`find` gives an image by its name or digest, the own one by an empty name. It blocks."""
+    def __init__(
+        self,
+        home: Home,
+        kind: Kind,
+        find: Callable[[str], Image],
+        workshop: Workshop | None = None,
+    ) -> None:
+        """`find` gives an image by its name or digest, the own one by an empty name. It blocks.
+
+        `workshop` is where agents' files are; None: in the home's folder.
+        """
         self._home = home
+        self._workshop: Workshop = workshop or Workbench(home.folder)
         self._kind = kind
         self._find = find
         self._own: Image | None = None
@@ -167,7 +179,7 @@ class LocalSwarm:
                     # Somebody outside of this process may have been quicker.
                     is_name_taken = isinstance(error, Refused) and not name
                     if attempt == ATTEMPTS or not (
-                        is_name_taken or self._kind.is_displaced(machine)
+                        is_name_taken or await in_thread(self._kind.is_displaced, machine)
                     ):
                         raise
                     is_retry = True
@@ -276,7 +288,8 @@ class LocalSwarm:
             return None
 
     async def discard(self, vm: Vm) -> None:
-        await discard_files(self._home.folder, vm)
+        """Remove the files of an agent that is undefined by now. Raises HostError, StorageFull."""
+        await in_thread(self._remove_files, AgentId(str(uuid.UUID(vm.id))))
 
     async def down(self) -> Sequence[AgentId]:
         """End all agents of this swarm and remove what they left; returns their ids."""
@@ -308,7 +321,8 @@ class LocalSwarm:
             chosen = name or _next_name(names, agent[:4] if is_retry else "")
             await on_named(agent, sanitize(chosen))
             with telling("find a place for an agent"):
-                machine = self._kind.seat(agent, chosen, vms, tuple(self._pending))
+                pending = tuple(self._pending)
+                machine = await in_thread(self._kind.seat, agent, chosen, vms, pending)
             self._pending.add(machine)
             return machine
 
@@ -322,9 +336,7 @@ class LocalSwarm:
         pool: Pool | None,
     ) -> Way:
         key = await asyncio.to_thread(self._pool_key, mould, order) if pool else ""
-        furnishing = asyncio.ensure_future(
-            asyncio.to_thread(self._furnish, machine, mould, pool, key)
-        )
+        furnishing = asyncio.ensure_future(in_thread(self._furnish, machine, mould, pool, key))
         way = Way.MISS
         try:
             on_progress(literal("making its disk"), None)
@@ -366,7 +378,7 @@ class LocalSwarm:
                 self._forks.adopt(machine, found.template)
             host_key = found.host_key if found else self._kind.furnish(machine, mould)
             # So that nobody removes the image while there are agents of it.
-            replace(machine.folder / "image", f"{mould.image.digest}\n".encode())
+            self._workshop.write(machine.folder / "image", f"{mould.image.digest}\n")
             return host_key, found.way if found else Way.MISS
 
     async def _undo(self, machine: Machine) -> None:
@@ -377,7 +389,11 @@ class LocalSwarm:
             # The first failure is the one to tell. The VM may run on its disk: whoever was told
             # of the agent's name ends both, once its host is in reach.
             return
-        await asyncio.to_thread(shutil.rmtree, machine.folder, ignore_errors=True)
+        with suppress(SwarmError):
+            await in_thread(self._workshop.remove, machine.folder)
+
+    def _remove_files(self, agent: AgentId) -> None:
+        self._workshop.remove(self._workshop.root() / "agents" / agent)
 
 
 async def _whole(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

@@ -17,7 +17,6 @@ import random
 import secrets
 import shutil
 import socket
-import subprocess
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +26,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from swarm_tui import durable
-from swarm_tui.errors import HostError, SetupError, StorageFull
-from swarm_tui.outpost.accel import QEMU, Accel, choose_accel
+from swarm_tui.errors import HostError, SetupError
+from swarm_tui.outpost.accel import Accel, choose_accel
+from swarm_tui.outpost.network import ensure_network, kept_network
+from swarm_tui.outpost.programs import find, locked, run, telling
 from swarm_tui.paths import make_traversable
 
 LOOPBACK: Final = "127.0.0.1"
@@ -41,16 +42,16 @@ STALE_S: Final = 24 * 3600.0
 
 _PARTIAL: Final = ".partial"
 _ACCEL: Final = "accel.json"
-_PACKAGES: Final = {"qemu-img": "qemu-utils", QEMU: "qemu-system-x86"}
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
-    """By what VMs run there: whenever it changes, the memory of older ones is of no use."""
+class Wiring:
+    """The guests' network there, as `network.Network` tells it."""
 
-    qemu: str
-    """Size and age of the program."""
-    processor: str
+    bridge: str
+    addresses: str
+    nameserver: str | None
+    limits: Sequence[str]
 
 
 class Workshop(Protocol):
@@ -62,17 +63,11 @@ class Workshop(Protocol):
 
     def root(self) -> Path: ...
 
-    def tools(self) -> Tools: ...
-
     def choose_accel(self, kernel: Path, initrd: Path, force: str) -> Accel: ...
 
     def make_folder(self, folder: Path) -> None: ...
 
     def has(self, path: Path) -> bool: ...
-
-    def names(self, folder: Path) -> Sequence[str]: ...
-
-    def read(self, path: Path) -> str: ...
 
     def write(self, path: Path, content: str) -> None: ...
 
@@ -89,6 +84,10 @@ class Workshop(Protocol):
     def free_port(self, taken: Sequence[int]) -> int: ...
 
     def is_free(self, port: int) -> bool: ...
+
+    def wire(self, wanted: str) -> Wiring: ...
+
+    def take_address(self, folder: Path, taken: Sequence[str]) -> str: ...
 
     def begin(self, target: Path, size: int) -> Path: ...
 
@@ -109,15 +108,6 @@ class Workbench:
             make_traversable(folder)
         return make_traversable(self._root / "templates").parent
 
-    def tools(self) -> Tools:
-        """Raises SetupError where there is no QEMU."""
-        with durable.storage("look at QEMU", HostError):
-            program = os.stat(_find(QEMU))
-            lines = Path("/proc/cpuinfo").read_text().splitlines()[:30]
-        told = "".join(line for line in lines if line.startswith(("model name", "flags")))
-        processor = hashlib.sha256(told.encode()).hexdigest()
-        return Tools(f"{program.st_size} {program.st_mtime_ns}", processor)
-
     def choose_accel(self, kernel: Path, initrd: Path, force: str) -> Accel:
         """As `accel.choose_accel`; the answer is kept here."""
         return choose_accel(self._own(kernel), self._own(initrd), self._root / _ACCEL, force)
@@ -132,16 +122,6 @@ class Workbench:
         with durable.storage("look for a file", HostError):
             return self._own(path).exists()
 
-    def names(self, folder: Path) -> Sequence[str]:
-        """What is in a folder; nothing, where it is not there."""
-        with durable.storage("list a folder", HostError), suppress(FileNotFoundError):
-            return sorted(os.listdir(self._own(folder)))
-        return []
-
-    def read(self, path: Path) -> str:
-        with durable.storage("read a file", HostError):
-            return self._own(path).read_text()
-
     def write(self, path: Path, content: str) -> None:
         """For its owner alone: readers see the old or the new content, never a part."""
         with durable.storage("write a file", HostError):
@@ -150,12 +130,14 @@ class Workbench:
     def copy(self, source: Path, target: Path) -> None:
         """A copy that shares its blocks with the source, where the file system can."""
         command = ["cp", "--reflink=auto", "--sparse=always"]
-        _run([*command, str(self._own(source)), str(self._own(target))])
+        with telling("copy a disk"):
+            run([*command, str(self._own(source)), str(self._own(target))])
 
     def overlay(self, base: Path, target: Path) -> None:
         """A qcow2 disk, all of which is the raw disk `base` until it is written to."""
-        command = [_find("qemu-img"), "create", "-q", "-f", "qcow2", "-F", "raw"]
-        _run([*command, "-b", str(self._own(base)), str(self._own(target))])
+        command = [find("qemu-img") or "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
+        with telling("make a disk"):
+            run([*command, "-b", str(self._own(base)), str(self._own(target))])
 
     def extend(self, source: Path, target: Path, more: str) -> None:
         """A copy of a small file with more behind it (base64), for its owner alone."""
@@ -192,6 +174,39 @@ class Workbench:
             except OSError:
                 return False
         return True
+
+    # Addresses
+
+    def wire(self, wanted: str) -> Wiring:
+        """As `network.ensure_network`."""
+        network = ensure_network(self.root(), wanted, lambda _: None)
+        nameserver = str(network.nameserver) if network.nameserver else None
+        return Wiring(network.bridge, str(network.addresses), nameserver, network.limits)
+
+    def take_address(self, folder: Path, taken: Sequence[str]) -> str:
+        """An address in the guests' network for as long as the agent's folder is there.
+
+        The folder is made. Raises SetupError when all are given.
+        """
+        network = kept_network(self._root)
+        if network is None:
+            raise SetupError("The guests' network is not set up", str(self._root))
+        with (
+            durable.storage("take an address", HostError),
+            locked(self._root / "addresses.lock", lambda _: None),
+        ):
+            given = {path.read_text().strip() for path in self._root.glob("agents/*/address")}
+            given |= set(taken)
+            address = next((own for own in network.guests if str(own) not in given), None)
+            if address is None:
+                raise SetupError(
+                    "No address is free for a new agent",
+                    f"All of {network.addresses} are given.",
+                    "End an agent, or end them all and set local.network to a larger network.",
+                )
+            make_traversable(self._own(folder))
+            durable.write(folder / "address", f"{address}\n".encode())
+        return str(address)
 
     # Files that come from elsewhere
 
@@ -270,32 +285,3 @@ def _pieces(file: int) -> Iterator[tuple[int, bytes]]:
             if content.strip(b"\0"):
                 yield offset, content
             offset += len(content)
-
-
-def _find(program: str) -> str:
-    """Its path, also where an ordinary user's PATH does not lead. Raises SetupError."""
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    found = shutil.which(program, path=path)
-    if found is None:
-        raise SetupError(
-            f"{program} is not installed there",
-            hint=f"apt-get install --no-install-recommends {_PACKAGES[program]}",
-        )
-    return found
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env={**os.environ, "LC_ALL": "C"},
-        umask=0o022,
-        check=False,
-    )
-    if done.returncode == 0:
-        return
-    words = done.stderr.decode("utf-8", "replace").strip()
-    if "No space left on device" in words or "Disk quota exceeded" in words:
-        raise StorageFull("No room for a disk", words)
-    raise HostError("A disk could not be made", f"{command[0]}: {words}")

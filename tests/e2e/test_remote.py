@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def remote(
             with inhabit(host, theirs, image_cache) as uri:
                 home = folder / "home"
                 ours = {"SWARM_TUI_HOME": str(home), "HOME": str(folder)}
+                ours |= {"SWARM_TUI_PATHS_CACHE": str(image_cache)}
                 remote = Remote(home, environ | ours, host, theirs)
                 add_host(remote, uri)
                 yield remote
@@ -178,6 +179,69 @@ def test_pause_and_resume_go_on_where_it_stood(remote: Remote, agent: str) -> No
     after = remote.counter(agent)
     assert after >= before
     wait_until(lambda: remote.counter(agent) > after, "the counter goes on")
+
+
+def test_an_agent_is_made_there_from_here_and_its_kill_leaves_nothing(remote: Remote) -> None:
+    """The host has what `demo` brought, but nothing of that is used."""
+    workshop = remote.theirs / "data/workshop"
+    try:
+        spawned = remote.json("spawn", "--host", "lab", "--name", "guest-worker", "--task", "sort")
+        assert "on lab: " in spawned["done"]
+        (agent,) = spawned["agents"]
+        assert (agent["host"], agent["task"], agent["ssh"]["via"]) == ("lab", "sort", "lab")
+        folder = workshop / "agents" / agent["id"]
+        assert list(folder.glob("disk.*"))
+        assert not list((remote.home / "data/local").glob("agents/*")), "nothing of it is here"
+        assert not [path for path in workshop.rglob("*") if b"PRIVATE KEY" in head(path)]
+        wait_until(lambda: remote.counter("guest-worker") > 0, "it works")
+        before = remote.counter("guest-worker")
+        remote.json("pause", "guest-worker")
+        remote.json("resume", "guest-worker")
+        assert remote.counter("guest-worker") >= before
+    finally:
+        killed = remote.run("kill", "guest-worker", "--yes")
+    assert killed.returncode == 0, killed.stderr
+    assert not folder.exists()
+    assert "guest-worker" not in [each["name"] for each in remote.agents()]
+    wait_until(lambda: not of_processes(agent["id"]), "its VMM is gone")
+
+
+@only_with("qemu")
+def test_a_spawn_that_is_killed_in_the_middle_leaves_nothing_there(remote: Remote) -> None:
+    agents = remote.theirs / "data/workshop/agents"
+    before = set(agents.glob("*"))
+    spawning = subprocess.Popen(
+        [*remote.program, "spawn", "--host", "lab", "--name", "never"],
+        env=remote.environ,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: of_processes("guest=never,"), "its VM is started")
+    spawning.kill()
+    spawning.wait()
+    (folder,) = set(agents.glob("*")) - before
+    remote.json("message", "agent-01", "is anybody there?")
+    wait_until(lambda: not of_processes("guest=never,"), "its VM is gone")
+    wait_until(lambda: not folder.exists(), "its files are gone")
+    assert "never" not in [agent["name"] for agent in remote.agents()]
+
+
+def of_processes(word: str) -> list[str]:
+    """Command lines of this machine's processes in which a word is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if word in line:
+                found.append(line)
+    return found
+
+
+def head(path: Path) -> bytes:
+    """The beginning of a file."""
+    if not path.is_file():
+        return b""
+    with open(path, "rb") as file:
+        return file.read(4096)
 
 
 @only_with("qemu")

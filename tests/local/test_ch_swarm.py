@@ -19,10 +19,10 @@ from swarm_tui.errors import GuestUnreachable, Refused
 from swarm_tui.local.cold import ColdBoots
 from swarm_tui.local.home import Home
 from swarm_tui.local.image import Image
-from swarm_tui.local.network import kept_network
 from swarm_tui.local.swarm import LocalSwarm
 from swarm_tui.model import Address, Completed, HostName, Power, Vm
 from swarm_tui.outpost.local import LocalOutpost
+from swarm_tui.outpost.network import kept_network
 from swarm_tui.ports import Order
 from swarm_tui.text import Safe
 

@@ -21,8 +21,8 @@ from swarm_tui.local.cold import ColdBoots, render
 from swarm_tui.local.home import Home, Mould
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine
-from swarm_tui.local.network import Network
 from swarm_tui.model import Address, AgentId, HostName, Power, Tag, Vm
+from swarm_tui.outpost.network import Network
 from swarm_tui.tag import render_tag
 from swarm_tui.text import literal
 

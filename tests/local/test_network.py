@@ -20,9 +20,9 @@ from typing import TypeVar
 import pytest
 
 from swarm_tui.errors import SetupError
-from swarm_tui.local import network
-from swarm_tui.local.network import Network, ensure_network, kept_network, remove_network
 from swarm_tui.local.programs import find
+from swarm_tui.outpost import network
+from swarm_tui.outpost.network import Network, ensure_network, kept_network, remove_network
 
 pytestmark = pytest.mark.skipif(
     os.getuid() != 0 or not find("ip"), reason="only root may make networks, and only with ip"
@@ -123,7 +123,7 @@ def choose_filter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name != "none" and not shutil.which(name):
         pytest.skip(f"{name} is not installed")
     monkeypatch.setattr(
-        "swarm_tui.local.network.find",
+        "swarm_tui.outpost.network.find",
         lambda program: (
             None
             if program.startswith(("iptables", "nft")) and not program.startswith(name)
@@ -289,7 +289,7 @@ def test_guests_ask_a_name_server_that_answers_them(
 def test_without_the_program_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swarm_tui.local.network.find", lambda _: None)
+    monkeypatch.setattr("swarm_tui.outpost.network.find", lambda _: None)
     with pytest.raises(SetupError) as raised:
         ensure_network(tmp_path, "auto", silent)
     assert raised.value.hint == "apt-get install --no-install-recommends iproute2"

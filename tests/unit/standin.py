@@ -401,12 +401,14 @@ class StandInSpawner:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._begun = 0
 
     def needs(self, profile: Profile) -> Needs:
         return Needs(self._world.vm_memory, 0)
 
     async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
-        count = len(self._world.agents()) + 1
+        self._begun = max(self._begun, len(self._world.agents())) + 1
+        count = self._begun
         where = 0x8000 if self._world.host == HOST else crc32(self._world.host.encode()) & 0xFFF
         agent = AgentId(f"6f1c7b0e-0000-4000-{where:04x}-{count:012}")
         name = order.name or f"agent-{count}"

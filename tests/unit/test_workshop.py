@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from swarm_tui.adapters.road.workshop import RemoteWorkshop
-from swarm_tui.errors import HostError, SwarmError
+from swarm_tui.errors import HostError, SetupError, SwarmError
 from swarm_tui.outpost.desk import NAMES, Desk
 from swarm_tui.outpost.wire import decode_result, encode_arguments
 from swarm_tui.outpost.workshop import PIECE, Workbench, send
@@ -97,7 +97,6 @@ def test_nothing_outside_is_touched(tmp_path: Path, shop: RemoteWorkshop) -> Non
     own.write_text("mine")
     calls: list[Callable[[], object]] = [
         lambda: shop.remove(own),
-        lambda: shop.read(own),
         lambda: shop.remove(root / "agents/../../../own"),
         lambda: shop.remove(root),
         lambda: shop.write(own, "yours"),
@@ -115,14 +114,13 @@ def test_an_agents_files_are_made_and_go(shop: RemoteWorkshop) -> None:
     shop.make_folder(folder)
     shop.write(folder / "initrd", "first ")
     shop.extend(folder / "initrd", folder / "more", "c2Vjb25k")
-    assert shop.read(folder / "more") == "first second"
+    assert (folder / "more").read_text() == "first second"
     assert (folder / "more").stat().st_mode & 0o777 == 0o600
     shop.copy(folder / "more", folder / "copy")
-    assert shop.names(folder) == ["copy", "initrd", "more"]
+    assert (folder / "copy").read_text() == "first second"
     shop.remove(folder)
     shop.remove(folder)
     assert not shop.has(folder)
-    assert shop.names(folder) == []
     assert shop.room() > PIECE
 
 
@@ -135,13 +133,32 @@ def test_a_port_is_free_there(shop: RemoteWorkshop) -> None:
         assert not shop.is_free(port)
 
 
-def test_without_qemu_it_says_what_to_install(
+def test_without_its_tools_it_says_what_to_install(
     shop: RemoteWorkshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = shop.root() / "agents/0b5e"
+    shop.make_folder(folder)
+    monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("shutil.which", lambda name, path="": None)
-    with pytest.raises(SwarmError, match="qemu-system-x86_64 is not installed") as raised:
-        shop.tools()
-    assert "qemu-system-x86" in raised.value.hint
+    with pytest.raises(SwarmError, match="qemu-img") as raised:
+        shop.overlay(folder / "base", folder / "disk")
+    assert "qemu-utils" in raised.value.hint
+
+
+def test_addresses_are_given_once_and_again_when_their_agents_are_gone(
+    shop: RemoteWorkshop,
+) -> None:
+    root = shop.root()
+    facts = {"bridge": "swarm-test", "addresses": "10.140.0.0/29"}
+    (root / "network.json").write_text(json.dumps(facts))
+    agents = [root / f"agents/{number}" for number in range(6)]
+    taken = [shop.take_address(folder, ["10.140.0.3"]) for folder in agents[:4]]
+    assert taken == ["10.140.0.2", "10.140.0.4", "10.140.0.5", "10.140.0.6"]
+    with pytest.raises(SetupError, match="No address is free"):
+        shop.take_address(agents[4], ["10.140.0.3"])
+    assert not shop.has(agents[4]), "nothing is left of who got none"
+    shop.remove(agents[1])
+    assert shop.take_address(agents[5], ["10.140.0.3"]) == "10.140.0.4"
 
 
 def test_both_ends_have_the_same_calls() -> None:

@@ -8,7 +8,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar, cast
 
 from swarm_tui.adapters.road.road import Road
 from swarm_tui.outpost.accel import Accel
-from swarm_tui.outpost.workshop import Tools, Workbench
+from swarm_tui.outpost.workshop import Wiring, Workbench
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,9 +29,6 @@ class RemoteWorkshop:
     def root(self) -> Path:
         return self._ask(Workbench.root)
 
-    def tools(self) -> Tools:
-        return self._ask(Workbench.tools)
-
     def choose_accel(self, kernel: Path, initrd: Path, force: str) -> Accel:
         return self._ask(Workbench.choose_accel, kernel, initrd, force)
 
@@ -40,12 +37,6 @@ class RemoteWorkshop:
 
     def has(self, path: Path) -> bool:
         return self._ask(Workbench.has, path)
-
-    def names(self, folder: Path) -> Sequence[str]:
-        return self._ask(Workbench.names, folder)
-
-    def read(self, path: Path) -> str:
-        return self._ask(Workbench.read, path)
 
     def write(self, path: Path, content: str) -> None:
         self._ask(Workbench.write, path, content)
@@ -70,6 +61,12 @@ class RemoteWorkshop:
 
     def is_free(self, port: int) -> bool:
         return self._ask(Workbench.is_free, port)
+
+    def wire(self, wanted: str) -> Wiring:
+        return self._ask(Workbench.wire, wanted)
+
+    def take_address(self, folder: Path, taken: Sequence[str]) -> str:
+        return self._ask(Workbench.take_address, folder, taken)
 
     def begin(self, target: Path, size: int) -> Path:
         return self._ask(Workbench.begin, target, size)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.errors import SetupError
-from swarm_tui.local.programs import Failed, Say, find, locked, replace, run, telling
+from swarm_tui.outpost.programs import Failed, Say, find, locked, replace, run, telling
 
 CANDIDATES: Final = 200
 """How many networks are tried before we give up."""
