@@ -196,7 +196,7 @@ class _Reading:
         if self._problems:
             raise ConfigError(
                 "The configuration is not valid",
-                "\n".join(sorted(self._problems, key=_by_place)),
+                "\n".join(sorted(self._problems, key=by_place)),
                 "Mend these and try again; nothing was guessed, and nothing was done.",
             )
         sources = {_dotted(key): source for key, source in self._used.items()}
@@ -248,9 +248,9 @@ class _Reading:
         choices: Sequence[str] = (),
     ) -> None:
         because = f" ({reason})" if reason else ""
-        near = _nearest(raw, choices) if isinstance(raw, str) else ""
+        near = nearest(raw, choices) if isinstance(raw, str) else ""
         self._problems.append(
-            f"{source}: {_dotted(key)}: found {_told(raw)}{because}; allowed: {allowed}{near}"
+            f"{source}: {_dotted(key)}: found {told(raw)}{because}; allowed: {allowed}{near}"
         )
 
     def _refuse(self, key: Key, source: Source) -> None:
@@ -258,7 +258,7 @@ class _Reading:
         name = key[-1] if known else key[0]
         known = known or sorted((*SECTIONS, "hosts"))
         self._problems.append(
-            f"{source}: {_dotted(key)}: unknown key{_nearest(name, known)}; "
+            f"{source}: {_dotted(key)}: unknown key{nearest(name, known)}; "
             f"there are: {', '.join(known)}"
         )
 
@@ -344,7 +344,7 @@ def _dotted(key: Key) -> str:
     return ".".join(key)
 
 
-def _told(raw: object) -> str:
+def told(raw: object) -> str:
     """A value as it would stand in the file."""
     if isinstance(raw, bool):
         return str(raw).lower()
@@ -355,14 +355,14 @@ def _told(raw: object) -> str:
     return "a table" if isinstance(raw, dict) else str(raw)
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _by_place(problem: str) -> list[Any]:
+def by_place(problem: str) -> list[Any]:
     """Order by file and line, as a person mends them."""
     parts = re.split(r"([0-9]+)", problem)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]

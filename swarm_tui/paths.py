@@ -41,6 +41,11 @@ class Paths:
         return self.config / "themes"
 
     @property
+    def profiles(self) -> Path:
+        """The user's own profiles, beside those that are shipped."""
+        return self.config / "profiles"
+
+    @property
     def views(self) -> Path:
         """The user's own views of the fleet."""
         return self.config / "views.toml"

@@ -37,7 +37,7 @@ class Kind:
         return True
 
 
-def _choice(*choices: str) -> Kind:
+def choice(*choices: str) -> Kind:
     def read(raw: object) -> str:
         if not isinstance(raw, str) or raw not in choices:
             raise ValueError
@@ -46,7 +46,7 @@ def _choice(*choices: str) -> Kind:
     return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", read, choices=choices)
 
 
-def _integer(low: int, high: int) -> Kind:
+def integer(low: int, high: int) -> Kind:
     def read(raw: object) -> int:
         # TOML's true and false are ints to Python.
         if not isinstance(raw, int) or isinstance(raw, bool) or not low <= raw <= high:
@@ -205,9 +205,9 @@ class Ui:
     """Folder with themes of one's own."""
     theme: Annotated[str, NAME] = "midnight"
     """Name of a theme file, without its ending."""
-    view: Annotated[Literal["tiles", "table"], _choice("tiles", "table")] = "tiles"
+    view: Annotated[Literal["tiles", "table"], choice("tiles", "table")] = "tiles"
     """How the fleet is shown at first."""
-    notify: Annotated[Literal["desktop", "bell", "off"], _choice("desktop", "bell", "off")] = (
+    notify: Annotated[Literal["desktop", "bell", "off"], choice("desktop", "bell", "off")] = (
         "desktop"
     )
     """When agents begin to wait for you: ring and ask for a desktop notification, ring, nothing."""
@@ -219,14 +219,14 @@ class Ui:
     notify_command: Annotated[tuple[str, ...], ARGV] = ()
     """A program to run then, one at a time and for at most 10 s: the line is on its standard input
     and in SWARM_NOTICE, the counts in SWARM_ASKS, SWARM_FAILURES and SWARM_DONE."""
-    ascii: Annotated[Literal["auto", "yes", "no"], _choice("auto", "yes", "no")] = "auto"
+    ascii: Annotated[Literal["auto", "yes", "no"], choice("auto", "yes", "no")] = "auto"
     """Draw with ASCII only; auto: when the terminal's encoding is not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
     folder: Annotated[Path, _folder(lambda paths: paths.snapshots)]
-    keep: Annotated[int, _integer(0, 1000)] = 2
+    keep: Annotated[int, integer(0, 1000)] = 2
     """Past snapshots kept per agent, besides the one that it is saved in."""
 
 
@@ -234,7 +234,7 @@ class Snapshots:
 class Logs:
     """What agents said."""
 
-    quota_mib: Annotated[int, _integer(16, 1 << 20)] = 1024
+    quota_mib: Annotated[int, integer(16, 1 << 20)] = 1024
     """Space on disk for the logs of all agents together; the oldest of the biggest go first."""
 
 
@@ -251,7 +251,7 @@ class Reviewing:
     key: Annotated[Literal["auto", "agent", "none"] | Path, KEY] = "auto"
     """Key to sign with. auto: your SSH agent's, else one of ~/.ssh, else one made for it; none:
     verdicts are not signed, and marked so."""
-    pack_mib: Annotated[int, _integer(1, 4096)] = 64
+    pack_mib: Annotated[int, integer(1, 4096)] = 64
     """The most that a guest may send of its work."""
 
 
@@ -259,13 +259,13 @@ class Reviewing:
 class Local:
     """The local swarm."""
 
-    memory_mib: Annotated[int, _integer(128, 65536)] = 256
+    memory_mib: Annotated[int, integer(128, 65536)] = 256
     """Memory given to each agent's VM."""
-    agents: Annotated[int, _integer(1, 200)] = 3
+    agents: Annotated[int, integer(1, 200)] = 3
     """Agents that `demo` begins with."""
-    accel: Annotated[Literal["auto", "kvm", "tcg"], _choice("auto", "kvm", "tcg")] = "auto"
+    accel: Annotated[Literal["auto", "kvm", "tcg"], choice("auto", "kvm", "tcg")] = "auto"
     """auto: KVM where a Linux guest really boots with it, else software emulation."""
-    driver: Annotated[Literal["auto", "qemu", "ch"], _choice("auto", "qemu", "ch")] = "auto"
+    driver: Annotated[Literal["auto", "qemu", "ch"], choice("auto", "qemu", "ch")] = "auto"
     """What runs the VMs. auto: Cloud Hypervisor where it can, else QEMU."""
     network: Annotated[str, NETWORK] = "auto"
     """Addresses for agents under Cloud Hypervisor; auto: a /24 that no route of the host has."""
@@ -285,7 +285,7 @@ class SharedStore:
 class Supervision:
     poll_s: Annotated[float, _seconds(0.2, 60)] = 1.0
     """Pause between two readings of a host's counters."""
-    reserve_mib: Annotated[int, _integer(0, 1 << 20)] = 512
+    reserve_mib: Annotated[int, integer(0, 1 << 20)] = 512
     """Memory of each host that new agents leave free."""
 
 
