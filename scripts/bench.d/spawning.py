@@ -28,7 +28,9 @@ from swarm_tui.command import Kill, Spawn
 from swarm_tui.config import Loaded
 from swarm_tui.local.accel import Mode
 from swarm_tui.model import Agent
+from swarm_tui.profile import PLAIN, Profile
 from swarm_tui.supervisor import Supervisor
+from swarm_tui.text import literal
 
 CLAIM_S = {Mode.TCG: 1.1, Mode.KVM: 0.5}
 TWENTY = 20
@@ -49,6 +51,11 @@ class Laps:
     at_once: float = 0.0
     each: list[float] = field(default_factory=list)
     bare_at_once: float = 0.0
+    pooled: list[float] = field(default_factory=list)
+    """Claimed from a pool."""
+    fill: float = 0.0
+    """Seconds for one ready agent, made in advance."""
+    pooled_at_once: float = 0.0
 
 
 def spawn(_folder: Path, is_quick: bool) -> Iterator[Figure]:
@@ -83,6 +90,21 @@ def _figures(laps: Laps, count: int) -> Iterator[Figure]:
         "medians; qemu-img create, virsh define, virsh start, until its SSH banner",
     )
     yield Figure(
+        "claim from a pool to SSH-ready, p50",
+        median(laps.pooled),
+        "s",
+        "as above, of a profile whose agents are made in advance",
+        CLAIM_S[laps.mode],
+        detail={"s": spread(laps.pooled), "making one ready, s": significant(laps.fill)},
+    )
+    yield Figure(
+        f"{count} agents at once, from a pool",
+        laps.pooled_at_once,
+        "s",
+        "one supervisor, from the first command until the last has answered by SSH",
+        TWENTY_S if count == TWENTY else None,
+    )
+    yield Figure(
         f"{count} agents at once",
         laps.at_once,
         "s",
@@ -113,6 +135,20 @@ async def _measure(loaded: Loaded, rounds: int, count: int) -> Laps:
                     laps.claims.append(await _spawn(supervisor, loaded))
                     await _end_all(supervisor, loaded, but=model)
                     laps.cold += await asyncio.to_thread(bare.boot, 1)
+                pool = Profile(literal("bench"), ready=count)
+                for _ in range(-(-rounds // count)):
+                    begun = time.perf_counter()
+                    made = await supervisor.stocks.fill(local_host(loaded), pool, ignore)
+                    laps.fill = (time.perf_counter() - begun) / max(1, made)
+                    for _ in range(min(count, rounds)):
+                        laps.pooled.append(await _spawn(supervisor, loaded, pool))
+                        await _end_all(supervisor, loaded, but=model)
+                await supervisor.stocks.fill(local_host(loaded), pool, ignore)
+                begun = time.perf_counter()
+                await asyncio.gather(*(_spawn(supervisor, loaded, pool) for _ in range(count)))
+                laps.pooled_at_once = time.perf_counter() - begun
+                await _end_all(supervisor, loaded, but=model)
+                await supervisor.stocks.drain(local_host(loaded), pool)
                 begun = time.perf_counter()
                 laps.each = await asyncio.gather(
                     *(_spawn(supervisor, loaded) for _ in range(count))
@@ -134,9 +170,9 @@ def _warm_cache(loaded: Loaded) -> None:
     build_image(loaded.paths.cache, lambda step: None)
 
 
-async def _spawn(supervisor: Supervisor, loaded: Loaded) -> float:
+async def _spawn(supervisor: Supervisor, loaded: Loaded, profile: Profile = PLAIN) -> float:
     begun = time.perf_counter()
-    await supervisor.do(Spawn(local_host(loaded)))
+    await supervisor.spawn(Spawn(local_host(loaded), profile=profile))
     return time.perf_counter() - begun
 
 
