@@ -28,6 +28,8 @@ from swarm_tui.fact import GuestHeard
 from swarm_tui.leftover import SETTLED_S, Leftover, measure, newest
 from swarm_tui.lifespan import due, may_end
 from swarm_tui.model import AgentId, HostName, HostState, Verb
+from swarm_tui.profile import Profile
+from swarm_tui.profiles import load as load_profiles
 from swarm_tui.report import error_object, plain, write_json, write_table
 from swarm_tui.results import Result, Results, describe
 from swarm_tui.supervisor import Supervisor
@@ -48,6 +50,8 @@ class View:
     """Agents that a host or a record knows of, or on which somebody acts."""
     local: Path
     """The folder of the local swarm; it may not exist."""
+    profiles: Path
+    """The folder of a person's own profiles."""
     is_whole: bool
     """All configured hosts were asked: who is on none of them is nowhere."""
 
@@ -117,7 +121,12 @@ async def _looking(loaded: Loaded, connect: str | None) -> AsyncIterator[View]:
             alive |= update.records.keys() | update.claimants.keys() | update.problems.keys()
             is_whole = all(host.state is HostState.UP for host in hosts) and not connect
             yield View(
-                supervisor, catalogue, frozenset(alive), local_folder(loaded.paths), is_whole
+                supervisor,
+                catalogue,
+                frozenset(alive),
+                local_folder(loaded.paths),
+                loaded.paths.profiles,
+                is_whole,
             )
         finally:
             catalogue.close()
@@ -312,6 +321,33 @@ async def _spawns(view: View) -> Sequence[Leftover]:
     ]
 
 
+async def _pools(view: View) -> Sequence[Leftover]:
+    """Agents made in advance of profiles that are no more; of one that cannot be read they stay."""
+    profiles = await asyncio.to_thread(load_profiles, view.profiles)
+    names = {entry.name for entry in profiles.entries}
+    found = []
+    for host, stocks in (await view.supervisor.stocks.read()).items():
+        for stock in stocks:
+            if stock.profile in names or not (stock.ready or stock.stale or stock.size_bytes):
+                continue
+
+            async def remove(host: HostName = host, name: Safe = stock.profile) -> None:
+                await view.supervisor.stocks.drain(host, Profile(name))
+
+            count = stock.ready + stock.stale
+            found.append(
+                Leftover(
+                    "pool",
+                    stock.profile,
+                    literal(f"{count} made in advance, and there is no such profile any more"),
+                    sanitize(host),
+                    stock.size_bytes,
+                    remove,
+                )
+            )
+    return found
+
+
 async def _locks(view: View) -> Sequence[Leftover]:
     """Lock files of processes that died, and files that a cut write left."""
     root = view.catalogue.root.parent
@@ -357,7 +393,15 @@ def _disk_bytes(disks: Sequence[Path] | None) -> int | None:
 
 
 Finder = Callable[[View], Awaitable[Sequence[Leftover]]]
-_FINDERS: Final[tuple[Finder, ...]] = (_agents, _records, _spawns, _logs, _reviews, _locks)
+_FINDERS: Final[tuple[Finder, ...]] = (
+    _agents,
+    _records,
+    _spawns,
+    _pools,
+    _logs,
+    _reviews,
+    _locks,
+)
 
 
 def _row(one: Leftover) -> Sequence[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,10 @@ from swarm_tui.command import End, Pause
 from swarm_tui.errors import Refused
 from swarm_tui.keeping import View
 from swarm_tui.leftover import Leftover
-from swarm_tui.model import AgentId, Birth, Record, SnapshotId, Verb
-from swarm_tui.profile import Ending, Life
+from swarm_tui.model import AgentId, Birth, HostName, Record, SnapshotId, Verb
+from swarm_tui.profile import Ending, Life, Profile
+from swarm_tui.stock import Stock
+from swarm_tui.stocks import Stocks
 from swarm_tui.text import literal
 
 from .hall import Hall, make_hall
@@ -59,7 +61,14 @@ async def looking(lab: Lab, *, is_whole: bool = True) -> AsyncIterator[View]:
     async with lab.running() as supervisor:
         update = lab.catalogue.update(0)
         alive = {agent.id for agent in supervisor.store.agents()} | update.records.keys()
-        yield View(supervisor, lab.catalogue, frozenset(alive), lab.home / "local", is_whole)
+        yield View(
+            supervisor,
+            lab.catalogue,
+            frozenset(alive),
+            lab.home / "local",
+            lab.home / "profiles",
+            is_whole,
+        )
 
 
 def by_kind(found: list[Leftover] | object) -> dict[str, list[str]]:
@@ -127,6 +136,33 @@ async def test_a_record_goes_only_when_its_host_was_asked_and_nothing_is_saved(l
         lab.catalogue.write(replace(held, verb=None))
         await one.remove()
     assert lab.catalogue.record(held.id) is None
+
+
+class StandInStocks(Stocks):
+    """One host with what is kept of three profiles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drained: list[str] = []
+
+    async def read(self) -> Mapping[HostName, Sequence[Stock]]:
+        names = ("claude", "own", "broken", "gone")
+        return {HOST: [Stock(literal(name), ready=2, size_bytes=1 << 20) for name in names]}
+
+    async def drain(self, host: HostName, profile: Profile) -> int:
+        self.drained.append(str(profile.name))
+        return 2
+
+
+async def test_a_pool_goes_only_when_its_profile_is_no_more(lab: Lab) -> None:
+    put(lab.home / "profiles" / "own.toml", 'task = "x"\n')
+    put(lab.home / "profiles" / "broken.toml", "this is no TOML")
+    async with looking(lab) as view:
+        view.supervisor.stocks = stocks = StandInStocks()
+        [one] = await keeping.find(view)
+        assert (one.kind, one.name, one.size_bytes) == ("pool", "gone", 1 << 20)
+        await one.remove()
+    assert stocks.drained == ["gone"]
 
 
 async def test_whom_a_rule_ends_is_told_before_and_ended_then(hall: Hall, lab: Lab) -> None:
