@@ -250,6 +250,7 @@ def make_supervisor(
     loaded: Loaded, *, connect: str | None = None, is_following: bool = True
 ) -> Supervisor:
     """A supervisor over real hosts, not started yet."""
+    from swarm_tui import profiles
     from swarm_tui.adapters.late import LateGuest
     from swarm_tui.local.spawner import LocalSpawner
     from swarm_tui.review.depot import Depot
@@ -291,7 +292,7 @@ def make_supervisor(
         is_following=is_following,
         logs=open_logs(loaded) if is_following else None,
         depot=depot,
-        stocks=Stocks(stockers, tuple, depot),
+        stocks=Stocks(stockers, lambda: profiles.load(loaded.paths.profiles).usable, depot),
     )
 
 

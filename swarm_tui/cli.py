@@ -138,7 +138,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     shell.usage = "swarm-tui shell [-h] [--user USER] [--hold] AGENT [-- COMMAND…]"
     _add_logs(add("logs", commands.logs, "what agents said, merged", agents="*", asks=False))
-    spawn = add("spawn", commands.spawn, "make a new agent")
+    pool = add("pool", commands.pool, "agents that profiles keep ready: list, fill or drain them")
+    pool.add_argument("act", nargs="?", choices=("list", "fill", "drain"), default="list")
+    pool.add_argument("profile", nargs="?", default="", help="default: all that keep any")
+    spawn = add("spawn", commands.spawn, "make new agents")
+    spawn.add_argument("profile", nargs="?", default="", help="what they are made of, by name")
+    spawn.add_argument("--count", type=int, default=1, metavar="N", help="how many; default: 1")
     spawn.add_argument("--host", help="on which host; default: the only one that can")
     spawn.add_argument("--name", default="", help="default: the next free name")
     spawn.add_argument("--task", default="", help="what it shall do")

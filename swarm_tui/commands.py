@@ -275,36 +275,35 @@ def verify(arguments: argparse.Namespace) -> int:
     )
 
 
+def pool(arguments: argparse.Namespace) -> int:
+    from swarm_tui import pooling
+
+    loaded, connect = given.load(arguments), arguments.connect
+    return given.run(
+        pooling.pool(
+            loaded, connect, arguments.act, arguments.profile, given.tell, is_json=arguments.json
+        )
+    )
+
+
 def spawn(arguments: argparse.Namespace) -> int:
-    from swarm_tui.acting import CONNECT_S
-    from swarm_tui.bootstrap import make_supervisor
+    from swarm_tui import pooling
     from swarm_tui.command import Spawn
     from swarm_tui.label import make_labels
     from swarm_tui.model import HostName
-    from swarm_tui.report import agent_object, write_json
+    from swarm_tui.profile import PLAIN
+    from swarm_tui.profiles import load
 
+    loaded = given.load(arguments)
+    profile = load(loaded.paths.profiles).find(arguments.profile) if arguments.profile else PLAIN
     labels = make_labels(arguments.label)
     host = HostName(arguments.host) if arguments.host else None
-
-    async def act() -> int:
-        supervisor = make_supervisor(
-            given.load(arguments), connect=arguments.connect, is_following=False
+    wanted = Spawn(host, arguments.name, arguments.task, labels, profile)
+    return given.run(
+        pooling.spawn(
+            loaded, arguments.connect, wanted, arguments.count, given.tell, is_json=arguments.json
         )
-        async with supervisor:
-            await supervisor.connected(CONNECT_S)
-            before = {agent.id for agent in supervisor.store.agents()}
-            done = await supervisor.do(
-                Spawn(host, arguments.name, arguments.task, labels),
-                None if arguments.json else given.tell,
-            )
-            new = [agent for agent in supervisor.store.agents() if agent.id not in before]
-            if arguments.json:
-                write_json({"done": done, "agents": [agent_object(agent) for agent in new]})
-            else:
-                print(done)
-        return 0
-
-    return given.run(act())
+    )
 
 
 def shell(arguments: argparse.Namespace) -> int:

@@ -38,6 +38,26 @@ class Stock:
     """Why none can be made in advance on this host; empty: they can."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What was measured, of how many."""
+
+    p50_s: float
+    p95_s: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"p50 {self.p50_s:.2f} s, p95 {self.p95_s:.2f} s of {self.count}"
+
+
+def spread(seconds: Sequence[float]) -> Spread | None:
+    """By nearest rank; None: nothing was measured."""
+    if not seconds:
+        return None
+    ordered, count = sorted(seconds), len(seconds)
+    return Spread(ordered[(count - 1) // 2], ordered[(95 * count + 99) // 100 - 1], count)
+
+
 class Stocker(Protocol):
     """Makes agents in advance on one host, whose spawner takes them."""
 

@@ -53,6 +53,10 @@ class Stocks:
         self._depot = depot
         self._rests: dict[tuple[HostName, Safe], _Rest] = {}
 
+    def hosts(self, profile: Profile) -> Sequence[HostName]:
+        """Where they may be kept ready."""
+        return [host for host in self._stockers if not profile.hosts or host in profile.hosts]
+
     async def run(
         self,
         foresee: Callable[[Spawn], Forecast],
@@ -106,9 +110,8 @@ class Stocks:
     ) -> bool:
         """Make one where one is wanted; whether any was."""
         for profile in await self._wanted():
-            for host, stocker in self._stockers.items():
-                if (profile.hosts and host not in profile.hosts) or not profile.ready:
-                    continue
+            for host in self.hosts(profile):
+                stocker = self._stockers[host]
                 rest = self._rests.setdefault((host, profile.name), _Rest())
                 if time.monotonic() < rest.until or foresee(Spawn(host, profile=profile)).error:
                     continue

@@ -23,6 +23,7 @@ from swarm_tui.command import Spawn
 from swarm_tui.filter import quote
 from swarm_tui.model import AgentId, Host, HostName, HostState
 from swarm_tui.placement import Forecast
+from swarm_tui.stock import Stock, spread
 from swarm_tui.text import join, sanitize
 from swarm_tui.ui.bar import Bar, Inked
 from swarm_tui.ui.brief import tell_next_try
@@ -201,10 +202,10 @@ def _line(row: Row, ink: Ink, width: int, now: float) -> Line:
     ]
 
 
-def tell_host(row: Row, now: float, room: Forecast) -> Iterable[Fact]:
+def tell_host(row: Row, now: float, room: Forecast, stocks: Sequence[Stock] = ()) -> Iterable[Fact]:
     """All that is known of one host; of what is not known, why.
 
-    `room`: what would become of `ASKED` plain agents there.
+    `room`: what would become of `ASKED` plain agents there; `stocks`: what is kept ready there.
     """
     host, load = row.host, row.load
     able = host.capabilities
@@ -235,11 +236,26 @@ def tell_host(row: Row, now: float, room: Forecast) -> Iterable[Fact]:
     yield Fact("agents", f"{load.agents}")
     for state in sorted(load.states, key=URGENCY.__getitem__):
         yield Fact("", f"{STATE_GLYPHS[state]} {load.states[state]} {state}", "muted")
+    yield from _tell_stocks(stocks)
     yield Fact("", "", source="Can do")
     if able is None:
         yield Fact("", NOT_KNOWN, "faint", _UNTOLD)
         return
     yield from _tell_abilities(able.missing, able.sources)
+
+
+def _tell_stocks(stocks: Sequence[Stock]) -> Iterable[Fact]:
+    if stocks:
+        yield Fact("", "", source="Ready agents")
+    for one in stocks:
+        wanted = "no profile" if one.wanted is None else f"of {one.wanted}"
+        stale = f", {one.stale} stale" if one.stale else ""
+        told = f"{one.ready} {wanted}{stale}; {render_bytes(one.size_bytes)} on disk"
+        yield Fact(one.profile, told, "muted" if one.missing else "text", one.missing)
+        if claims := spread(one.claims_s):
+            yield Fact("  claimed", f"{claims}", source=f"{one.hits} ready, {one.copies} copied")
+        if spawns := spread(one.spawns_s):
+            yield Fact("  made", f"{spawns}", source=f"{one.misses} from the start")
 
 
 def _tell_room(room: Forecast) -> Fact:
@@ -360,7 +376,8 @@ class HostsScreen(SwarmScreen):
             self._facts.show(())
             return
         room = self.context.supervisor.foresee(Spawn(row.host.name), ASKED)
-        self._facts.show(tell_host(row, self.context.now(), room))
+        stocks = self.context.supervisor.stocks.seen.get(row.host.name, ())
+        self._facts.show(tell_host(row, self.context.now(), room, stocks))
 
     # Actions
 

@@ -66,6 +66,7 @@ from swarm_tui.results import Result, Results
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.spool import Spool
+from swarm_tui.stocks import Stocks
 from swarm_tui.store import Store
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, sanitize
@@ -155,6 +156,7 @@ class StandInSupervisor(Supervisor):
     """What was kept of ended agents, the newest first."""
 
     def __post_init__(self) -> None:
+        self.stocks = Stocks()
         self.store = Store(self.clock.now)
         home = Path("/nowhere")
         self.audit = Audit(home)
