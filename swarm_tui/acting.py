@@ -135,7 +135,10 @@ async def act_on_many(
         if item.error and not isinstance(item.error, SwarmError):
             raise item.error
     if is_json:
-        refused = [_outcome(agent, "refused") | {"told": deny.reason} for agent, deny in denied]
+        refused = [
+            _outcome(agent.id, agent.name, agent.host, "refused") | {"told": deny.reason}
+            for agent, deny in denied
+        ]
         write_json({"verb": verb, "agents": [*map(_item_object, batch.items), *refused]})
     else:
         for agent, deny in denied:
@@ -144,14 +147,15 @@ async def act_on_many(
 
 
 def _tell_end(item: Item) -> None:
-    who = f"{item.agent.host}/{item.agent.name}"
+    who = f"{item.host}/{item.name}"
     print(f"{who}: {f'failed: {item.error}' if item.error else item.told}", flush=True)
 
 
-def _outcome(agent: Agent, outcome: str) -> dict[str, Any]:
-    return {"id": agent.id, "name": agent.name, "host": agent.host, "outcome": outcome}
+def _outcome(agent: str | None, name: str, host: str | None, outcome: str) -> dict[str, Any]:
+    return {"id": agent, "name": name, "host": host, "outcome": outcome}
 
 
 def _item_object(item: Item) -> dict[str, Any]:
     error = error_object(item.error) if isinstance(item.error, SwarmError) else None
-    return _outcome(item.agent, item.fate) | {"told": item.told or None, "error": error}
+    done = _outcome(item.id, item.name, item.host, item.fate)
+    return done | {"told": item.told or None, "error": error}

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
-from swarm_tui.command import Command
+from swarm_tui.command import Command, Resume, Spawn
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import Agent, AgentId, HostName
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
 AT_ONCE: Final = 4
 """On one host: each may write gigabytes there."""
+BORN_AT_ONCE: Final = 20
+"""Of new agents: where each one goes, and how many at a time there, is seen to elsewhere."""
 
-Do = Callable[[Command], Awaitable[Safe]]
+
+class Do(Protocol):
+    """How a command is done: `Supervisor.do`."""
+
+    async def __call__(
+        self, command: Command, on_progress: Callable[[Safe, float | None], None] | None = None, /
+    ) -> Safe: ...
 
 
 class Fate(StrEnum):
@@ -32,9 +40,17 @@ class Fate(StrEnum):
 
 @dataclass(slots=True)
 class Item:
-    agent: Agent
-    """As it was when the verb was asked for."""
+    """One agent, as it was when the verb was asked for; or one that is to be made."""
+
+    name: Safe
+    host: HostName | None
+    """None: it is not known yet."""
+    command: Command
+    id: AgentId | None = None
+    """None: there is none yet."""
     fate: Fate = Fate.WAITING
+    step: Safe = EMPTY
+    """What is being done now."""
     told: Safe = EMPTY
     """What was done."""
     error: BaseException | None = None
@@ -44,12 +60,29 @@ class Item:
 class Batch:
     """Bound to its agents by their ids, whatever becomes of the list that they were chosen from."""
 
-    def __init__(self, word: str, agents: Iterable[Agent], make: Callable[[AgentId], Command]):
-        """`word` is what is done, for people."""
+    def __init__(
+        self,
+        word: str,
+        agents: Iterable[Agent] = (),
+        make: Callable[[AgentId], Command] = Resume,
+        *,
+        new: Sequence[Spawn] = (),
+    ):
+        """`word` is what is done, for people; to `agents`, or by making `new` ones."""
         self.word = word
-        self.items = [Item(agent) for agent in agents]
-        self._make = make
-        self._gates: dict[HostName, asyncio.Semaphore] = {}
+        self.is_new = bool(new)
+        self.items = [
+            Item(agent.name or sanitize(agent.id), agent.host, make(agent.id), agent.id)
+            for agent in agents
+        ]
+        self.items += [
+            Item(sanitize(command.name) or literal(f"number {number}"), command.host, command)
+            for number, command in enumerate(new, 1)
+        ]
+        born = asyncio.Semaphore(BORN_AT_ONCE)
+        self._gates = {
+            item.host: born if new else asyncio.Semaphore(AT_ONCE) for item in self.items
+        }
 
     @property
     def counts(self) -> Mapping[Fate, int]:
@@ -74,8 +107,6 @@ class Batch:
 
         What is no SwarmError is kept as the item's error like any other.
         """
-        for item in self.items:
-            self._gates.setdefault(item.agent.host, asyncio.Semaphore(AT_ONCE))
         results = await asyncio.gather(
             *(self._do(item, do, on_end) for item in self.items), return_exceptions=True
         )
@@ -84,12 +115,16 @@ class Batch:
                 item.fate, item.error = Fate.FAILED, result
 
     async def _do(self, item: Item, do: Do, on_end: Callable[[Item], None]) -> None:
-        async with self._gates[item.agent.host]:
+        async with self._gates[item.host]:
             if item.fate is not Fate.WAITING:
                 return
             item.fate = Fate.AT_WORK
+
+            def show(step: Safe, fraction: float | None) -> None:
+                item.step = join((step, literal(f"{fraction:.0%}" if fraction else "")))
+
             try:
-                item.told = await do(self._make(item.agent.id))
+                item.told = await do(item.command, show)
             except SwarmError as error:
                 item.fate, item.error = Fate.FAILED, error
             else:

@@ -75,8 +75,8 @@ class BatchDialog(ModalScreen[Sequence[AgentId]]):
 
     def action_select_failed(self) -> None:
         failed = self._batch.having(Fate.FAILED)
-        if failed:
-            self.dismiss([item.agent.id for item in failed])
+        if failed and not self._batch.is_new:
+            self.dismiss([item.id for item in failed if item.id])
 
     def action_turn(self, direction: int) -> None:
         batches = list(self._batches)
@@ -96,14 +96,19 @@ def _tell(batch: Batch) -> Iterable[Fact]:
         for part in _why(item):
             for line in part.split("\n"):
                 yield Fact("", line, "text")
-    for fate in (Fate.AT_WORK, Fate.WAITING, Fate.LEFT, Fate.DONE):
+    for item in batch.having(Fate.AT_WORK) if batch.is_new else ():
+        yield Fact(item.name, item.step, "muted")
+    for item in batch.having(Fate.DONE) if batch.is_new else ():
+        yield Fact("made", item.told, "good")
+    rest = (Fate.WAITING, Fate.LEFT)
+    for fate in rest if batch.is_new else (Fate.AT_WORK, *rest, Fate.DONE):
         items = batch.having(fate)
         if items:
             yield Fact(f"{fate}", ", ".join(map(_who, items)), "muted")
 
 
 def _who(item: Item) -> str:
-    return f"{item.agent.name or item.agent.id} on {sanitize(item.agent.host)}"
+    return f"{item.name} on {sanitize(item.host)}" if item.host else item.name
 
 
 def _why(item: Item) -> Iterable[str]:

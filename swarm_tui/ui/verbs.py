@@ -9,9 +9,10 @@ from typing import Any, Final
 from textual.app import App
 
 from swarm_tui.batch import Batch, Fate
-from swarm_tui.command import Command, Extend, Say
+from swarm_tui.command import Command, Extend, Say, Spawn
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
+from swarm_tui.ports import Progress
 from swarm_tui.text import Safe, join, literal
 from swarm_tui.ui.action import Action
 from swarm_tui.ui.batches import BatchDialog
@@ -78,6 +79,37 @@ class Verbs:
                 self._start(self._carry_out(action, allowed, make), action.id)
 
         self._app.push_screen(Confirm(question, swarm.monotonic), answered)
+
+    def make(self, action: Action, commands: Sequence[Spawn]) -> None:
+        """Make new agents; several are one batch, a single one tells its steps."""
+        batch = Batch("make", new=commands)
+        self._start(self._make(batch), action.id)
+        if len(commands) > 1:
+            told = literal(f"{plural(len(commands), 'agent')}: J tells how far each is")
+            self._tell(literal("Being made"), told, False)
+
+    async def _make(self, batch: Batch) -> None:
+        if len(batch.items) > 1:
+            self._swarm.batches.append(batch)
+            await batch.run(self._swarm.supervisor.do)
+            self._show_faults(batch)
+            self._tell_all(batch)
+            return
+        [item] = batch.items
+
+        async def do(command: Command, on_progress: Progress | None = None) -> Safe:
+            def show(step: Safe, fraction: float | None) -> None:
+                if on_progress:
+                    on_progress(step, fraction)
+                top(self._app).footer.say(join((literal("new agent:"), item.step)))
+
+            return await self._swarm.supervisor.do(command, show)
+
+        await batch.run(do)
+        if item.error:
+            self._swarm.show_error(item.error)
+        else:
+            self._tell(literal("New agent"), item.told, False)
 
     def write_message(self, action: Action, targets: Sequence[AgentId]) -> None:
         allowed, _ = self._sift(action, targets)
@@ -154,25 +186,27 @@ class Verbs:
         if len(batch.items) > 1:
             self._swarm.batches.append(batch)
         await batch.run(self._swarm.supervisor.do)
-        failed = batch.having(Fate.FAILED)
-        for item in failed:
-            if item.error and not isinstance(item.error, SwarmError):
-                self._swarm.show_error(item.error)
+        self._show_faults(batch)
         if len(batch.items) == 1:
             [item] = batch.items
             if isinstance(item.error, SwarmError):
                 self._swarm.show_error(item.error)
             elif item.fate is Fate.DONE:
-                self._tell(
-                    join((item.agent.name, literal(f"{action.verb}")), ": "), item.told, False
-                )
+                self._tell(join((item.name, literal(f"{action.verb}")), ": "), item.told, False)
         else:
             self._tell_all(batch)
         return batch.counts.get(Fate.DONE) == len(batch.items)
 
+    def _show_faults(self, batch: Batch) -> None:
+        """Errors of our own."""
+        for item in batch.having(Fate.FAILED):
+            if item.error and not isinstance(item.error, SwarmError):
+                self._swarm.show_error(item.error)
+
     def _tell_all(self, batch: Batch) -> None:
         counts = batch.counts
-        told = [f"done to {plural(counts.get(Fate.DONE, 0), 'agent')}"]
+        done = plural(counts.get(Fate.DONE, 0), "agent")
+        told = [f"made {done}" if batch.is_new else f"done to {done}"]
         if failed := counts.get(Fate.FAILED):
             told.append(f"{failed} failed: J tells who and why")
         if left := counts.get(Fate.LEFT):
