@@ -253,6 +253,7 @@ def make_supervisor(
     from swarm_tui import profiles
     from swarm_tui.adapters.late import LateGuest
     from swarm_tui.local.spawner import LocalSpawner
+    from swarm_tui.retention import keeping
     from swarm_tui.review.depot import Depot
     from swarm_tui.site import Site, Timing
     from swarm_tui.stocks import Stocks
@@ -286,7 +287,7 @@ def make_supervisor(
         open_snapshots(loaded),
         open_audit(loaded, store),
         make_terms(loaded, store),
-        keep_snapshots=loaded.config.snapshots.keep,
+        keeping=keeping(loaded.config.snapshots),
         reserve=loaded.config.supervisor.reserve_mib << 20,
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from swarm_tui.label import Label
-from swarm_tui.model import AgentId, HostName, Verb
+from swarm_tui.model import AgentId, Cause, HostName, Origin, SnapshotId, Verb
 from swarm_tui.profile import PLAIN, Occasion, Profile
+
+BY_HAND: Final = Origin(Cause.CHECKPOINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,46 @@ class Extend:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Keep a snapshot of the agent while it goes on."""
+
+    agent: AgentId
+    title: str = ""
+    """The name that a person gives it."""
+    origin: Origin = BY_HAND
+    verb: Verb = field(default=Verb.CHECKPOINT, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Keep the present, and let the agent go on from an earlier snapshot."""
+
+    agent: AgentId
+    snapshot: SnapshotId
+    verb: Verb = field(default=Verb.ROLL_BACK, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Give a snapshot a person's name and pin, in place of those that it had."""
+
+    agent: AgentId
+    snapshot: SnapshotId
+    title: str
+    is_pinned: bool
+    verb: Verb = field(default=Verb.MARK, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Remove a snapshot."""
+
+    agent: AgentId
+    snapshot: SnapshotId
+    verb: Verb = field(default=Verb.DISCARD, init=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Shell:
     """Record that a person opens a shell; the shell itself is the caller's."""
 
@@ -136,4 +179,5 @@ class Reject:
 
 
 Verdict = Approve | SendBack | Reject
-Command = Spawn | Pause | Resume | Kill | End | Extend | Shell | Say | Review | Verdict
+Past = Checkpoint | RollBack | Mark | Discard
+Command = Past | Spawn | Pause | Resume | Kill | End | Extend | Shell | Say | Review | Verdict

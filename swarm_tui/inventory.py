@@ -15,8 +15,8 @@ from typing import Any, Literal, cast
 
 from swarm_tui.database import Database, Row, Transaction
 from swarm_tui.errors import StorageFull, StoreError
-from swarm_tui.model import AgentId, HostName, Snapshot, SnapshotId
-from swarm_tui.snapshot import Archive, Draft, spare
+from swarm_tui.model import AgentId, Cause, HostName, Origin, Snapshot, SnapshotId
+from swarm_tui.snapshot import Archive, Draft
 from swarm_tui.text import EMPTY, Safe, sanitize
 
 Standing = Literal["there", "missing", "unseen"]
@@ -83,12 +83,19 @@ class Inventory:
                     )
             transaction.touch("snapshot", agent)
 
+    def total_bytes(self) -> int:
+        """What all of them together take up, as far as it is known."""
+        with self._database.read() as transaction:
+            row = transaction.row("SELECT sum(size_bytes) FROM snapshots WHERE is_going = 0")
+        return int(row[0] or 0) if row else 0
+
     def known(self, agent: AgentId) -> Sequence[Kept]:
         """Those of an agent, oldest first; none of them was looked for."""
         with self._database.read() as transaction:
             rows = transaction.rows(
-                "SELECT id, host, place, name, created, size_bytes, hypervisor, is_frozen, digest"
-                " FROM snapshots WHERE agent = ? AND is_going = 0 ORDER BY id",
+                "SELECT id, host, place, name, created, size_bytes, hypervisor, is_frozen, digest,"
+                " cause, told, made_by, title, is_pinned FROM snapshots"
+                " WHERE agent = ? AND is_going = 0 ORDER BY id",
                 agent,
             )
         return [_kept(agent, row) for row in rows]
@@ -101,7 +108,9 @@ class Inventory:
         known = {kept.snapshot.id: kept for kept in self.known(agent)}
         with self._database.write() as transaction:
             for snapshot in there:
-                if snapshot.id not in known:
+                if snapshot.id not in known or _is_relabelled(
+                    known[snapshot.id].snapshot, snapshot
+                ):
                     _note(transaction, host, snapshot, "")
         found = {
             snapshot.id: Kept(
@@ -139,16 +148,20 @@ class _Indexed:
             self._inventory.note(self._host, snapshot, str(draft.folder.with_name(draft.id)))
         return snapshot
 
-    def prune(self, agent: AgentId, keep: int, in_use: SnapshotId | None) -> Sequence[SnapshotId]:
+    def label(self, agent: AgentId, snapshot: SnapshotId, title: str, is_pinned: bool) -> Snapshot:
+        labelled = self._archive.label(agent, snapshot, title, is_pinned)
+        self._inventory.note(self._host, labelled)
+        return labelled
+
+    def prune(self, agent: AgentId, doomed: Sequence[SnapshotId]) -> Sequence[SnapshotId]:
         there = self._archive.ids(agent)
         known = {kept.snapshot.id for kept in self._inventory.known(agent)}
         for snapshot in there:
             if snapshot not in known:
                 self._inventory.note(self._host, self._archive.read(agent, snapshot))
-        if doomed := spare(there, keep, in_use):
-            self._inventory.mark_going(agent, doomed)
-        removed = self._archive.prune(agent, keep, in_use)
-        if removed:
+        if going := [snapshot for snapshot in there if snapshot in doomed]:
+            self._inventory.mark_going(agent, going)
+        if removed := self._archive.prune(agent, doomed):
             self._inventory.drop_gone(agent, self._archive.ids(agent))
         return removed
 
@@ -161,11 +174,17 @@ class _Indexed:
             self._inventory.drop_gone(agent, ())
 
 
+def _is_relabelled(known: Snapshot, found: Snapshot) -> bool:
+    return (known.title, known.is_pinned) != (found.title, found.is_pinned)
+
+
 def _note(transaction: Transaction, host: HostName, snapshot: Snapshot, place: str) -> None:
     transaction.run(
         "INSERT INTO snapshots (agent, id, host, place, name, created, size_bytes, hypervisor,"
-        " is_frozen, digest, is_going) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
-        " ON CONFLICT (agent, id) DO UPDATE SET is_going = 0",
+        " is_frozen, digest, is_going, cause, told, made_by, title, is_pinned)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (agent, id) DO UPDATE SET is_going = 0, title = excluded.title,"
+        " is_pinned = excluded.is_pinned",
         snapshot.agent,
         snapshot.id,
         host,
@@ -176,6 +195,11 @@ def _note(transaction: Transaction, host: HostName, snapshot: Snapshot, place: s
         sanitize(snapshot.hypervisor),
         int(snapshot.is_frozen),
         digest_of(snapshot),
+        snapshot.origin.cause,
+        snapshot.origin.told,
+        snapshot.origin.by,
+        snapshot.title,
+        int(snapshot.is_pinned),
     )
     transaction.touch("snapshot", snapshot.agent)
 
@@ -190,6 +214,13 @@ def _kept(agent: AgentId, row: Row) -> Kept:
         hypervisor=sanitize(str(row[6])),
         is_frozen=bool(row[7]),
         digests={},
+        origin=Origin(
+            Cause(row[9]) if row[9] in tuple(Cause) else Cause.PAUSE,
+            sanitize(str(row[10])),
+            sanitize(str(row[11])),
+        ),
+        title=sanitize(str(row[12])),
+        is_pinned=bool(row[13]),
     )
     host = HostName(sanitize(str(row[1])))
     return Kept(snapshot, host, sanitize(str(row[2])), sanitize(str(row[8])), "unseen")

@@ -60,6 +60,22 @@ class Verb(StrEnum):
     MESSAGE = "message"
     SHELL = "shell"
     LOGS = "logs"
+    CHECKPOINT = "checkpoint"
+    ROLL_BACK = "roll-back"
+    MARK = "mark"
+    DISCARD = "discard"
+
+
+class Cause(StrEnum):
+    """What a snapshot was made for."""
+
+    PAUSE = "pause"
+    CHECKPOINT = "checkpoint"  # a person wanted it, and the agent went on
+    REVIEW = "review"
+    TURN = "turn"
+    INTERVAL = "interval"
+    ROLL_BACK = "roll-back"  # the present, before it was given up for a checkpoint
+    FORK = "fork"
 
 
 class Judgement(StrEnum):
@@ -268,6 +284,20 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Why a snapshot was made, and for whom."""
+
+    cause: Cause = Cause.PAUSE
+    told: Safe = EMPTY
+    """Which of its kind: "review 3", "turn 7", "every 10 min"."""
+    by: Safe = EMPTY
+    """Who asked for it; empty: nobody has told."""
+
+
+OF_PAUSE: Final = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """An immutable saved state: memory, devices, disks and the definition, with digests."""
 
@@ -282,6 +312,16 @@ class Snapshot:
     is_frozen: bool
     digests: Mapping[str, str]
     """File name → "sha256:…"; every file of the snapshot but the manifest itself."""
+    origin: Origin = OF_PAUSE
+    title: Safe = EMPTY
+    """The name that a person gave it; unlike all else it may change, as may the pin."""
+    is_pinned: bool = False
+    """A person holds it: no rule removes it."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a person named or pinned it."""
+        return self.is_pinned or bool(self.title)
 
 
 @dataclass(frozen=True, slots=True)

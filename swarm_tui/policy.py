@@ -54,6 +54,13 @@ _LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
         "its work can only be taken from a live or a saved agent",
     ),
     Verb.EXTEND: (frozenset(State) - {State.LOST}, "its host is out of reach"),
+    Verb.CHECKPOINT: (_ALIVE, "only a live agent can be kept as it runs"),
+    Verb.ROLL_BACK: (
+        _ALIVE | {State.PAUSED, State.SAVED},
+        "only a live or a saved agent can be rolled back",
+    ),
+    Verb.MARK: (frozenset(State) - {State.LOST}, "its host is out of reach"),
+    Verb.DISCARD: (frozenset(State) - {State.LOST}, "its host is out of reach"),
     Verb.MESSAGE: (_ALIVE, "a message needs a running VM"),
     Verb.SHELL: (_ALIVE, "a shell needs a running VM"),
     Verb.LOGS: (frozenset(State), ""),
@@ -65,6 +72,8 @@ _NEEDS: Final[dict[Verb, tuple[str, ...]]] = {
     Verb.RESUME: ("restore",),
     Verb.SPAWN: ("spawn",),
     Verb.REVIEW: ("save", "restore"),
+    Verb.CHECKPOINT: ("save", "restore"),
+    Verb.ROLL_BACK: ("save", "restore"),
     Verb.APPROVE: ("restore",),
     Verb.SEND_BACK: ("restore",),
 }
@@ -98,7 +107,8 @@ def decide(
         return Deny(literal(f"{agent.operation.verb} is still at work on it"))
     is_handoff = verb is Verb.REVIEW or verb in _VERDICTS
     is_taken = is_handoff or verb is Verb.END
-    if is_taken and agent.record and agent.record.verdict and agent.state is not State.LOST:
+    must_stand = is_taken or verb in (Verb.CHECKPOINT, Verb.ROLL_BACK)
+    if must_stand and agent.record and agent.record.verdict and agent.state is not State.LOST:
         # Whatever state it was cut off in.
         given = f"{agent.record.verdict} was given on review {agent.record.review}"
         return Deny(literal(f"{given}; resume it to deliver that"))

@@ -144,6 +144,14 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def dump(self, agent: AgentId, target: Path) -> None:
+        """Write memory and devices of a suspended VM to `target`, as `save` does.
+
+        It stays suspended, and its disks hold what the memory believes until it is resumed. Raises
+        Refused when it is not suspended, StorageFull. On failure `target` may be left over.
+        """
+        ...
+
     async def checkpoint(self, agent: AgentId) -> str:
         """Put memory and devices of a suspended VM into its own disk image.
 

@@ -226,8 +226,15 @@ class Ui:
 @dataclass(frozen=True, slots=True)
 class Snapshots:
     folder: Annotated[Path, _folder(lambda paths: paths.snapshots)]
-    keep: Annotated[int, integer(0, 1000)] = 2
-    """Past snapshots kept per agent, besides the one that it is saved in."""
+    keep: Annotated[int, integer(0, 1000)] = 8
+    """Past snapshots kept per agent that nobody asked for; what is held is not counted: what you
+    named or pinned, the one that it is saved in, what a review or a fork needs."""
+    age_days: Annotated[int, integer(0, 3650)] = 0
+    """After how many days they go, and those that you asked for without a name; 0: never."""
+    agent_mib: Annotated[int, integer(0, 1 << 30)] = 0
+    """The most that one agent's may take up on disk; then the oldest go; 0: no limit."""
+    total_mib: Annotated[int, integer(0, 1 << 30)] = 0
+    """The most that those of all agents may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from typing import Final
 
 from swarm_tui.catalogue import Claim
 from swarm_tui.inventory import Inventory, indexed
-from swarm_tui.lifecycle import Lifecycle, fenced
+from swarm_tui.lifecycle import Timeline, fenced
 from swarm_tui.lifecycle.ground import work_in
 from swarm_tui.model import Record
 from swarm_tui.ports import Guest, Hypervisor, Spawner
+from swarm_tui.retention import Retention
 from swarm_tui.snapshot import Archive
 from swarm_tui.watch import HostWatch
 from swarm_tui.watch.task import Apply
@@ -79,9 +80,9 @@ class Place:
         claim: Claim,
         snapshots: Archive,
         inventory: Inventory,
-        keep: int,
+        retention: Retention,
         on_record: Callable[[Record], None],
-    ) -> Lifecycle | None:
+    ) -> Timeline | None:
         """The sequences for one agent while it is ours; None while it was never connected.
 
         `snapshots` is the common place, `inventory` what everybody knows of them. The present
@@ -91,7 +92,7 @@ class Place:
             return None
         self.work_here()
         check, spawner = claim.check, self.site.spawner
-        return Lifecycle(
+        return Timeline(
             hypervisor=fenced(self.site.hypervisor, check),
             capabilities=self.watch.capabilities,
             guest=fenced(self.guest, check),
@@ -101,7 +102,7 @@ class Place:
                 check,
             ),
             spawner=fenced(spawner, check) if spawner else None,
-            keep=keep,
+            retention=retention,
             on_record=on_record,
         )
 

@@ -1,10 +1,14 @@
 """Immutable saved states of agents: memory, devices, disks and the definition, with digests.
 
-    <root>/<uuid>/<id>/    memory, disk-0, disk-1…, definition.xml, manifest.json
+    <root>/<uuid>/<id>/    memory, disk-0, disk-1…, definition.xml, manifest.json, label.json
 
 A snapshot under way is `<id>.partial`. It becomes a snapshot only by the rename that follows the
 manifest, when memory, disks and definition are all there, digested and on the disk. Its files are
-never written again; it is removed by an explicit act or by the retention rule (`prune`).
+never written again, but for the label, which holds a person's name and pin for it; it is removed by
+an explicit act or by the retention rules (`retention`).
+
+Of an agent that is paused the disks move into the snapshot. Of one that goes on (a checkpoint) they
+are copied while its vCPUs stand still; the draft of such a one holds nothing that is not elsewhere.
 
 Everything here blocks; callers run it in a thread. The caller holds the agent's lock. Failures of
 the storage raise StorageFull or SnapshotError.
@@ -24,18 +28,27 @@ from typing import Any, Final, Protocol
 
 from swarm_tui import durable
 from swarm_tui.errors import SnapshotError
-from swarm_tui.model import AgentId, Record, Snapshot, SnapshotId
+from swarm_tui.manifest import (
+    DEFINITION,
+    FORMAT,
+    LABEL,
+    MANIFEST,
+    PLAN,
+    copies,
+    damaged,
+    read_label,
+    read_manifest,
+    read_origin,
+    read_plan,
+)
+from swarm_tui.model import OF_PAUSE, AgentId, Origin, Record, Snapshot, SnapshotId
 from swarm_tui.text import sanitize
 
-_MANIFEST: Final = "manifest.json"
-_PLAN: Final = "plan.json"
-_DEFINITION: Final = "definition.xml"
 _MEMORY: Final = "memory"
 _PARTIAL: Final = ".partial"
 _ASIDE: Final = ".aside"
 """A draft that is about to be removed, out of reach of a save that might still begin."""
 _REMOVED: Final = ".removed"
-_FORMAT: Final = 1
 _TORN_S: Final = 10.0
 """A hypervisor may close its disks a moment after it has written the memory."""
 
@@ -71,8 +84,19 @@ class Archive(Protocol):
     def has_memory(self, draft: Draft) -> bool: ...
 
     def plan(
-        self, draft: Draft, record: Record, definition: str, hypervisor: str, disks: Sequence[Path]
+        self,
+        draft: Draft,
+        record: Record,
+        definition: str,
+        hypervisor: str,
+        disks: Sequence[Path],
+        origin: Origin = OF_PAUSE,
+        is_copied: bool = False,
     ) -> None: ...
+
+    def copy_disks(self, draft: Draft) -> None: ...
+
+    def is_copied(self, draft: Draft) -> bool: ...
 
     def seal(self, agent: AgentId, draft: Draft) -> Snapshot: ...
 
@@ -92,9 +116,11 @@ class Archive(Protocol):
 
     def definition(self, agent: AgentId, snapshot: SnapshotId) -> str: ...
 
-    def prune(
-        self, agent: AgentId, keep: int, in_use: SnapshotId | None
-    ) -> Sequence[SnapshotId]: ...
+    def label(
+        self, agent: AgentId, snapshot: SnapshotId, title: str, is_pinned: bool
+    ) -> Snapshot: ...
+
+    def prune(self, agent: AgentId, doomed: Sequence[SnapshotId]) -> Sequence[SnapshotId]: ...
 
     def remove(self, agent: AgentId) -> None: ...
 
@@ -116,7 +142,8 @@ class Snapshots:
     def read(self, agent: AgentId, snapshot: SnapshotId) -> Snapshot:
         """Read a snapshot's manifest. Raises SnapshotError when it is missing or unreadable."""
         folder = self._folder(agent) / snapshot
-        raw = _read_manifest(folder)
+        raw = read_manifest(folder)
+        title, is_pinned = read_label(folder)
         return Snapshot(
             id=snapshot,
             agent=AgentId(str(raw.get("agent"))),
@@ -126,6 +153,9 @@ class Snapshots:
             hypervisor=str(raw.get("hypervisor")),
             is_frozen=raw.get("is_frozen") is True,
             digests={name: entry["digest"] for name, entry in raw["files"].items()},
+            origin=read_origin(raw.get("origin")),
+            title=title,
+            is_pinned=is_pinned,
         )
 
     def draft(self, agent: AgentId) -> Draft:
@@ -153,35 +183,58 @@ class Snapshots:
             return draft.memory.exists()
 
     def plan(
-        self, draft: Draft, record: Record, definition: str, hypervisor: str, disks: Sequence[Path]
+        self,
+        draft: Draft,
+        record: Record,
+        definition: str,
+        hypervisor: str,
+        disks: Sequence[Path],
+        origin: Origin = OF_PAUSE,
+        is_copied: bool = False,
     ) -> None:
         """Write down what the draft will hold, before the VM is stopped.
 
         With the plan on disk, a process that dies at any later point leaves enough behind to
-        `seal` the draft or to put everything back.
+        `seal` the draft or to put everything back. `is_copied`: the disks are those of a VM that
+        goes on with them.
         """
         with durable.storage("write the snapshot's definition"):
-            durable.write(draft.folder / _DEFINITION, definition.encode())
+            durable.write(draft.folder / DEFINITION, definition.encode())
             plan = {
-                "format": _FORMAT,
+                "format": FORMAT,
                 "agent": record.id,
                 "name": record.name,
                 "created": time.time(),
                 "hypervisor": hypervisor,
                 "is_frozen": record.is_frozen,
                 "disks": {f"disk-{index}": str(disk) for index, disk in enumerate(disks)},
+                "origin": {"cause": origin.cause, "told": origin.told, "by": origin.by},
+                "is_copied": is_copied,
             }
-            durable.write(draft.folder / _PLAN, json.dumps(plan, indent=1).encode())
+            durable.write(draft.folder / PLAN, json.dumps(plan, indent=1).encode())
+
+    def copy_disks(self, draft: Draft) -> None:
+        """Take in copies of the disks of a VM whose vCPUs stand still; `seal` syncs them."""
+        with durable.storage("copy the agent's disk"):
+            for name, live in read_plan(draft.folder)["disks"].items():
+                durable.copy_quickly(Path(live), draft.folder / name)
+
+    def is_copied(self, draft: Draft) -> bool:
+        """Whether the draft is that of a VM that goes on: it holds nothing of its own."""
+        with durable.storage("look at the unfinished snapshot"):
+            is_planned = any((draft.folder / name).exists() for name in (PLAN, MANIFEST))
+        return is_planned and copies(read_plan(draft.folder))
 
     def seal(self, agent: AgentId, draft: Draft) -> Snapshot:
         """Make a draft a snapshot: take in the disks, digest, fsync, manifest, rename.
 
         The VM must be off. The disks move into the snapshot, so that nothing can start the VM on
-        them behind its memory's back. Each step may be repeated after a crash.
+        them behind its memory's back. Each step may be repeated after a crash. Of copied disks
+        nothing moves, and the VM may run.
         """
-        plan = _read_plan(draft)
+        plan = read_plan(draft.folder)
         with durable.storage("complete the snapshot"):
-            for name, live in plan["disks"].items():
+            for name, live in plan["disks"].items() if not copies(plan) else ():
                 durable.move(Path(live), draft.folder / name)
             names = _files(draft.folder)
             digests = _digests(draft.folder, names)
@@ -191,8 +244,8 @@ class Snapshots:
             }
             manifest = plan | {"files": files}
             _check_parts(draft.folder, manifest)
-            durable.write(draft.folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
-            (draft.folder / _PLAN).unlink(missing_ok=True)
+            durable.write(draft.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+            (draft.folder / PLAN).unlink(missing_ok=True)
             os.rename(draft.folder, draft.folder.with_name(draft.id))
             durable.sync_folder(draft.folder.parent)
         return self.read(agent, draft.id)
@@ -206,7 +259,7 @@ class Snapshots:
                 if _is_memory(name)
             )
             saved = max(written, default=0.0)
-            disks = (Path(live) for live in _read_plan(draft)["disks"].values())
+            disks = (Path(live) for live in read_plan(draft.folder)["disks"].values())
             return any(disk.exists() and disk.stat().st_mtime > saved + _TORN_S for disk in disks)
 
     def put_back(self, draft: Draft) -> None:
@@ -244,9 +297,9 @@ class Snapshots:
         Raises SnapshotError that says what differs.
         """
         folder = self._folder(agent) / snapshot
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         if manifest.get("agent") != agent:
-            raise _damaged(folder, f"it is of another agent, {manifest.get('agent')}")
+            raise damaged(folder, f"it is of another agent, {manifest.get('agent')}")
         if manifest.get("hypervisor") != hypervisor:
             raise SnapshotError(
                 "The snapshot was made by another hypervisor version",
@@ -259,9 +312,9 @@ class Snapshots:
             for name, entry in files.items():
                 path = folder / name
                 if not path.is_file():
-                    raise _damaged(folder, f"{name} is missing")
+                    raise damaged(folder, f"{name} is missing")
                 if path.stat().st_size != entry["size"]:
-                    raise _damaged(
+                    raise damaged(
                         folder, f"{name} has {path.stat().st_size} bytes instead of {entry['size']}"
                     )
             with ThreadPoolExecutor(2) as pool:
@@ -270,7 +323,7 @@ class Snapshots:
                 same = list(pool.map(durable.is_unchanged, paths, digests))
             for name, is_same in zip(files, same, strict=True):
                 if not is_same:
-                    raise _damaged(folder, f"the content of {name} was altered")
+                    raise damaged(folder, f"the content of {name} was altered")
 
     def stage(self, agent: AgentId, snapshot: SnapshotId) -> Path:
         """Copy a verified snapshot's disks to where its VM looks for them.
@@ -280,7 +333,7 @@ class Snapshots:
         `unstage`.
         """
         folder = self._folder(agent) / snapshot
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         with durable.storage("copy the snapshot's disk"):
             for name, live in manifest["disks"].items():
                 path = Path(live)
@@ -293,7 +346,7 @@ class Snapshots:
     def unstage(self, agent: AgentId, snapshot: SnapshotId) -> None:
         """Remove what `stage` copied and no VM has written to. The snapshot stays."""
         folder = self._folder(agent) / snapshot
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         with durable.storage("remove the snapshot's copied disk"):
             for name, live in manifest["disks"].items():
                 path = Path(live)
@@ -302,23 +355,29 @@ class Snapshots:
 
     def definition(self, agent: AgentId, snapshot: SnapshotId) -> str:
         with durable.storage("read the snapshot's definition"):
-            return (self._folder(agent) / snapshot / _DEFINITION).read_text()
+            return (self._folder(agent) / snapshot / DEFINITION).read_text()
 
-    def prune(self, agent: AgentId, keep: int, in_use: SnapshotId | None) -> Sequence[SnapshotId]:
-        """The retention rule: of the snapshots that the agent does not stand on, keep `keep`.
+    def label(self, agent: AgentId, snapshot: SnapshotId, title: str, is_pinned: bool) -> Snapshot:
+        """Give it a person's name and pin, in place of those that it had."""
+        folder = self._folder(agent) / snapshot
+        read_manifest(folder)
+        with durable.storage("label the snapshot"):
+            label = {"format": FORMAT, "title": title, "is_pinned": is_pinned}
+            durable.write(folder / LABEL, json.dumps(label).encode())
+        return self.read(agent, snapshot)
 
-        The newest stay; `in_use`, in which it is saved at present, is never removed.
-        """
-        doomed = spare(self.ids(agent), keep, in_use)
+    def prune(self, agent: AgentId, doomed: Sequence[SnapshotId]) -> Sequence[SnapshotId]:
+        """Remove some; those that are not there are no problem. Returns those that were."""
+        there = [snapshot for snapshot in self.ids(agent) if snapshot in doomed]
         with durable.storage("remove an old snapshot"):
-            for snapshot in doomed:
+            for snapshot in there:
                 folder = self._folder(agent) / snapshot
                 # Renamed first: a half-removed snapshot must not look like one.
                 os.rename(folder, folder.with_name(f"{snapshot}{_REMOVED}"))
             for name in self._names(agent):
                 if name.endswith(_REMOVED):
                     durable.remove_folder(self._folder(agent) / name)
-        return doomed
+        return there
 
     def remove(self, agent: AgentId) -> None:
         """Remove all snapshots of an agent, finished or not."""
@@ -336,34 +395,21 @@ class Snapshots:
         return self._root / agent
 
 
-def spare(
-    snapshots: Sequence[SnapshotId], keep: int, in_use: SnapshotId | None
-) -> Sequence[SnapshotId]:
-    """Which of an agent's snapshots, oldest first, `prune` removes."""
-    others = [snapshot for snapshot in snapshots if snapshot != in_use]
-    return others[: max(0, len(others) - keep)]
-
-
-def _damaged(folder: Path, what: str) -> SnapshotError:
-    return SnapshotError(
-        "The snapshot is not whole",
-        f"{folder.name}: {what}.",
-        f"Nothing was restored and nothing removed; look at {folder}.",
-    )
-
-
 def _held(draft: Draft) -> Sequence[tuple[Path, Path]]:
     """The disks that a draft has taken in, each with its place outside of it."""
     if not any(draft.folder.glob("disk-*")):
         return []
-    disks = [(draft.folder / name, Path(live)) for name, live in _read_plan(draft)["disks"].items()]
+    plan = read_plan(draft.folder)
+    if copies(plan):
+        return []
+    disks = [(draft.folder / name, Path(live)) for name, live in plan["disks"].items()]
     return [(kept, live) for kept, live in disks if kept.exists()]
 
 
 def _files(folder: Path) -> Sequence[str]:
     """What a manifest lists: all that lies in the folder but manifest, plan and cut-off copies."""
     names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if name not in (_MANIFEST, _PLAN) and name[0] != ".")
+    return sorted(name for name in names if name not in (MANIFEST, PLAN, LABEL) and name[0] != ".")
 
 
 def _is_memory(name: str) -> bool:
@@ -385,11 +431,11 @@ def _digests(folder: Path, names: Sequence[str]) -> Sequence[str]:
 def _check_parts(folder: Path, manifest: dict[str, Any]) -> None:
     """Raise SnapshotError unless memory, definition and every disk are among its files."""
     files = manifest["files"]
-    for part in (_DEFINITION, *manifest["disks"]):
+    for part in (DEFINITION, *manifest["disks"]):
         if part not in files:
-            raise _damaged(folder, f"it lacks {part}")
+            raise damaged(folder, f"it lacks {part}")
     if not any(_is_memory(name) for name in files):
-        raise _damaged(folder, "it has no memory")
+        raise damaged(folder, "it has no memory")
 
 
 def _check_untouched(disk: Path, digest: str) -> None:
@@ -399,31 +445,3 @@ def _check_untouched(disk: Path, digest: str) -> None:
             f"{disk} was written after the agent was paused.",
             "Move it away if the snapshot is what you want.",
         )
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest = _read_json(folder, _MANIFEST)
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not all(
-        isinstance(entry, dict) and {"digest", "size"} <= entry.keys() for entry in files.values()
-    ):
-        raise _damaged(folder, "its manifest does not list its files")
-    return manifest
-
-
-def _read_plan(draft: Draft) -> dict[str, Any]:
-    # Between the manifest and the rename, a crash may have left either.
-    is_planned = (draft.folder / _PLAN).exists()
-    return _read_json(draft.folder, _PLAN if is_planned else _MANIFEST)
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        raw = json.loads((folder / name).read_bytes())
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, f"{name} cannot be read ({error})") from error
-    if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
-        raise _damaged(folder, f"{name} is of an unknown format")
-    if not isinstance(raw.get("disks"), dict):
-        raise _damaged(folder, f"{name} does not name its disks")
-    return raw

@@ -36,9 +36,9 @@ from swarm_tui.lifecycle import (
     UNKNOWN,
     Bequest,
     Handoff,
-    Lifecycle,
     Steered,
     Terms,
+    Timeline,
     claimed,
     detail,
     fenced,
@@ -59,6 +59,7 @@ from swarm_tui.placement import FRESH_S, Forecast, Promises, tell
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Progress, Spawned
 from swarm_tui.results import Results
+from swarm_tui.retention import KEEP_ALL, Keeping, Retention, holding
 from swarm_tui.review.depot import Depot
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.rules import Rules
@@ -89,7 +90,7 @@ class Supervisor:
         audit: Audit,
         terms: Terms,
         *,
-        keep_snapshots: int = 2,
+        keeping: Keeping = KEEP_ALL,
         reserve: int = RESERVE,
         timing: Timing | None = None,
         is_following: bool = True,
@@ -111,7 +112,9 @@ class Supervisor:
         self.terms = terms
         self._catalogue = catalogue
         self.results = Results(catalogue.database, catalogue.root.parent / "results")
-        self._keep = keep_snapshots
+        self._retention = Retention(
+            keeping, holding(self.store.agents), self._inventory.total_bytes
+        )
         self._is_following = is_following
         self._tasks = Tasks()
         self._verbs: set[asyncio.Task[Any]] = set()
@@ -145,7 +148,7 @@ class Supervisor:
             self._places.keys(),
             self._at_work.keys(),
             self._lifecycle,
-            self.refresh,
+            lambda agent: self._place_of(agent).watch.reread(agent.id),
             self._faults.append,
         )
 
@@ -417,7 +420,7 @@ class Supervisor:
             if self._is_following:
                 self._guests.tend(agent.id, self.store.agent(agent.id))
 
-    def _lifecycle(self, agent: Agent, claim: Claim) -> Lifecycle | None:
+    def _lifecycle(self, agent: Agent, claim: Claim) -> Timeline | None:
         """The sequences on the agent's host while it is ours; None before it was connected.
 
         This task's work on files is in that host's threads from here on.
@@ -425,7 +428,7 @@ class Supervisor:
         if (place := self._places.get(agent.host)) is None:
             return None
         return place.lifecycle(
-            claim, self.snapshots, self._inventory, self._keep, self._note_record
+            claim, self.snapshots, self._inventory, self._retention, self._note_record
         )
 
     def _note_record(self, record: Record) -> None:

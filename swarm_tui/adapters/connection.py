@@ -303,7 +303,7 @@ class Connection:
         # The rest can only be asked of a domain; any will do.
         for domain in [] if self._is_busy else handle.listAllDomains()[:1]:
             if not _answers(domain.snapshotNum):
-                missing |= dict.fromkeys(("checkpoint", "fork"), lacks)
+                missing |= dict.fromkeys(("dump", "checkpoint", "fork"), lacks)
             stream = handle.newStream(libvirt.VIR_STREAM_NONBLOCK)
             if not _answers(domain.openConsole, "no-such-device", stream, 0):
                 missing["console"] = lacks

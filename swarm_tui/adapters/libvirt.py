@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import libvirt
 
+from swarm_tui.adapters import memory
 from swarm_tui.adapters.calls import Tries
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
 from swarm_tui.adapters.console import StreamConsole
@@ -47,7 +48,6 @@ from swarm_tui.text import literal
 PROGRESS_S: Final = 0.2
 CALLS_AT_MOST: Final = 250
 """VMs asked one by one in a reading of the counters, in turn, where no call tells of all."""
-CHECKPOINT: Final = "warm"
 _Told = tuple[Any, dict[str, object]]
 
 
@@ -247,6 +247,12 @@ class LibvirtHypervisor:
         connection, domains = self._opened()
         await connection.move("restore the VM", partial(domains.restore, agent, target))
 
+    async def dump(self, agent: AgentId, target: Path) -> None:
+        connection, domains = self._opened()
+        if await self._exists(target):
+            raise Refused("Cannot save the VM", f"{target} exists already")
+        await connection.move("save the VM", partial(domains.dump, agent, target))
+
     async def checkpoint(self, agent: AgentId) -> str:
         connection, domains = self._opened()
         return await connection.move("checkpoint the VM", partial(domains.checkpoint, agent))
@@ -437,21 +443,16 @@ class _Domains:
             why = error.get_error_message()
             raise SnapshotError("The saved memory cannot be read", why) from error
 
+    def dump(self, agent: AgentId, target: Path) -> None:
+        memory.dump(self._domain(agent), target)
+
     def checkpoint(self, agent: AgentId) -> str:
-        domain = self._domain(agent)
-        if present_power(domain) is not Power.PAUSED:
-            raise Refused("Cannot checkpoint the VM", "suspend it first")
-        _drop_checkpoint(domain)
-        xml = f"<domainsnapshot><name>{CHECKPOINT}</name></domainsnapshot>"
-        return str(domain.snapshotCreateXML(xml, 0).getXMLDesc())
+        return memory.checkpoint(self._domain(agent))
 
     def fork(self, definition: str, checkpoint: str) -> AgentId:
         domain = self._connection.handle.defineXML(definition)
         try:
-            redefine = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
-            snapshot = domain.snapshotCreateXML(checkpoint, redefine)
-            domain.revertToSnapshot(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING)
-            _drop_checkpoint(domain)
+            memory.revert(domain, checkpoint)
         except libvirt.libvirtError:
             with suppress(libvirt.libvirtError):
                 if domain.isActive():
@@ -491,10 +492,3 @@ def _undefine(domain: Any) -> None:
         if not is_unsupported(error.get_error_code()):
             raise
         domain.undefine()
-
-
-def _drop_checkpoint(domain: Any) -> None:
-    """Its memory would stay in the disk image for ever, and be copied with it."""
-    for snapshot in domain.listAllSnapshots():
-        if snapshot.getName() == CHECKPOINT:
-            snapshot.delete()

@@ -5,15 +5,18 @@ from swarm_tui.lifecycle.claim import claimed, fenced
 from swarm_tui.lifecycle.ground import UNKNOWN
 from swarm_tui.lifecycle.handoff import Handoff, Terms
 from swarm_tui.lifecycle.steer import Steered, detail, steer
+from swarm_tui.lifecycle.timeline import PASSING, Timeline
 from swarm_tui.lifecycle.verbs import Lifecycle
 
 __all__ = [
+    "PASSING",
     "UNKNOWN",
     "Bequest",
     "Handoff",
     "Lifecycle",
     "Steered",
     "Terms",
+    "Timeline",
     "claimed",
     "detail",
     "fenced",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ from swarm_tui.errors import (
 )
 from swarm_tui.model import Address, AgentId, Capabilities, Power, Record, SnapshotId, Vm
 from swarm_tui.ports import Guest, Hypervisor, Progress, Spawner
+from swarm_tui.retention import Going, Retention, plan, tell_going
 from swarm_tui.snapshot import Archive
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
@@ -65,8 +67,8 @@ class Ground:
     catalogue: Records
     snapshots: Archive
     spawner: Spawner | None
-    keep: int
-    """How many past snapshots to keep for each agent."""
+    retention: Retention
+    """Which past snapshots to keep."""
     on_record: Callable[[Record], None]
     """Told each change of a record, so that the screen names the step truthfully."""
 
@@ -176,12 +178,26 @@ class Ground:
             return False
 
     async def prune(self, agent: AgentId, in_use: SnapshotId | None) -> Safe:
-        """Keep to the retention rule; that it cannot be kept to is a remark, not a failure."""
+        """Keep to the retention rules; what goes is told.
+
+        That they cannot be kept to is a remark, not a failure.
+        """
         try:
-            await in_thread(self.snapshots.prune, agent, self.keep, in_use)
+            going = await in_thread(self._prune, agent, in_use)
         except SwarmError as error:
             return sanitize(f"an old snapshot was not removed: {error}")
-        return EMPTY
+        return join(tuple(tell_going(one) for one in going), "; ")
+
+    def _prune(self, agent: AgentId, in_use: SnapshotId | None) -> Sequence[Going]:
+        """Blocks."""
+        there = [self.snapshots.read(agent, name) for name in self.snapshots.ids(agent)]
+        held = dict(self.retention.holds(agent))
+        if in_use:
+            held[in_use] = literal("it is the present")
+        total = self.retention.total_bytes()
+        going = plan(there, self.retention.rules, held, time.time(), total)
+        removed = self.snapshots.prune(agent, [one.snapshot.id for one in going])
+        return [one for one in going if one.snapshot.id in removed]
 
     async def write(self, record: Record) -> Record:
         record = await in_thread(self.catalogue.write, record)

@@ -29,8 +29,19 @@ from swarm_tui.lifecycle.ground import (
     in_thread,
     noting,
 )
-from swarm_tui.lifecycle.verbs import Lifecycle
-from swarm_tui.model import Address, AgentId, Judgement, Message, Power, Record, Verb, Vm
+from swarm_tui.lifecycle.timeline import Timeline
+from swarm_tui.model import (
+    Address,
+    AgentId,
+    Cause,
+    Judgement,
+    Message,
+    Origin,
+    Power,
+    Record,
+    Verb,
+    Vm,
+)
 from swarm_tui.ports import Progress, Signer
 from swarm_tui.review.carry import carried
 from swarm_tui.review.desk import ensure, find_flags, unseen
@@ -71,7 +82,7 @@ class Terms:
 class Handoff:
     """Review and verdict for the agents of one host. The caller holds the agent."""
 
-    lifecycle: Lifecycle
+    lifecycle: Timeline
     terms: Terms
     repository: Path | None
     """The owner's, in which approved work lands."""
@@ -93,7 +104,8 @@ class Handoff:
             await self.go_on(vm, before, record, error, progress)
             raise
         try:
-            saved = await self.lifecycle.pause(vm, record, progress)
+            origin = Origin(Cause.REVIEW, literal(f"review {review.number}"))
+            saved = await self.lifecycle.pause(vm, record, progress, origin)
         except UNKNOWN:  # of the host: it may be saving still
             raise
         except SwarmError as error:

@@ -7,13 +7,18 @@ from dataclasses import replace
 from swarm_tui.amount import render_age
 from swarm_tui.command import (
     Approve,
+    Checkpoint,
+    Discard,
     End,
     Extend,
     Kill,
+    Mark,
+    Past,
     Pause,
     Reject,
     Resume,
     Review,
+    RollBack,
     Say,
     SendBack,
 )
@@ -28,7 +33,7 @@ from swarm_tui.ports import Progress
 from swarm_tui.profile import Occasion
 from swarm_tui.text import EMPTY, Safe, literal
 
-Steered = Pause | Resume | Kill | End | Extend | Say | Review | Approve | SendBack | Reject
+Steered = Past | Pause | Resume | Kill | End | Extend | Say | Review | Approve | SendBack | Reject
 """Commands that change an agent, which the caller holds.
 
 A message changes no VM, but none must be put into one that is being saved.
@@ -50,6 +55,14 @@ def detail(command: Steered) -> str:
             return "graceful"
         case Say():
             return shortened(command.text)
+        case Checkpoint():
+            told = command.origin.told or command.origin.cause
+            return f"{told}: {shortened(command.title)}" if command.title else told
+        case RollBack() | Discard():
+            return f"snapshot {command.snapshot}"
+        case Mark():
+            pinned = "pinned" if command.is_pinned else "not pinned"
+            return f"snapshot {command.snapshot}: {shortened(command.title)!r}, {pinned}"
         case Approve() | SendBack() | Reject():
             return f"review {command.review}, {command.digest}"
     return ""
@@ -73,6 +86,16 @@ async def steer(
             if verdict:
                 return await handoff.take_up(agent.vm, record, verdict, progress)
             return await lifecycle.resume(agent.vm, record, progress)
+        case Checkpoint() if agent.vm:
+            return await lifecycle.checkpoint(
+                agent.vm, record, command.origin, command.title, progress
+            )
+        case RollBack():
+            return await lifecycle.roll_back(agent.vm, record, command.snapshot, progress)
+        case Mark():
+            return await lifecycle.mark(record, command.snapshot, command.title, command.is_pinned)
+        case Discard():
+            return await lifecycle.discard(record, command.snapshot)
         case Say() if agent.vm:
             return await lifecycle.say(agent.vm, command.text, progress)
         case End():

@@ -29,7 +29,8 @@ from swarm_tui.errors import (
     UsageError,
 )
 from swarm_tui.lifecycle.ground import UNKNOWN, Ground, explain, going_on, in_thread, noting
-from swarm_tui.model import Message, Power, Record, Verb, Vm
+from swarm_tui.model import OF_PAUSE, Message, Origin, Power, Record, Snapshot, Verb, Vm
+from swarm_tui.person import actor
 from swarm_tui.ports import Progress
 from swarm_tui.review.verdict import MESSAGE_BYTES, clean
 from swarm_tui.snapshot import Draft
@@ -57,10 +58,23 @@ class Lifecycle(Ground):
 
     # Pause
 
-    async def pause(self, vm: Vm, record: Record, progress: Progress) -> Safe:
+    async def pause(
+        self, vm: Vm, record: Record, progress: Progress, origin: Origin = OF_PAUSE
+    ) -> Safe:
         """Freeze in the guest, save memory and devices, take in the disks, seal. RAM is freed.
 
         When the save fails the agent runs on and nothing is lost; the error says why.
+        """
+        _, snapshot, remark = await self.save(vm, record, Verb.PAUSE, origin, progress)
+        done = literal(f"saved; {snapshot.size_bytes >> 20} MiB on disk")
+        return join((done, remark, await self.prune(vm.id, snapshot.id)), "; ")
+
+    async def save(
+        self, vm: Vm, record: Record, verb: Verb, origin: Origin, progress: Progress
+    ) -> tuple[Record, Snapshot, Safe]:
+        """As `pause`, on the way of `verb`, which stays open in the record unless it is a pause.
+
+        Returns the present record, and what did not work but stops nobody.
         """
         if vm.disks is None:
             raise Busy("It cannot be paused now", "Its host cannot tell its disks.", "Try again.")
@@ -71,10 +85,13 @@ class Lifecycle(Ground):
             raise Refused("It cannot be paused now", "An earlier pause is still at work on it.")
         try:
             draft = await in_thread(self.snapshots.draft, vm.id)
-            record = await self.write(replace(record, verb=Verb.PAUSE, saving_in=draft.id))
+            record = await self.write(replace(record, verb=verb, saving_in=draft.id))
             record, remark = await self.freeze(vm, record, progress)
             definition = await self.hypervisor.definition(vm.id)
-            await in_thread(self.snapshots.plan, draft, record, definition, self.maker(), vm.disks)
+            origin = origin if origin.by else replace(origin, by=sanitize(actor()))
+            await in_thread(
+                self.snapshots.plan, draft, record, definition, self.maker(), vm.disks, origin
+            )
         except SwarmError as error:
             await self._call_off(vm, before, record, draft, error, progress)
             raise
@@ -101,12 +118,14 @@ class Lifecycle(Ground):
             await self._unsave(vm, before, record, draft, error, progress)
             raise
         try:
-            await self.write(replace(record, saved_in=snapshot.id, saving_in=None, verb=None))
+            still = None if verb is Verb.PAUSE else verb
+            record = await self.write(
+                replace(record, saved_in=snapshot.id, saving_in=None, verb=still)
+            )
         except SwarmError as error:
             explain(error, f"It is saved all the same, in {snapshot.id}.")
             raise
-        done = literal(f"saved; {snapshot.size_bytes >> 20} MiB on disk")
-        return join((done, remark, await self.prune(vm.id, snapshot.id)), "; ")
+        return record, snapshot, remark
 
     async def _run_on(
         self,
@@ -188,10 +207,12 @@ class Lifecycle(Ground):
 
     # Resume
 
-    async def resume(self, vm: Vm | None, record: Record, progress: Progress) -> Safe:
+    async def resume(
+        self, vm: Vm | None, record: Record, progress: Progress, verb: Verb = Verb.RESUME
+    ) -> Safe:
         """Bring the agent back from whatever stopped it: disk, stopped vCPUs, frozen processes.
 
-        An orphan that runs is adopted.
+        An orphan that runs is adopted. `verb` is what this is the end of.
         """
         if vm and vm.is_orphan and vm.power is Power.RUNNING:
             return await self._adopt(vm, record, progress)
@@ -200,7 +221,7 @@ class Lifecycle(Ground):
             raise SnapshotError("There is nothing to resume from", "The VM is off and not saved.")
         if vm and vm.power in (Power.CRASHED, Power.UNKNOWN):
             raise Refused("It cannot be resumed", f"The VM is {vm.power}.")
-        before, record = record, await self.write(replace(record, verb=Verb.RESUME))
+        before, record = record, await self.write(replace(record, verb=verb))
         if vm is None or is_off:
             vm = await self.restore(before, progress)
         elif vm.power is Power.PAUSED:
@@ -330,14 +351,14 @@ class Lifecycle(Ground):
         """
         if record.verb is Verb.SPAWN:
             return await self._end_unborn(record)
-        await self._end_left_behind(record)
+        await self.end_left_behind(record)
         power = await self.power(record.id)
         if record.verb is Verb.KILL:
             # Nothing is removed before the VM is off, and everything once it is.
             return record if power is Power.OFF else await self.write(replace(record, verb=None))
         if power is Power.OFF:
             if record.saved_in is None:
-                return await self._finish_pause(record)
+                return await self.finish_pause(record)
             return await self.write(replace(record, saving_in=None, verb=None))
         if power is Power.RUNNING and await self.drop_drafts(record.id):
             return await self.write(replace(record, saved_in=None, saving_in=None, verb=None))
@@ -354,7 +375,7 @@ class Lifecycle(Ground):
         await self._end(vm, record, _untold, is_graceful=False)
         return replace(record, verb=None)
 
-    async def _end_left_behind(self, record: Record) -> None:
+    async def end_left_behind(self, record: Record) -> None:
         """End a VMM that goes on without anybody to steer it once all it had is saved."""
         if record.saving_in is None:
             return
@@ -367,7 +388,7 @@ class Lifecycle(Ground):
                     await self._check_whole(draft)
                     await self.hypervisor.destroy(record.id)
 
-    async def _finish_pause(self, record: Record) -> Record:
+    async def finish_pause(self, record: Record) -> Record:
         """The VM is off: complete the snapshot that its memory was saved for, if it was."""
         agent = record.id
         problem: SnapshotError | None = None
@@ -377,6 +398,9 @@ class Lifecycle(Ground):
         for draft in reversed(drafts):
             if saved_in:
                 break
+            if await in_thread(self.snapshots.is_copied, draft):  # of a VM that ended meanwhile
+                await in_thread(self.snapshots.discard, draft)
+                continue
             try:
                 await self._check_whole(draft)
             except SnapshotError as error:

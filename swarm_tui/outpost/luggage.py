@@ -13,6 +13,7 @@ MODULES: Final = (
     "durable.py",
     "errors.py",
     "label.py",
+    "manifest.py",
     "model.py",
     "outpost/__init__.py",
     "outpost/accel.py",

@@ -32,7 +32,16 @@ HISTORY_SAMPLES: Final = 120
 BOOT_S: Final = 60.0
 """A VM that is younger than this may still be booting when it is seen for the first time."""
 RESTORING: Final = frozenset(
-    {Verb.RESUME, Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT, Verb.END}
+    {
+        Verb.RESUME,
+        Verb.REVIEW,
+        Verb.APPROVE,
+        Verb.SEND_BACK,
+        Verb.REJECT,
+        Verb.END,
+        Verb.CHECKPOINT,
+        Verb.ROLL_BACK,
+    }
 )
 """Verbs that bring a saved VM back."""
 STOPPED: Final = frozenset({Power.OFF, Power.CRASHED})

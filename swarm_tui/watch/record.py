@@ -20,7 +20,7 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.fact import OperationChanged, Recorded
-from swarm_tui.lifecycle import Lifecycle, claimed
+from swarm_tui.lifecycle import PASSING, Lifecycle, claimed
 from swarm_tui.model import (
     Agent,
     AgentId,
@@ -59,7 +59,7 @@ class RecordWatch:
         hosts: Container[HostName],
         at_work: Container[AgentId],
         lifecycle_of: Callable[[Agent, Claim], Lifecycle | None],
-        reread: Callable[[AgentId], Awaitable[None]],
+        reread: Callable[[Agent], Awaitable[None]],
         on_fault: Callable[[SwarmError], None],
     ) -> None:
         """`hosts` are those that we watch; on agents `at_work` this process does a verb.
@@ -228,7 +228,7 @@ class RecordWatch:
         verb = agent.record.verb if agent.record else None
         try:
             if verb is None:
-                await self._reread(agent.id)
+                await self._reread(agent)
                 if self._power(agent.id) is not Power.RUNNING:
                     return  # another supervisor has just saved it
             async with claimed(self._catalogue, agent.id, verb or Verb.RESUME) as claim:
@@ -242,10 +242,12 @@ class RecordWatch:
                 lifecycle = self._lifecycle_of(agent, claim)
                 if record and lifecycle and (record.verb or record.saved_in):
                     await lifecycle.recover(record)
+                    if record.verb in PASSING:  # it may run again
+                        await self._reread(agent)
                 if verb is Verb.SPAWN:  # then there is nothing of it any more
                     await self.take(agent.id)
                     with suppress(SwarmError):
-                        await self._reread(agent.id)
+                        await self._reread(agent)
         except (Busy, DeadlineExceeded):
             return  # another supervisor, or the host's own state, tells it
         except (HostUnreachable, StoreUnreachable, ClaimLost):

@@ -311,7 +311,7 @@ async def test_a_snapshot_is_made_and_restored_there(
     aside = await in_thread(snapshots.set_aside, other)
     await in_thread(snapshots.put_back, aside)
     await in_thread(snapshots.discard, aside)
-    assert await in_thread(snapshots.prune, AGENT, 1, None) == []
+    assert await in_thread(snapshots.prune, AGENT, []) == []
     await in_thread(snapshots.remove, AGENT)
     assert await in_thread(snapshots.ids, AGENT) == []
 

@@ -182,12 +182,15 @@ class World:
             target.write_text("half a")
         self.on_step("within save")
 
-    def finish_save(self, agent: AgentId, target: Path) -> None:
+    def write_saved(self, agent: AgentId, target: Path) -> None:
         raw = self.state(agent)
         disks = [hashlib.sha256(Path(disk).read_bytes()).hexdigest() for disk in raw["disks"]]
         saved = {"agent": agent, "memory": raw["memory"], "disks": disks}
         with durable.storage("save the memory"):
             target.write_text(json.dumps(saved))
+
+    def finish_save(self, agent: AgentId, target: Path) -> None:
+        self.write_saved(agent, target)
         self.change(agent, power="off", reason="saved", memory=None, is_orphan=False)
 
     def restore(self, agent: AgentId, target: Path) -> None:
@@ -359,6 +362,15 @@ class StandInHypervisor:
         plan = await self._begin("restore")
         self.world.restore(agent, target)
         await self.world.end("restore", plan)
+
+    async def dump(self, agent: AgentId, target: Path) -> None:
+        plan = await self._begin("dump")
+        if self.world.power(agent) is not Power.PAUSED:
+            raise Refused("Cannot save the VM and keep it", "suspend it first")
+        if plan.within:
+            raise plan.within
+        self.world.write_saved(agent, target)
+        await self.world.end("dump", plan)
 
     async def checkpoint(self, agent: AgentId) -> str:
         raise NotImplementedError

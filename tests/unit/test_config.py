@@ -32,7 +32,7 @@ def test_without_a_file_everything_has_its_default(tmp_path: Path) -> None:
     config = loaded.config
     assert not config.hosts
     assert (config.ui.theme, config.ui.view, config.ui.ascii) == ("midnight", "tiles", "auto")
-    assert config.snapshots.keep == 2
+    assert config.snapshots.keep == 8
     assert config.snapshots.folder == tmp_path / "data/snapshots"
     assert (config.local.memory_mib, config.local.agents, config.local.accel) == (256, 3, "auto")
     assert config.supervisor.poll_s == 1.0

@@ -68,7 +68,7 @@ def test_a_sealed_snapshot_is_known_without_its_host(host: Host) -> None:
 
 def test_pruned_and_removed_ones_are_forgotten(host: Host) -> None:
     made = [host.seal().id for _ in range(4)]
-    assert host.archive.prune(AGENT, 1, made[0]) == made[1:3]
+    assert host.archive.prune(AGENT, made[1:3]) == made[1:3]
     assert host.known() == host.files.ids(AGENT) == [made[0], made[3]]
     host.archive.remove(AGENT)
     assert host.known() == host.files.ids(AGENT) == []
@@ -79,13 +79,13 @@ def test_one_that_the_store_missed_is_taken_in(host: Host, database: Database) -
     with away(database):
         made = host.seal()
         with pytest.raises(StoreUnreachable):
-            host.archive.prune(AGENT, 0, None)
+            host.archive.prune(AGENT, [made.id])
     assert host.files.ids(AGENT) == [made.id], "none goes that the store cannot be told of"
     assert host.known() == []
     assert host.compared() == [(made.id, "there")]
     assert host.known() == [made.id]
     other = host.seal(host.files)
-    host.archive.prune(AGENT, 2, None)
+    host.archive.prune(AGENT, [])
     assert host.known() == [made.id, other.id]
 
 
@@ -94,7 +94,7 @@ def test_one_that_is_gone_from_its_host_is_told_again_and_again(host: Host) -> N
     shutil.rmtree(host.folder / "snapshots" / AGENT / made.id)
     for _ in range(2):
         assert host.compared() == [(made.id, "missing"), (other.id, "there")]
-    host.archive.prune(AGENT, 5, None)
+    host.archive.prune(AGENT, [])
     assert host.compared()[0] == (made.id, "missing")
 
 
@@ -108,12 +108,11 @@ def test_one_of_another_host_is_not_missing_on_this_one(host: Host) -> None:
 def test_a_store_that_is_cut_off_under_a_removal_tells_nothing_wrong(
     host: Host, database: Database, change: int
 ) -> None:
-    for _ in range(3):
-        host.seal()
+    doomed = [host.seal().id for _ in range(3)][:2]
     with cut_at(database, change), suppress(StoreUnreachable):
-        host.archive.prune(AGENT, 1, None)
+        host.archive.prune(AGENT, doomed)
     assert all(standing == "there" for _, standing in host.compared())
-    host.archive.prune(AGENT, 1, None)
+    host.archive.prune(AGENT, doomed)
     assert host.compared() == [(name, "there") for name in host.files.ids(AGENT)]
     assert len(host.known()) == 1
 

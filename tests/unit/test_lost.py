@@ -21,14 +21,18 @@ from swarm_tui.audit import Outcome
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.command import (
     Approve,
+    Checkpoint,
     Command,
+    Discard,
     End,
     Extend,
     Kill,
+    Mark,
     Pause,
     Reject,
     Resume,
     Review,
+    RollBack,
     Say,
     SendBack,
     Shell,
@@ -43,7 +47,17 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.lifecycle import UNKNOWN
-from swarm_tui.model import AgentId, Birth, HostState, Judgement, Power, Record, State, Verb
+from swarm_tui.model import (
+    AgentId,
+    Birth,
+    HostState,
+    Judgement,
+    Power,
+    Record,
+    SnapshotId,
+    State,
+    Verb,
+)
 from swarm_tui.profile import Ending, Life, Occasion
 from swarm_tui.results import Results
 from swarm_tui.review.shelf import Shelf
@@ -112,6 +126,23 @@ class Bench(Lab):
     def is_paused(self) -> bool:
         return self.world.power() is Power.PAUSED
 
+    def has_checkpoint(self) -> bool:
+        made = [self.snapshots.read(AGENT, name) for name in self.snapshots.ids(AGENT)]
+        return self.is_running() and any(one.title == "here" for one in made)
+
+    def first(self) -> SnapshotId:
+        return self.snapshots.ids(AGENT)[0]
+
+    def is_back(self) -> bool:
+        """Where the checkpoint was taken, with what was given up kept beside it."""
+        return self.is_running() and len(self.snapshots.ids(AGENT)) > 1
+
+    def is_marked(self) -> bool:
+        return self.snapshots.read(AGENT, self.first()).is_pinned
+
+    def has_none(self) -> bool:
+        return not self.snapshots.ids(AGENT)
+
     def is_gone(self) -> bool:
         kept = [*self.snapshots.drafts(AGENT), *self.snapshots.ids(AGENT)]
         disks = list((self.home / "vms").glob("*.img"))
@@ -128,6 +159,25 @@ LIFE = {
     "kill-saved": Case((Pause(AGENT),), Kill(AGENT), Bench.is_gone),
     "message": Case((), Say(AGENT, "hello"), lambda bench: "hello" in bench.messages()),
     "extend": Case((), Extend(AGENT, 7200.0), lambda bench: bench.expires() is not None),
+    "checkpoint": Case((), Checkpoint(AGENT, "here"), Bench.has_checkpoint),
+    "roll-back": Case(
+        (Checkpoint(AGENT, "here"),),
+        lambda bench: RollBack(AGENT, bench.first()),
+        Bench.is_back,
+    ),
+    "roll-back-saved": Case(
+        (Checkpoint(AGENT, "here"), Pause(AGENT)),
+        lambda bench: RollBack(AGENT, bench.first()),
+        Bench.is_back,
+    ),
+    "mark": Case(
+        (Checkpoint(AGENT),),
+        lambda bench: Mark(AGENT, bench.first(), "here", is_pinned=True),
+        Bench.is_marked,
+    ),
+    "discard": Case(
+        (Checkpoint(AGENT),), lambda bench: Discard(AGENT, bench.first()), Bench.has_none
+    ),
     "shell": Case((), Shell(AGENT), Bench.is_running),
 }
 

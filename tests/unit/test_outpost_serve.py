@@ -161,7 +161,7 @@ def test_a_snapshot_is_made_and_restored_there(far: Far, disk: Path, tmp_path: P
     assert disk.read_text() == "the agent's work"
     with pytest.raises(SnapshotError, match="another hypervisor version"):
         far.ask(Snapshots.verify, AGENT, made.id, "CH 51.0.0")
-    assert far.ask(Snapshots.prune, AGENT, 0, None) == [made.id]
+    assert far.ask(Snapshots.prune, AGENT, [made.id]) == [made.id]
 
 
 def test_snapshots_are_kept_where_it_is_said(tmp_path: Path, disk: Path) -> None:

@@ -70,6 +70,10 @@ LEGAL = {
     Verb.KILL: "starting running asking frozen paused saved done failed unknown",
     Verb.END: "starting running frozen paused saved done",
     Verb.EXTEND: "starting running asking frozen paused saved done failed unknown",
+    Verb.CHECKPOINT: "starting running asking frozen done",
+    Verb.ROLL_BACK: "starting running asking frozen paused saved done",
+    Verb.MARK: "starting running asking frozen paused saved done failed unknown",
+    Verb.DISCARD: "starting running asking frozen paused saved done failed unknown",
     Verb.LOGS: "starting running asking frozen paused saved done failed lost unknown",
 }
 

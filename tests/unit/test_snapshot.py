@@ -139,19 +139,19 @@ def test_a_snapshot_is_of_its_agent_only(snapshots: Snapshots, disk: Path, tmp_p
     assert "another agent" in raised.value.detail
 
 
-def test_the_newest_are_kept_and_the_one_in_use_always(snapshots: Snapshots, disk: Path) -> None:
+def test_only_what_is_named_is_removed(snapshots: Snapshots, disk: Path) -> None:
     made = []
     for _ in range(5):
         disk.write_text("the agent's work")
         made.append(make(snapshots, disk).id)
     assert snapshots.ids(AGENT) == made, "they do not sort by age"
     draft = begin(snapshots, disk)
-    snapshots.prune(AGENT, 2, made[0])
+    snapshots.prune(AGENT, made[1:3])
     assert snapshots.ids(AGENT) == [made[0], made[3], made[4]]
-    snapshots.prune(AGENT, 0, made[0])
+    snapshots.prune(AGENT, made[1:])
     assert snapshots.ids(AGENT) == [made[0]]
     assert [kept.id for kept in snapshots.drafts(AGENT)] == [draft.id]
-    snapshots.prune(AGENT, 0, None)
+    snapshots.prune(AGENT, made)
     assert not snapshots.ids(AGENT)
 
 
@@ -162,7 +162,7 @@ def test_a_snapshot_that_was_half_removed_is_none(
     kept = folder(tmp_path, made.id)
     kept.rename(kept.with_name(f"{made.id}.removed"))
     assert not snapshots.ids(AGENT)
-    snapshots.prune(AGENT, 1, None)
+    snapshots.prune(AGENT, [])
     assert not list(kept.parent.iterdir())
 
 

@@ -17,6 +17,7 @@ from postgres import Cluster
 from swarm_tui.catalogue import Pace
 from swarm_tui.command import (
     Approve,
+    Checkpoint,
     End,
     Extend,
     Kill,
@@ -24,6 +25,7 @@ from swarm_tui.command import (
     Reject,
     Resume,
     Review,
+    RollBack,
     Say,
     SendBack,
     Spawn,
@@ -32,6 +34,7 @@ from swarm_tui.database import sqlite
 from swarm_tui.errors import StorageFull, StoreError, SwarmError
 from swarm_tui.handoff import Comment
 from swarm_tui.model import State
+from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Supervisor
 
 from .hall import Hall, make_hall
@@ -224,7 +227,12 @@ async def reject(supervisor: Supervisor, hall: Hall) -> None:
     await supervisor.do(Reject(AGENT, review.number, review.digest, "No.", is_kept=True))
 
 
-VERBS: Final[dict[str, tuple[type[Pause] | type[Review] | None, Act]]] = {
+async def roll_back(supervisor: Supervisor, hall: Hall) -> None:
+    chosen, *_ = Snapshots(hall.home / "snapshots").ids(AGENT)
+    await supervisor.do(RollBack(AGENT, chosen))
+
+
+VERBS: Final[dict[str, tuple[type[Pause] | type[Review] | type[Checkpoint] | None, Act]]] = {
     "pause": (None, lambda supervisor, _: supervisor.do(Pause(AGENT))),
     "resume": (Pause, lambda supervisor, _: supervisor.do(Resume(AGENT))),
     "review": (None, lambda supervisor, _: supervisor.do(Review(AGENT))),
@@ -235,6 +243,8 @@ VERBS: Final[dict[str, tuple[type[Pause] | type[Review] | None, Act]]] = {
     "end": (None, lambda supervisor, _: supervisor.do(End(AGENT))),
     "extend": (None, lambda supervisor, _: supervisor.do(Extend(AGENT, 60.0))),
     "spawn": (None, lambda supervisor, _: supervisor.do(Spawn(HOST))),
+    "checkpoint": (None, lambda supervisor, _: supervisor.do(Checkpoint(AGENT))),
+    "roll-back": (Checkpoint, roll_back),
     "message": (None, lambda supervisor, _: supervisor.do(Say(AGENT, "hello"))),
 }
 

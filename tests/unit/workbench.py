@@ -8,8 +8,9 @@ from pathlib import Path
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.database import open_database
 from swarm_tui.errors import AgentGone
-from swarm_tui.lifecycle import Lifecycle
-from swarm_tui.model import Capabilities, Power, Record, Vm
+from swarm_tui.lifecycle import Timeline
+from swarm_tui.model import Capabilities, Cause, Origin, Power, Record, Vm
+from swarm_tui.retention import Keeping, Retention
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.text import Safe, literal
 
@@ -42,17 +43,19 @@ class Site:
         self.catalogue = Catalogue(store, self.home / "catalogue")
         self.snapshots = Snapshots(self.home / "snapshots")
         self.keep = 1
+        self.missing: dict[str, str] = {}
+        """What the driver cannot do, and why."""
 
     @property
-    def lifecycle(self) -> Lifecycle:
-        return Lifecycle(
+    def lifecycle(self) -> Timeline:
+        return Timeline(
             hypervisor=self.hypervisor,
-            capabilities=Capabilities("STANDIN", "1.0"),
+            capabilities=Capabilities("STANDIN", "1.0", missing=self.missing),
             guest=StandInGuest(self.world),
             catalogue=self.catalogue,
             snapshots=self.snapshots,
             spawner=StandInSpawner(self.world),
-            keep=self.keep,
+            retention=Retention(Keeping(keep=self.keep)),
             on_record=self.records.append,
         )
 
@@ -71,6 +74,16 @@ class Site:
 
     async def resume(self) -> Safe:
         return await self.lifecycle.resume(self.vm(), self.record, quiet)
+
+    async def checkpoint(self) -> Safe:
+        origin = Origin(Cause.CHECKPOINT)
+        vm = self.world.vm(AGENT)
+        return await self.lifecycle.checkpoint(vm, self.record, origin, "", quiet)
+
+    async def roll_back(self) -> Safe:
+        """To the oldest."""
+        chosen, *_ = self.snapshots.ids(AGENT)
+        return await self.lifecycle.roll_back(self.vm(), self.record, chosen, quiet)
 
     async def kill(self) -> Safe:
         return await self.lifecycle.kill(self.vm(), self.record, quiet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +17,20 @@ from swarm_tui.adapters.fault import Code
 from swarm_tui.errors import Refused
 from swarm_tui.model import AgentId, Power
 from swarm_tui.ports import HostFacts
+from swarm_tui.text import literal
 
 _AS_DEFINED: Final = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+
+BROKEN: Final = literal(
+    "Some libvirt versions cannot restore at all; scripts/build-libvirt-ch makes one that can, and"
+    " `swarm-tui doctor` tells which one this is."
+)
+_INSIDE: Final = "libvirt's Cloud Hypervisor driver has no snapshots inside a disk"
+LACKS: Final[Mapping[str, str]] = {
+    "dump": "libvirt's Cloud Hypervisor driver saves a VM only by ending it",
+    "checkpoint": _INSIDE,
+    "fork": _INSIDE,
+}
 
 
 class Domains:

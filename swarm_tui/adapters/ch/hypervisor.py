@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from swarm_tui.adapters.calls import Tries
-from swarm_tui.adapters.ch.domains import Domains
+from swarm_tui.adapters.ch.domains import BROKEN, LACKS, Domains
 from swarm_tui.adapters.ch.essence import check_same
 from swarm_tui.adapters.ch.sight import SOURCES, Busy, Definitions, Look, Sight, api_socket
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
@@ -47,15 +47,6 @@ LOOKS: Final = 4
 """VMs that may hang before the others cannot be looked at any more."""
 DEADLINES: Final = Deadlines(study_s=1.0)
 DEFINITION: Final = "definition"
-
-_BROKEN: Final = literal(
-    "Some libvirt versions cannot restore at all; scripts/build-libvirt-ch makes one that can, and"
-    " `swarm-tui doctor` tells which one this is."
-)
-_LACKS: Final[Mapping[str, str]] = {
-    "checkpoint": "libvirt's Cloud Hypervisor driver has no snapshots inside a disk",
-    "fork": "libvirt's Cloud Hypervisor driver has no snapshots inside a disk",
-}
 
 
 class ChHypervisor:
@@ -137,7 +128,7 @@ class ChHypervisor:
         await self._define_again()
         self._watching = asyncio.create_task(self._watch(), name=f"look at {self._host}")
         kept = {name: why for name, why in capabilities.missing.items() if name not in SOURCES}
-        return replace(capabilities, missing={**kept, **_LACKS}, sources=SOURCES)
+        return replace(capabilities, missing={**kept, **LACKS}, sources=SOURCES)
 
     async def close(self) -> None:
         if watching := self._watching:
@@ -292,15 +283,21 @@ class ChHypervisor:
             except HostError as error:
                 await self._clear_restore(agent)
                 if "failed to create connection to CH socket" in error.detail:
-                    error.hint = _BROKEN
+                    error.hint = BROKEN
                 raise
 
+    async def dump(self, agent: AgentId, target: Path) -> None:
+        await self._refuse("dump", agent)
+
     async def checkpoint(self, agent: AgentId) -> str:
-        await self.definition(agent)  # it may be gone, which is the better thing to tell
-        raise Unsupported(f"Host {self._host} cannot checkpoint the VM", _LACKS["checkpoint"])
+        await self._refuse("checkpoint", agent)
 
     async def fork(self, definition: str, checkpoint: str) -> AgentId:
-        raise Unsupported(f"Host {self._host} cannot fork the VM", _LACKS["fork"])
+        raise Unsupported(f"Host {self._host} cannot fork the VM", LACKS["fork"])
+
+    async def _refuse(self, call: str, agent: AgentId) -> NoReturn:
+        await self.definition(agent)  # it may be gone, which is the better thing to tell
+        raise Unsupported(f"Host {self._host} cannot {call} the VM", LACKS[call])
 
     @asynccontextmanager
     async def console(self, agent: AgentId) -> AsyncIterator[Console]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar, cast
 
 from swarm_tui.adapters.road.road import QUICK_S, Road
-from swarm_tui.model import AgentId, Record, Snapshot, SnapshotId
+from swarm_tui.model import OF_PAUSE, AgentId, Origin, Record, Snapshot, SnapshotId
 from swarm_tui.outpost import process as kernel
 from swarm_tui.outpost import saved, vmm
 from swarm_tui.outpost import survey as sight
@@ -102,9 +102,23 @@ class RemoteSnapshots:
         return self._ask(Snapshots.has_memory, draft)
 
     def plan(
-        self, draft: Draft, record: Record, definition: str, hypervisor: str, disks: Sequence[Path]
+        self,
+        draft: Draft,
+        record: Record,
+        definition: str,
+        hypervisor: str,
+        disks: Sequence[Path],
+        origin: Origin = OF_PAUSE,
+        is_copied: bool = False,
     ) -> None:
-        self._ask(Snapshots.plan, draft, record, definition, hypervisor, disks)
+        arguments = (draft, record, definition, hypervisor, disks, origin, is_copied)
+        self._ask(Snapshots.plan, *arguments)
+
+    def copy_disks(self, draft: Draft) -> None:
+        self._ask(Snapshots.copy_disks, draft)
+
+    def is_copied(self, draft: Draft) -> bool:
+        return self._ask(Snapshots.is_copied, draft)
 
     def seal(self, agent: AgentId, draft: Draft) -> Snapshot:
         return self._ask(Snapshots.seal, agent, draft)
@@ -133,8 +147,11 @@ class RemoteSnapshots:
     def definition(self, agent: AgentId, snapshot: SnapshotId) -> str:
         return self._ask(Snapshots.definition, agent, snapshot)
 
-    def prune(self, agent: AgentId, keep: int, in_use: SnapshotId | None) -> Sequence[SnapshotId]:
-        return self._ask(Snapshots.prune, agent, keep, in_use)
+    def label(self, agent: AgentId, snapshot: SnapshotId, title: str, is_pinned: bool) -> Snapshot:
+        return self._ask(Snapshots.label, agent, snapshot, title, is_pinned)
+
+    def prune(self, agent: AgentId, doomed: Sequence[SnapshotId]) -> Sequence[SnapshotId]:
+        return self._ask(Snapshots.prune, agent, doomed)
 
     def remove(self, agent: AgentId) -> None:
         self._ask(Snapshots.remove, agent)

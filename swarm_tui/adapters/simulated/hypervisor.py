@@ -190,6 +190,14 @@ class SimulatedHypervisor:
         self._load(machine, saved)
         self._world.turn(machine, Power.RUNNING, "restored", "started", "resumed")
 
+    async def dump(self, agent: AgentId, target: Path) -> None:
+        machine = await self._find("dump", agent)
+        if machine.vm.power is not Power.PAUSED:
+            raise Refused("Cannot save the VM and keep it", "suspend it first")
+        if _exists(target):
+            raise Refused("Cannot save the VM", f"{target} exists already")
+        _write(target, self._dump(machine))
+
     async def checkpoint(self, agent: AgentId) -> str:
         machine = await self._find("checkpoint", agent)
         if machine.vm.power is not Power.PAUSED:

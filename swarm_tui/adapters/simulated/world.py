@@ -40,8 +40,15 @@ LIVELY_SWARM: Final = 2000
 """Beyond this many agents each takes longer over its steps, so that all together say no more:
 about 1,200 lines a second. Their figures change as often as ever."""
 
-_LONG: Final = frozenset({"save", "restore", "checkpoint", "fork", "spawn"})
-_PACE_S: Final = {"save": 0.6, "restore": 0.4, "checkpoint": 0.1, "fork": 0.9, "spawn": 1.2}
+_LONG: Final = frozenset({"save", "restore", "dump", "checkpoint", "fork", "spawn"})
+_PACE_S: Final = {
+    "save": 0.6,
+    "restore": 0.4,
+    "dump": 0.1,
+    "checkpoint": 0.1,
+    "fork": 0.9,
+    "spawn": 1.2,
+}
 """How long the slow calls take on a real local swarm."""
 _LABELS: Final = tuple(map(make_labels, (["team=web"], ["team=core", "urgent"], ["team=core"], [])))
 _IDS: Final = uuid.UUID("8e8a4a4e-1f0b-5d6c-9a57-5f6d1c0a7b11")
