@@ -112,6 +112,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     pause.add_argument("--quick", action="store_true", help="only stop its vCPUs; nothing is saved")
     add("resume", commands.resume, "let agents go on exactly where they stood", agents="*")
+    checkpoint = add(
+        "checkpoint", commands.checkpoint, "keep snapshots of agents that go on", agents="*"
+    )
+    checkpoint.add_argument("--name", default="", help="what to call it; a named one stays")
+    timeline = add("timeline", commands.timeline, "an agent's snapshots, in order", agent=True)
+    marks = timeline.add_mutually_exclusive_group()
+    marks.add_argument("--pin", metavar="SNAPSHOT", help="no rule removes it")
+    marks.add_argument("--unpin", metavar="SNAPSHOT", help="the rules hold for it again")
+    marks.add_argument("--rename", nargs=2, metavar=("SNAPSHOT", "NAME"), help='"": no name')
+    marks.add_argument("--discard", metavar="SNAPSHOT", help="remove it")
+    roll_back = add(
+        "roll-back", commands.roll_back, "back to a snapshot; the present is kept", agent=True
+    )
+    roll_back.add_argument("snapshot", help="its id, the id's beginning, or its name")
     message = add("message", commands.message, "write to an agent's inbox", agents="?")
     message.add_argument("text", nargs="*", help="what to say; - reads standard input")
     _add_review_commands(add)

@@ -110,6 +110,68 @@ def pause(arguments: argparse.Namespace) -> int:
     return given.steer(arguments, lambda agent: Pause(agent, is_quick=arguments.quick))
 
 
+def checkpoint(arguments: argparse.Namespace) -> int:
+    from swarm_tui.command import Checkpoint
+
+    return given.steer(arguments, lambda agent: Checkpoint(agent, arguments.name))
+
+
+def timeline(arguments: argparse.Namespace) -> int:
+    from swarm_tui import past
+    from swarm_tui.command import Discard, Mark
+
+    loaded, connect = given.load(arguments), arguments.connect
+    for wanted, make in (
+        (
+            arguments.pin,
+            lambda agent, one: Mark(agent.id, one.snapshot.id, one.snapshot.title, is_pinned=True),
+        ),
+        (
+            arguments.unpin,
+            lambda agent, one: Mark(agent.id, one.snapshot.id, one.snapshot.title, is_pinned=False),
+        ),
+        (
+            arguments.rename and arguments.rename[0],
+            lambda agent, one: Mark(
+                agent.id,
+                one.snapshot.id,
+                arguments.rename[1],
+                is_pinned=one.snapshot.is_pinned,
+            ),
+        ),
+        (arguments.discard, lambda agent, one: Discard(agent.id, one.snapshot.id)),
+    ):
+        if wanted:
+            work = past.do(
+                loaded,
+                connect,
+                arguments.agent,
+                wanted,
+                make,
+                is_json=arguments.json,
+                on_progress=None,
+            )
+            return given.run(work)
+    return given.run(past.show(loaded, connect, arguments.agent, is_json=arguments.json))
+
+
+def roll_back(arguments: argparse.Namespace) -> int:
+    from swarm_tui import past
+    from swarm_tui.command import RollBack
+
+    return given.run(
+        past.do(
+            given.load(arguments),
+            arguments.connect,
+            arguments.agent,
+            arguments.snapshot,
+            lambda agent, one: RollBack(agent.id, one.snapshot.id),
+            is_json=arguments.json,
+            on_progress=None if arguments.json else given.tell,
+        )
+    )
+
+
 def resume(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Resume
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from swarm_tui.command import End, Kill, Pause, Resume
+from swarm_tui.command import Checkpoint, End, Kill, Pause, Resume
 from swarm_tui.model import Verb
 from swarm_tui.ui.action import (
     FLEET,
@@ -43,6 +43,16 @@ STEERING: Final[tuple[Action, ...]] = (
         verb=Verb.RESUME,
         acts_on_agent=True,
         command=Resume,
+    ),
+    Action(
+        "checkpoint",
+        ("S",),
+        Section.VERBS,
+        "",
+        "Checkpoint: keep a snapshot of the agent, which goes on; `swarm-tui timeline` lists them",
+        verb=Verb.CHECKPOINT,
+        acts_on_agent=True,
+        command=Checkpoint,
     ),
     Action(
         "shell",

@@ -39,7 +39,8 @@ def test_ids_are_unique_and_verbs_keep_their_word() -> None:
 
 
 def test_every_verb_has_a_key() -> None:
-    assert {action.verb for action in ACTIONS if action.verb} == set(Verb)
+    of_a_snapshot = {Verb.ROLL_BACK, Verb.MARK, Verb.DISCARD}  # the command line names one
+    assert {action.verb for action in ACTIONS if action.verb} == set(Verb) - of_a_snapshot
 
 
 @pytest.mark.parametrize("place", SCREENS)

@@ -1,0 +1,114 @@
+"""An agent's past, for the command line: its snapshots in order, and what is done with one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from swarm_tui.acting import act, at_agent
+from swarm_tui.amount import render_age, render_bytes
+from swarm_tui.bootstrap import read_snapshots
+from swarm_tui.command import Command
+from swarm_tui.config import Loaded
+from swarm_tui.errors import NotFound
+from swarm_tui.inventory import Kept
+from swarm_tui.model import Agent, SnapshotId
+from swarm_tui.ports import Progress
+from swarm_tui.report import snapshot_object, write_error, write_json, write_table
+from swarm_tui.retention import holds
+from swarm_tui.supervisor import Supervisor
+from swarm_tui.text import Safe, join, literal
+
+HEADER = ("SNAPSHOT", "AGE", "FOR", "NAME", "SIZE", "BY", "HELD BY")
+
+
+async def show(loaded: Loaded, connect: str | None, wanted: str, *, is_json: bool) -> int:
+    """Print the snapshots of an agent, oldest first, with what holds each of them."""
+    async with at_agent(loaded, connect, wanted) as (supervisor, agent):
+        kept, problem = await read_snapshots(loaded, agent, connect)
+        held = _held(supervisor, agent, kept)
+        forks = {one.snapshot.id: _forks(supervisor, agent, one.snapshot.id) for one in kept}
+    if is_json:
+        told = [
+            snapshot_object(one) | {"held": held[one.snapshot.id], "forks": forks[one.snapshot.id]}
+            for one in kept
+        ]
+        write_json({"agent": agent.id, "name": agent.name, "snapshots": told})
+    elif kept:
+        write_table(HEADER, [_row(one, held[one.snapshot.id]) for one in kept])
+    else:
+        print(f"no snapshot of {agent.name}")
+    if problem:
+        write_error(problem, is_json=False)
+        return problem.exit_code
+    return 0
+
+
+async def do(
+    loaded: Loaded,
+    connect: str | None,
+    wanted: str,
+    snapshot: str,
+    make: Callable[[Agent, Kept], Command],
+    *,
+    is_json: bool,
+    on_progress: Progress | None,
+) -> int:
+    """Do something with one snapshot of an agent. Raises NotFound when none, or several, fit."""
+    async with at_agent(loaded, connect, wanted) as (supervisor, agent):
+        kept, problem = await read_snapshots(loaded, agent, connect)
+        if problem:
+            raise problem
+        command = make(agent, find(kept, snapshot))
+        await act(supervisor, agent, command, is_json=is_json, on_progress=on_progress)
+    return 0
+
+
+def find(kept: Sequence[Kept], wanted: str) -> Kept:
+    """By its id, the id's beginning, or its name. Raises NotFound."""
+    exact = [one for one in kept if wanted in (one.snapshot.id, one.snapshot.title)]
+    found = exact or [one for one in kept if wanted and one.snapshot.id.startswith(wanted)]
+    if len(found) != 1:
+        how = "Several fit" if found else "None fits"
+        raise NotFound("No such snapshot", f"{how}: {wanted}", "`swarm-tui timeline` shows all.")
+    return found[0]
+
+
+def _held(
+    supervisor: Supervisor, agent: Agent, kept: Sequence[Kept]
+) -> dict[SnapshotId, Sequence[Safe]]:
+    records = [known.record for known in supervisor.store.agents() if known.record]
+    needed = holds(agent.record, records)
+    held: dict[SnapshotId, Sequence[Safe]] = {}
+    for one in kept:
+        snapshot = one.snapshot
+        why = [needed[snapshot.id]] if snapshot.id in needed else []
+        if snapshot.is_pinned:
+            why.append(literal("pinned"))
+        if snapshot.title:
+            why.append(literal("named"))
+        held[snapshot.id] = why
+    return held
+
+
+def _forks(supervisor: Supervisor, agent: Agent, snapshot: SnapshotId) -> Sequence[Safe]:
+    return [
+        known.name
+        for known in supervisor.store.agents()
+        if known.record
+        and known.record.birth.parent == agent.id
+        and known.record.birth.snapshot == snapshot
+    ]
+
+
+def _row(kept: Kept, held: Sequence[Safe]) -> Sequence[str]:
+    snapshot = kept.snapshot
+    return [
+        snapshot.id if kept.standing != "missing" else f"{snapshot.id} (missing)",
+        render_age(time.time() - snapshot.created),
+        snapshot.origin.told or snapshot.origin.cause,
+        snapshot.title or "-",
+        render_bytes(snapshot.size_bytes),
+        snapshot.origin.by or "-",
+        join(held, ", ") or "-",
+    ]
