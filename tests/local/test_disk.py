@@ -12,7 +12,7 @@ from zlib import crc32
 
 import pytest
 
-from swarm_tui.local.disk import FIRST_BYTE, make_disk
+from swarm_tui.local.disk import FIRST_BYTE, grow_disk, make_disk
 from swarm_tui.local.guest import render_arguments
 from swarm_tui.local.image import Image
 
@@ -29,6 +29,38 @@ def disk(tmp_path: Path) -> Path:
     target = tmp_path / "disk.raw"
     make_disk(tree, target, 64, 'chown 1000 "$1/etc/motd"')
     return target
+
+
+def check_file_system(disk: Path) -> str:
+    """What e2fsck says of the partition's; fails the test where it is not whole."""
+    command = ["e2fsck", "-fn", f"{disk}?offset={FIRST_BYTE}"]
+    environment = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("size_mib", [65, 66, 67, 300])
+def test_a_disk_that_grows_is_whole_and_its_tables_agree(disk: Path, size_mib: int) -> None:
+    grow_disk(disk, size_mib)
+    content = disk.read_bytes()
+    assert len(content) >= (size_mib << 20) + 2 * FIRST_BYTE
+    last = len(content) // SECTOR - 1
+    _, first = read_header(content, 1)
+    _, second = read_header(content, last)
+    assert (first[0], first[1], second[0], second[1]) == (1, last, last, 1)
+    assert first[3] < last
+    check_file_system(disk)
+    file = subprocess.run(
+        ["debugfs", "-R", "cat /etc/motd", f"{disk}?offset={FIRST_BYTE}"],
+        capture_output=True,
+        env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"},
+        check=True,
+    )
+    assert file.stdout == b"welcome\n"
+    before = disk.read_bytes()
+    grow_disk(disk, 10)
+    assert disk.read_bytes() == before
 
 
 def read_header(content: bytes, sector: int) -> tuple[bytes, list[int]]:
