@@ -156,11 +156,21 @@ def build_parser() -> argparse.ArgumentParser:
     pool.add_argument("act", nargs="?", choices=("list", "fill", "drain"), default="list")
     pool.add_argument("profile", nargs="?", default="", help="default: all that keep any")
     spawn = add("spawn", commands.spawn, "make new agents")
-    spawn.add_argument("profile", nargs="?", default="", help="what they are made of, by name")
-    spawn.add_argument("--count", type=int, default=1, metavar="N", help="how many; default: 1")
-    spawn.add_argument("--host", help="on which host; default: the only one that can")
-    spawn.add_argument("--name", default="", help="default: the next free name")
-    spawn.add_argument("--task", default="", help="what it shall do")
+    spawn.add_argument(
+        "profile", nargs="?", default="", metavar="PROFILE", help="of what; `profiles` lists them"
+    )
+    spawn.add_argument("--count", type=int, default=1, metavar="N", help="how many (1)")
+    spawn.add_argument("--host", help="on which host; default: by free memory, and spread")
+    spawn.add_argument(
+        "--name", default="", help="of several: what their names begin with; default: free ones"
+    )
+    spawn.add_argument("--task", default="", help="what they shall do")
+    spawn.add_argument(
+        "--ttl",
+        default="",
+        metavar="TIME",
+        help="their time, e.g. 2h, or never; else the profile's",
+    )
     spawn.add_argument(
         "--label",
         action="append",
@@ -168,6 +178,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY[=VALUE]",
         help="a mark to find it by; may be given again",
     )
+    profiles = add("profiles", commands.profiles, "what agents can be made of, or one in full")
+    profiles.add_argument("name", nargs="?", default="", metavar="PROFILE")
     audit = add("audit", commands.audit, "who did what to which agent, and how it ended")
     audit.add_argument("--agent", default="", metavar="AGENT", help="only what was done to it")
     audit.add_argument(

@@ -349,23 +349,27 @@ def pool(arguments: argparse.Namespace) -> int:
 
 
 def spawn(arguments: argparse.Namespace) -> int:
-    from swarm_tui import pooling
-    from swarm_tui.command import Spawn
-    from swarm_tui.label import make_labels
-    from swarm_tui.model import HostName
+    from swarm_tui import spawning
     from swarm_tui.profile import PLAIN
-    from swarm_tui.profiles import load
+    from swarm_tui.spawns import Wish
 
     loaded = given.load(arguments)
-    profile = load(loaded.paths.profiles).find(arguments.profile) if arguments.profile else PLAIN
-    labels = make_labels(arguments.label)
-    host = HostName(arguments.host) if arguments.host else None
-    wanted = Spawn(host, arguments.name, arguments.task, labels, profile)
-    return given.run(
-        pooling.spawn(
-            loaded, arguments.connect, wanted, arguments.count, given.tell, is_json=arguments.json
-        )
+    wish = Wish(
+        spawning.find(loaded, arguments.profile) if arguments.profile else PLAIN,
+        arguments.task,
+        arguments.count,
+        arguments.name,
+        arguments.host or "",
+        arguments.label,
+        arguments.ttl,
     )
+    return given.run(spawning.spawn(loaded, arguments.connect, wish, is_json=arguments.json))
+
+
+def profiles(arguments: argparse.Namespace) -> int:
+    from swarm_tui import spawning
+
+    return spawning.show(given.load(arguments), arguments.name, is_json=arguments.json)
 
 
 def shell(arguments: argparse.Namespace) -> int:

@@ -1,29 +1,25 @@
-"""`pool` and `spawn`: what is kept ready in advance, and new agents, one or many."""
+"""`pool`: what is kept ready in advance."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from swarm_tui.acting import CONNECT_S
 from swarm_tui.amount import NOT_KNOWN, render_bytes
 from swarm_tui.bootstrap import make_supervisor
-from swarm_tui.command import Spawn
 from swarm_tui.config import Loaded
-from swarm_tui.errors import SwarmError, UsageError
 from swarm_tui.model import HostName
-from swarm_tui.placement import tell
-from swarm_tui.ports import Progress, Spawned
+from swarm_tui.ports import Progress
 from swarm_tui.profile import PLAIN, Profile
 from swarm_tui.profiles import load
-from swarm_tui.report import agent_object, error_object, plain, write_error, write_json, write_table
+from swarm_tui.report import plain, write_json, write_table
 from swarm_tui.stock import Spread, Stock, spread
 from swarm_tui.stocks import Stocks
-from swarm_tui.text import Safe, sanitize
+from swarm_tui.text import sanitize
 
 _HEADER: Final = ("HOST", "PROFILE", "READY", "STALE", "DISK", "HITS", "COPIES", "MISSES", "CLAIM")
-_COUNT_AT_MOST: Final = 1000
 
 
 async def pool(
@@ -117,57 +113,3 @@ def _figures(told: Spread | None) -> dict[str, float] | None:
     if told is None:
         return None
     return {"p50_s": told.p50_s, "p95_s": told.p95_s, "count": told.count}
-
-
-async def spawn(
-    loaded: Loaded,
-    connect: str | None,
-    wanted: Spawn,
-    count: int,
-    on_progress: Progress,
-    *,
-    is_json: bool,
-) -> int:
-    """Make so many agents side by side; the first failure's exit code, or 0."""
-    if not 1 <= count <= _COUNT_AT_MOST:
-        raise UsageError("--count is out of range", f"{count}; allowed: 1 to {_COUNT_AT_MOST}")
-    if count > 1 and wanted.name:
-        raise UsageError("One name cannot be that of many", "--name and --count")
-    async with make_supervisor(loaded, connect=connect, is_following=False) as supervisor:
-        await supervisor.connected(CONNECT_S)
-        hear = _unheard if is_json or count > 1 else on_progress
-        made: list[Spawned] = []
-        failed: list[SwarmError] = []
-
-        async def make() -> None:
-            try:
-                made.append(await supervisor.spawn(wanted, hear))
-            except SwarmError as error:
-                failed.append(error)
-                if count > 1 and not is_json:
-                    write_error(error, is_json=False)
-            else:
-                if not is_json:
-                    _tell_made(made, count)
-
-        await asyncio.gather(*(make() for _ in range(count)))
-        if failed and count == 1:
-            raise failed[0]
-        if is_json:
-            known = [supervisor.store.agent(one.agent) for one in made]
-            found: dict[str, Any] = {
-                "done": "\n".join(tell(one) for one in made),
-                "agents": [agent_object(agent) for agent in known if agent],
-                "errors": [error_object(error) for error in failed],
-            }
-            write_json(found)
-    return failed[0].exit_code if failed else 0
-
-
-def _tell_made(made: Sequence[Spawned], count: int) -> None:
-    of = f"{len(made)}/{count} " if count > 1 else ""
-    print(f"{of}{tell(made[-1])}", flush=True)
-
-
-def _unheard(_step: Safe, _fraction: float | None) -> None:
-    pass

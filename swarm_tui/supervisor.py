@@ -362,7 +362,8 @@ class Supervisor:
                     self._guests.tend(made.agent, self.store.agent(made.agent))
                 return tell(spawned[0])
 
-            told = join((sanitize(command.task), placed.reason), "; ")
+            parts = (command.profile.name, sanitize(command.task), placed.reason)
+            told = join(filter(None, parts), "; ")
             await self._audited(Verb.SPAWN, None, placed.host, told, act)
             return spawned[0]
 
