@@ -110,8 +110,12 @@ class Supplies:
                     f"{self.root} has {free >> 20} MiB; {needed >> 20} MiB are needed.",
                 )
 
+            percent = -1
+
             def on_sent(sent: int) -> None:
-                tell(f"sending the image to {host}", sent / max(1, told.st_size))
+                nonlocal percent
+                if percent != (percent := 100 * sent // max(1, told.st_size)):
+                    tell(f"sending the image to {host}", percent / 100)
 
             send(self.workshop, disk, target, on_sent)
 
