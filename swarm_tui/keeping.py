@@ -22,16 +22,19 @@ from swarm_tui.bootstrap import (
     open_database,
 )
 from swarm_tui.catalogue import Catalogue
+from swarm_tui.command import Discard
 from swarm_tui.config import Loaded
 from swarm_tui.errors import NotFound, Refused, SwarmError
 from swarm_tui.fact import GuestHeard
 from swarm_tui.leftover import SETTLED_S, Leftover, measure, newest
 from swarm_tui.lifespan import due, may_end
-from swarm_tui.model import AgentId, HostName, HostState, Verb
+from swarm_tui.model import AgentId, HostName, HostState, Snapshot, Verb
 from swarm_tui.profile import Profile
 from swarm_tui.profiles import load as load_profiles
 from swarm_tui.report import error_object, plain, write_json, write_table
 from swarm_tui.results import Result, Results, describe
+from swarm_tui.retention import Keeping, holding, keeping, plan
+from swarm_tui.snapshot import Archive
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
 
@@ -52,6 +55,8 @@ class View:
     """The folder of the local swarm; it may not exist."""
     profiles: Path
     """The folder of a person's own profiles."""
+    rules: Keeping
+    """Of snapshots."""
     is_whole: bool
     """All configured hosts were asked: who is on none of them is nowhere."""
 
@@ -126,6 +131,7 @@ async def _looking(loaded: Loaded, connect: str | None) -> AsyncIterator[View]:
                 frozenset(alive),
                 local_folder(loaded.paths),
                 loaded.paths.profiles,
+                keeping(loaded.config.snapshots),
                 is_whole,
             )
         finally:
@@ -144,8 +150,8 @@ async def _hindered(view: View) -> Sequence[Mapping[str, str]]:
 
 
 async def _remove(audit: Audit, one: Leftover) -> SwarmError | None:
-    """Do it; an agent's own verb is in the audit log by itself."""
-    if one.kind == "agent":
+    """Do it; verbs on agents are in the audit log by themselves."""
+    if one.kind in ("agent", "snapshot"):
         try:
             await one.remove()
         except SwarmError as error:
@@ -194,6 +200,34 @@ async def _agents(view: View) -> Sequence[Leftover]:
         )
         for agent, one in (await rules.find()).items()
     ]
+
+
+async def _snapshots(view: View) -> Sequence[Leftover]:
+    """Those that are kept here and that the rules of retention let go; nothing that is held."""
+    archive, store = view.supervisor.snapshots, view.supervisor.store
+    held = holding(store.agents)
+    there = {
+        agent: await asyncio.to_thread(_read_all, archive, agent.id) for agent in store.agents()
+    }
+    total = sum(one.size_bytes for snapshots in there.values() for one in snapshots)
+    return [
+        Leftover(
+            "snapshot",
+            join((agent.name, literal(one.snapshot.id))),
+            one.reason,
+            sanitize(agent.host),
+            one.snapshot.size_bytes,
+            lambda agent=agent, one=one: view.supervisor.do(  # type: ignore[misc]
+                Discard(agent.id, one.snapshot.id)
+            ),
+        )
+        for agent, snapshots in there.items()
+        for one in plan(snapshots, view.rules, held(agent.id), time.time(), total)
+    ]
+
+
+def _read_all(archive: Archive, agent: AgentId) -> Sequence[Snapshot]:
+    return [archive.read(agent, snapshot) for snapshot in archive.ids(agent)]
 
 
 async def _records(view: View) -> Sequence[Leftover]:
@@ -395,6 +429,7 @@ def _disk_bytes(disks: Sequence[Path] | None) -> int | None:
 Finder = Callable[[View], Awaitable[Sequence[Leftover]]]
 _FINDERS: Final[tuple[Finder, ...]] = (
     _agents,
+    _snapshots,
     _records,
     _spawns,
     _pools,

@@ -13,12 +13,13 @@ import pytest
 
 from swarm_tui import keeping
 from swarm_tui.cli import main
-from swarm_tui.command import End, Pause
+from swarm_tui.command import End, Pause, Resume
 from swarm_tui.errors import Refused
 from swarm_tui.keeping import View
 from swarm_tui.leftover import Leftover
 from swarm_tui.model import AgentId, Birth, HostName, Record, SnapshotId, Verb
 from swarm_tui.profile import Ending, Life, Profile
+from swarm_tui.retention import Keeping
 from swarm_tui.stock import Stock
 from swarm_tui.stocks import Stocks
 from swarm_tui.text import literal
@@ -67,6 +68,7 @@ async def looking(lab: Lab, *, is_whole: bool = True) -> AsyncIterator[View]:
             frozenset(alive),
             lab.home / "local",
             lab.home / "profiles",
+            Keeping(keep=1),
             is_whole,
         )
 
@@ -176,6 +178,24 @@ async def test_whom_a_rule_ends_is_told_before_and_ended_then(hall: Hall, lab: L
         assert one.reason == "its time is over; its rule says end"
         await one.remove()
     assert not lab.world.agents()
+
+
+async def test_snapshots_go_by_the_rules_and_what_is_the_present_stays(lab: Lab) -> None:
+    async with lab.running() as supervisor:
+        for _ in range(3):
+            await supervisor.do(Pause(AGENT))
+            await supervisor.do(Resume(AGENT))
+        await supervisor.do(Pause(AGENT))
+    async with looking(lab) as view:
+        found = await keeping.find(view)
+        record = lab.catalogue.record(AGENT)
+        assert record
+        there = view.supervisor.snapshots.ids(AGENT)
+        going = {str(one.name).removeprefix("ember ") for one in found}
+        assert by_kind(found).keys() == {"snapshot"}
+        assert set(there) - going == {record.saved_in, there[-2]}
+        await found[0].remove()
+        assert len(view.supervisor.snapshots.ids(AGENT)) == len(there) - 1
 
 
 async def test_cut_writes_go_and_those_at_work_stay(lab: Lab) -> None:
