@@ -235,10 +235,10 @@ def extend(arguments: argparse.Namespace) -> int:
 
 
 def results(arguments: argparse.Namespace) -> int:
-    from swarm_tui import keeping
+    from swarm_tui import recalling
 
     return given.run(
-        keeping.results(
+        recalling.results(
             given.load(arguments),
             arguments.name,
             lines=max(0, arguments.lines),
