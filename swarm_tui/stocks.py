@@ -25,6 +25,8 @@ from swarm_tui.text import Safe
 LOOK_S: Final = 3.0
 READ_S: Final = 10.0
 """How often it is looked how they stand, for the screen."""
+RESOLVE_S: Final = 60.0
+"""For how long the background takes a repository's ref for what it was; a spawn asks anew."""
 AGAIN_S: Final = 30.0
 """After a failure; doubled after each further one."""
 AGAIN_AT_MOST_S: Final = 1800.0
@@ -51,6 +53,7 @@ class Stocks:
         self._stockers = stockers
         self._profiles = profiles
         self._depot = depot
+        self._orders: dict[Profile, tuple[float, Order]] = {}
         self._rests: dict[tuple[HostName, Safe], _Rest] = {}
 
     def hosts(self, profile: Profile) -> Sequence[HostName]:
@@ -87,7 +90,7 @@ class Stocks:
         """How they stand now, by host. Raises SwarmError."""
         wanted = await self._wanted()
         self.seen = {
-            host: await stocker.stocks([await self._order(one, _unheard) for one in wanted])
+            host: await stocker.stocks([await self._recent_order(one) for one in wanted])
             for host, stocker in self._stockers.items()
         }
         return self.seen
@@ -116,7 +119,7 @@ class Stocks:
                 if time.monotonic() < rest.until or foresee(Spawn(host, profile=profile)).error:
                     continue
                 try:
-                    order = await self._order(profile, _unheard)
+                    order = await self._recent_order(profile)
                     if await self._count(stocker, order) >= profile.ready:
                         continue
                     await stocker.replenish(order, _unheard)
@@ -138,6 +141,13 @@ class Stocks:
 
     async def _wanted(self) -> Sequence[Profile]:
         return [one for one in await asyncio.to_thread(self._profiles) if one.ready]
+
+    async def _recent_order(self, profile: Profile) -> Order:
+        taken, order = self._orders.get(profile, (0.0, None))
+        if order is None or time.monotonic() - taken > RESOLVE_S:
+            order = await self._order(profile, _unheard)
+            self._orders[profile] = time.monotonic(), order
+        return order
 
     async def _order(self, profile: Profile, on_progress: Progress) -> Order:
         """What ready ones are made by: without a name, a task, or a secret."""
