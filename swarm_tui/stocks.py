@@ -90,7 +90,7 @@ class Stocks:
         """How they stand now, by host. Raises SwarmError."""
         wanted = await self._wanted()
         self.seen = {
-            host: await stocker.stocks([await self._recent_order(one) for one in wanted])
+            host: await stocker.stocks([await self._shown_order(one) for one in wanted])
             for host, stocker in self._stockers.items()
         }
         return self.seen
@@ -141,6 +141,13 @@ class Stocks:
 
     async def _wanted(self) -> Sequence[Profile]:
         return [one for one in await asyncio.to_thread(self._profiles) if one.ready]
+
+    async def _shown_order(self, profile: Profile) -> Order:
+        """Where its repository cannot be read, nothing counts as ready; filling tells why."""
+        try:
+            return await self._recent_order(profile)
+        except SwarmError:
+            return Order(profile=profile)
 
     async def _recent_order(self, profile: Profile) -> Order:
         taken, order = self._orders.get(profile, (0.0, None))

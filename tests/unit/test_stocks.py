@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn, cast
 
 import pytest
 
 from swarm_tui import stocks as module
-from swarm_tui.errors import Refused, StorageFull
+from swarm_tui.errors import NotFound, Refused, StorageFull
 from swarm_tui.model import HostName
 from swarm_tui.placement import Forecast
 from swarm_tui.ports import Order, Progress
 from swarm_tui.profile import Profile
+from swarm_tui.review.depot import Depot
 from swarm_tui.stock import Stock, spread
 from swarm_tui.stocks import Stocks
 from swarm_tui.text import literal
@@ -103,6 +105,22 @@ async def test_a_failure_is_told_once_and_rested_after() -> None:
     running.cancel()
     assert faults == [stocker.failure]
     assert stocker.tried == 1
+
+
+async def test_a_repository_that_cannot_be_read_is_told_once_and_hides_no_other_pool() -> None:
+    class StandInDepot:
+        async def get(self, repository: str, ref: str, on_progress: Progress) -> NoReturn:
+            raise NotFound("no such repository")
+
+    stocker, faults = StandInStocker(), list[BaseException]()
+    lost = replace(QUICK, name=literal("lost"), repository="/nowhere")
+    depot = cast(Depot, StandInDepot())
+    stocks = Stocks({HOST: stocker}, lambda: [QUICK, lost], depot)
+    running = asyncio.create_task(stocks.run(roomy, (), faults.append))
+    await until(stocks, 2)
+    running.cancel()
+    assert [one.profile for one in stocks.seen[HOST]] == ["quick", "lost"]
+    assert len(faults) <= 1
 
 
 async def test_a_person_fills_and_drains_at_once() -> None:
