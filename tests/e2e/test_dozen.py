@@ -55,6 +55,10 @@ def is_free(port: int) -> bool:
     return True
 
 
+def in_guest(swarm: Swarm, name: str, script: str) -> bool:
+    return swarm.run("shell", name, "--user", "root", "--", script).returncode == 0
+
+
 def left_of(swarm: Swarm, agent: dict[str, Any]) -> list[str]:
     """What of an agent is still somewhere: VM, process, port, files."""
     home, data = swarm.home, swarm.home / "data"
@@ -72,12 +76,11 @@ def left_of(swarm: Swarm, agent: dict[str, Any]) -> list[str]:
 
 
 def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]) -> None:
-    """Three ask for review; each comes to another verdict, and all come to their end."""
+    """Three ask for review and come to a verdict, one is rolled back, and all come to an end."""
     repository = swarm.home / "data/local/project.git"
     asking, others = dozen[:ASKING], dozen[ASKING:]
     for agent in asking:
-        hurry = ["shell", agent["name"], "--user", "root", "--", "echo 0 >/run/swarm/pace"]
-        assert swarm.run(*hurry).returncode == 0
+        assert in_guest(swarm, agent["name"], "echo 0 >/run/swarm/pace")
     for agent in asking:
         wait_until(
             lambda agent=agent: swarm.run("logs", agent["name"], "--asks").stdout.strip(),  # type: ignore[misc]
@@ -90,6 +93,12 @@ def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]
     swarm.json("approve", approved, "--digest", reviews[approved]["digest"], "--flags-seen")
     assert git(repository, "rev-parse", f"swarm/{approved}/1") == reviews[approved]["head"]
     swarm.json("reject", rejected, "--kill", "--message", "Not this way.")
+
+    rolled = others[1]["name"]
+    swarm.json("checkpoint", rolled, "--name", "before")
+    assert in_guest(swarm, rolled, "touch /workspace/later && sync")
+    swarm.json("roll-back", rolled, "before")
+    assert in_guest(swarm, rolled, "test ! -e /workspace/later"), "it is not what it was"
 
     # Their time is over, and a person is still at one of them.
     for name in (open_, others[0]["name"]):
