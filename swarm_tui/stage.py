@@ -8,8 +8,10 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from swarm_tui.config import Loaded
+from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
 from swarm_tui.supervisor import Supervisor
 
@@ -26,7 +28,7 @@ def run_app(
     `shell_argv` gives the command that joins a terminal to an agent's shell; `view` is the name of
     the one to begin with. Raises NotFound, ConfigError.
     """
-    from swarm_tui import views
+    from swarm_tui import profiles, views
 
     gc.disable()  # until the app has started: nearly all that is made until then stays
     from swarm_tui.person import login
@@ -46,6 +48,8 @@ def run_app(
         notify_command=ui.notify_command,
         is_plain=is_plain,
         person=login(),
+        profiles=lambda: profiles.load(loaded.paths.profiles).entries,
+        find_image=partial(_find_image, loaded.paths.cache),
         views_file=loaded.paths.views,
         start=views.find(loaded.paths.views, view) if view else views.BUILT_IN[0],
     )
@@ -64,3 +68,14 @@ def run_app(
             return app.return_code or 0
 
     return asyncio.run(run())
+
+
+def _find_image(cache: Path, name: str) -> str:
+    """Why it cannot be used; empty: it can."""
+    from swarm_tui.local.image import find_image
+
+    try:
+        find_image(cache, name)
+    except SwarmError as error:
+        return " ".join((error.title, error.hint))
+    return ""

@@ -19,7 +19,7 @@ from textual.command import SimpleCommand
 from textual.filter import LineFilter
 from textual.markup import escape
 
-from swarm_tui import views
+from swarm_tui import profiles, views
 from swarm_tui.attention import Attention, Kind, Need
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.command import Spawn
@@ -27,13 +27,14 @@ from swarm_tui.errors import ConfigError, SwarmError
 from swarm_tui.filter import quote
 from swarm_tui.model import AgentId
 from swarm_tui.paths import locate
+from swarm_tui.profiles import Entry
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
 from swarm_tui.ui.action import Action
 from swarm_tui.ui.actions import BY_ID, at
 from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
-from swarm_tui.ui.dialogs import Confirm, SpawnDialog, fault_dialog, help_dialog, read_dialog
+from swarm_tui.ui.dialogs import Confirm, fault_dialog, help_dialog, read_dialog
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
 from swarm_tui.ui.grid import View
@@ -51,6 +52,7 @@ from swarm_tui.ui.reviews import Reviews
 from swarm_tui.ui.roster import Roster
 from swarm_tui.ui.screen import Context, SwarmScreen, top
 from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
+from swarm_tui.ui.spawning import SpawnForm
 from swarm_tui.ui.theme import DEFAULT, builtin_folder, load_themes
 from swarm_tui.ui.verbs import Verbs, make_batches
 from swarm_tui.ui.waiting import WaitingScreen
@@ -84,6 +86,10 @@ class Settings:
     """The person's own views of the fleet."""
     start: views.View = views.BUILT_IN[0]
     """The view to begin with."""
+    profiles: Callable[[], Sequence[Entry]] = lambda: profiles.load(locate().profiles).entries
+    """Reads what new agents may be made of. Blocks."""
+    find_image: Callable[[str], str] = lambda name: ""
+    """Why an image cannot be used; empty: it can. Blocks."""
     is_plain: bool = False
     """Draw in ASCII, for terminals without UTF-8; see `glyphs.needs_plain`."""
 
@@ -313,19 +319,20 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._verbs.steer(action, targets)
 
     def _spawn(self, action: Action) -> None:
-        hosts = self._supervisor.spawners()
-        if self._verbs.refuse(action, None) or not hosts:
+        if self._verbs.refuse(action, None) or not self._supervisor.spawners():
+            return
+        try:
+            entries = self._settings.profiles()
+        except ConfigError as error:
+            self._show_error(error)
             return
 
-        def answered(command: Spawn | None) -> None:
-            if command:
-                self._tell(literal("New agent"), literal("it is being made"))
-                self._start(self._make(command), action.id)
+        def answered(commands: Sequence[Spawn] | None) -> None:
+            if commands:
+                self._verbs.make(action, commands)
 
-        self.push_screen(SpawnDialog(hosts), answered)
-
-    async def _make(self, command: Spawn) -> None:
-        self._tell(literal("New agent"), await self._supervisor.do(command))
+        form = SpawnForm(self._supervisor, entries, self._settings.find_image)
+        self.push_screen(form, answered)
 
     def _answer(self, need: Need) -> None:
         """Go to what waits."""

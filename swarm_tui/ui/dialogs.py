@@ -19,10 +19,7 @@ from textual.visual import VisualType
 from textual.widgets import Button, Input, Static
 
 from swarm_tui import __version__
-from swarm_tui.command import Spawn
-from swarm_tui.errors import SwarmError, UsageError
-from swarm_tui.label import make_labels
-from swarm_tui.model import HostName
+from swarm_tui.errors import SwarmError
 from swarm_tui.text import Safe, literal, sanitize
 from swarm_tui.ui.action import Action, Place
 from swarm_tui.ui.actions import at
@@ -100,74 +97,6 @@ class Confirm(ModalScreen[bool]):
     @on(Button.Pressed, "#no")
     def action_no(self) -> None:
         self.dismiss(False)
-
-
-class SpawnDialog(ModalScreen[Spawn | None]):
-    """Ask for the name, the task and, where there is a choice, the host of a new agent."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        quiet("escape,ctrl+c", "no"),
-        quiet("up", "app.focus_previous"),
-        quiet("down", "app.focus_next"),
-    ]
-
-    def __init__(self, hosts: Sequence[HostName]) -> None:
-        super().__init__()
-        self._hosts = hosts
-
-    def compose(self) -> ComposeResult:
-        with Vertical(id="dialog"):
-            yield Static(Content("New agent"), id="dialog-title")
-            yield Static(Content("name"), classes="label")
-            yield Field(id="name", placeholder="the next free name")
-            yield Static(Content("task"), classes="label")
-            yield Field(id="task", placeholder="what it is to do")
-            yield Static(Content("labels"), classes="label")
-            yield Field(id="labels", placeholder="team=web urgent")
-            if len(self._hosts) > 1:
-                yield Static(Content(f"host: {', '.join(self._hosts)}"), classes="label")
-                yield Field(id="host", value=self._hosts[0])
-            yield Static(Content(""), id="dialog-problem")
-            with Horizontal(id="dialog-keys"):
-                yield Button(Content("↵  make it"), id="yes", compact=True)
-                yield Button(Content("esc  leave it"), id="no", compact=True)
-
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one("#name", Input))
-
-    @on(Input.Submitted)
-    def _next_or_done(self, event: Input.Submitted) -> None:
-        fields: list[Input] = list(self.query(Field))
-        place = fields.index(event.input) + 1
-        if place == len(fields):
-            self._done()
-        else:
-            self.set_focus(fields[place])
-
-    @on(Button.Pressed, "#yes")
-    def _done(self) -> None:
-        host = self._hosts[0]
-        if len(self._hosts) > 1:
-            host = HostName(self.query_one("#host", Input).value.strip())
-            if host not in self._hosts:
-                problem = self.query_one("#dialog-problem", Static)
-                problem.update(Content(f"There is no host {sanitize(host)}."))
-                self.set_focus(self.query_one("#host", Input))
-                return
-        name, task = (
-            self.query_one(f"#{field}", Input).value.strip() for field in ("name", "task")
-        )
-        try:
-            labels = make_labels(self.query_one("#labels", Input).value.split())
-        except UsageError as error:
-            self.query_one("#dialog-problem", Static).update(Content(error.title))
-            self.set_focus(self.query_one("#labels", Input))
-            return
-        self.dismiss(Spawn(host, name, task, labels))
-
-    @on(Button.Pressed, "#no")
-    def action_no(self) -> None:
-        self.dismiss(None)
 
 
 class Reading(ModalScreen[None]):

@@ -106,7 +106,7 @@ STEERING: Final[tuple[Action, ...]] = (
         ("n",),
         Section.VERBS,
         "new",
-        "Make a new agent",
+        "Make new agents of a profile, one or many",
         places=FLEET,
         verb=Verb.SPAWN,
     ),

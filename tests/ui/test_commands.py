@@ -7,10 +7,9 @@ import asyncio
 import pytest
 from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, type_ahead, until
 
-from swarm_tui.command import Kill, Pause, Resume, Spawn
+from swarm_tui.command import Kill, Pause, Resume
 from swarm_tui.errors import GuestUnreachable, StorageFull
-from swarm_tui.label import make_labels
-from swarm_tui.model import HostName, State
+from swarm_tui.model import State
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.grid import View
 from swarm_tui.ui.screen import top
@@ -186,37 +185,6 @@ async def test_escape_leaves_everything_as_it_is() -> None:
 
 
 # New agents
-
-
-async def test_a_new_agent_is_asked_for_and_made() -> None:
-    swarm = make_fleet()
-    app = make_app(swarm, TABLE)
-    async with running(app) as pilot:
-        await pilot.press("n")
-        await until(pilot, lambda: "New agent" in seen(app), "the dialog")
-        await pilot.press(*"fig", "enter", *"sort", "enter", *"a b=c", "enter")
-        await until(pilot, lambda: "fig answers after" in seen(app), "the outcome")
-        assert swarm.done == [Spawn(HostName("local"), "fig", "sort", make_labels(["a", "b=c"]))]
-
-
-async def test_a_wrong_label_is_told_before_anything_is_made() -> None:
-    swarm = make_fleet()
-    app = make_app(swarm, TABLE)
-    async with running(app) as pilot:
-        await pilot.press("n", "enter", "enter", *"=x", "enter")
-        await until(pilot, lambda: "“=x” is no label" in seen(app), "the problem")
-        assert swarm.done == []
-
-
-async def test_the_host_of_a_new_agent_is_one_that_can_make_it() -> None:
-    swarm = make_fleet()
-    swarm.spawning_hosts = (HostName("local"), HostName("lab-2"))
-    app = make_app(swarm, TABLE)
-    async with running(app) as pilot:
-        await pilot.press("n", "enter", "enter", "enter", *"x", "enter")
-        await until(pilot, lambda: "There is no host x" in seen(app), "the problem")
-        await pilot.press("backspace", *"lab-2", "enter")
-        await until(pilot, lambda: swarm.done == [Spawn(HostName("lab-2"))], "the command")
 
 
 async def test_where_no_agent_can_be_made_the_key_says_why() -> None:

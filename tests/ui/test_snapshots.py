@@ -94,8 +94,9 @@ def test_kill_many(snap_compare: Compare) -> None:
     compare(snap_compare, "a", "K", size=(100, 30), theme="daylight")
 
 
-def test_spawn(snap_compare: Compare) -> None:
-    compare(snap_compare, "n")
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_spawn(snap_compare: Compare, size: tuple[int, int]) -> None:
+    compare(snap_compare, "n", size=size)
 
 
 def test_help(snap_compare: Compare) -> None:
