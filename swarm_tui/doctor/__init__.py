@@ -23,6 +23,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     desk.libraries,
     desk.settings,
     desk.themes,
+    desk.profiles,
     desk.folders,
     desk.store,
     desk.terminal,

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import stat
 import sys
 import tempfile
@@ -24,6 +25,7 @@ _LIBRARIES: Final = (
     ("asyncssh", "asyncssh"),
     ("libvirt-python", "libvirt"),
 )
+_SECRET: Final = re.compile("KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _COLUMNS: Final = 80
 _LINES: Final = 24
 
@@ -68,6 +70,29 @@ def themes(ground: Ground) -> Iterator[Finding]:
             f"ui.theme names it; there are {', '.join(sorted(found.palettes))}.",
             f"Name one of these, or put {ui.theme}.toml into {ui.themes}.",
         )
+
+
+def profiles(ground: Ground) -> Iterator[Finding]:
+    from swarm_tui.profiles import load
+
+    found = load(ground.loaded.paths.profiles)
+    for entry in found.entries:
+        if entry.error:
+            yield failed(f"profile {entry.name}", entry.error)
+            continue
+        profile = entry.profile
+        written = (
+            [name for name, _ in profile.environment if _SECRET.search(name)] if profile else []
+        )
+        if written:
+            yield warn(
+                f"profile {entry.name}",
+                f"{', '.join(written)}: the value stands in the file",
+                f"Whoever reads {entry.file} has it.",
+                f'Write {written[0]} = {{ from = "{written[0]}" }}, and set that for swarm-tui.',
+            )
+    names = ", ".join(str(profile.name) for profile in found.usable)
+    yield ok("profiles", f"{names}; your own are in {ground.loaded.paths.profiles}")
 
 
 def folders(ground: Ground) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ import pytest
 from postgres import Cluster
 
 from swarm_tui.doctor import Finding, Level, examine
+from swarm_tui.paths import locate
 
 TEST_DRIVER = "test:///default"
 
@@ -109,6 +110,22 @@ def test_a_broken_theme_file_is_named(environ: dict[str, str], tmp_path: Path) -
     findings = examine(None, environ | {"SWARM_TUI_UI_THEMES": str(folder)})
     (broken,) = [f for f in findings if f.name == "theme" and f.level is Level.FAIL]
     assert "mine.toml" in broken.what + broken.why
+
+
+def test_a_broken_profile_and_a_secret_in_one_are_named(environ: dict[str, str]) -> None:
+    folder = locate(environ).profiles
+    folder.mkdir(parents=True)
+    (folder / "bad.toml").write_text("vcpu = 2\n")
+    (folder / "mine.toml").write_text("[environment]\nSHOP_TOKEN = 'hush-hush'\n")
+    findings = examine(None, environ)
+    broken = of(findings, "profile bad")
+    assert broken.level is Level.FAIL
+    assert "bad.toml:1: vcpu: unknown key; did you mean 'vcpus'?" in broken.why
+    leak = of(findings, "profile mine")
+    assert leak.level is Level.WARN
+    assert "SHOP_TOKEN" in leak.what
+    assert not any("hush-hush" in f.what + f.why + f.remedy for f in findings)
+    assert "demo" in of(findings, "profiles").what
 
 
 def test_a_host_out_of_reach_is_named_and_the_others_are_visited(environ: dict[str, str]) -> None:
