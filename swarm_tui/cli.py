@@ -126,6 +126,11 @@ def build_parser() -> argparse.ArgumentParser:
         "roll-back", commands.roll_back, "back to a snapshot; the present is kept", agent=True
     )
     roll_back.add_argument("snapshot", help="its id, the id's beginning, or its name")
+    fork = add("fork", commands.fork, "more agents that go on from where one stands", agent=True)
+    fork.add_argument("--count", type=int, default=1, metavar="N", help="how many (1)")
+    fork.add_argument("--name", default="", metavar="PREFIX", help="NAME-1, NAME-2…")
+    fork.add_argument("--task", default="", help="what they shall do; else what it does")
+    fork.add_argument("--snapshot", default="", help="where they begin: id, its beginning, or name")
     message = add("message", commands.message, "write to an agent's inbox", agents="?")
     message.add_argument("text", nargs="*", help="what to say; - reads standard input")
     _add_review_commands(add)

@@ -126,6 +126,24 @@ class Shell:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """Make agents that go on from where this one stands, each with an identity of its own.
+
+    The agent itself stays as it is; a running one stands still for a moment.
+    """
+
+    agent: AgentId
+    count: int = 1
+    prefix: str = ""
+    """Their names begin with it; empty: with the agent's own name."""
+    task: str = ""
+    """What they shall do; empty: what it does."""
+    snapshot: SnapshotId | None = None
+    """Where they begin; None: where the agent stands now."""
+    verb: Verb = field(default=Verb.FORK, init=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """Put a message into the agent's inbox."""
 
@@ -180,4 +198,6 @@ class Reject:
 
 Verdict = Approve | SendBack | Reject
 Past = Checkpoint | RollBack | Mark | Discard
-Command = Past | Spawn | Pause | Resume | Kill | End | Extend | Shell | Say | Review | Verdict
+Command = (
+    Past | Fork | Spawn | Pause | Resume | Kill | End | Extend | Shell | Say | Review | Verdict
+)

@@ -172,6 +172,14 @@ def roll_back(arguments: argparse.Namespace) -> int:
     )
 
 
+def fork(arguments: argparse.Namespace) -> int:
+    from swarm_tui import past
+
+    return given.run(
+        past.fork(given.load(arguments), arguments, None if arguments.json else given.tell)
+    )
+
+
 def resume(arguments: argparse.Namespace) -> int:
     from swarm_tui.command import Resume
 

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Collection, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from swarm_tui.catalogue import Catalogue, Claim
-from swarm_tui.command import Spawn
-from swarm_tui.errors import AgentGone, SwarmError
+from swarm_tui.command import Fork, Spawn
+from swarm_tui.errors import AgentGone, SnapshotError, SwarmError, Unsupported, UsageError
 from swarm_tui.fact import OperationChanged, Recorded
-from swarm_tui.lifecycle import claimed
-from swarm_tui.model import AgentId, Birth, Operation, Record, Verb
-from swarm_tui.ports import Order, Progress, Source, Spawned
+from swarm_tui.lifecycle import Timeline, claimed
+from swarm_tui.lifecycle.ground import explain, in_thread
+from swarm_tui.model import (
+    Agent,
+    AgentId,
+    Birth,
+    Cause,
+    Operation,
+    Origin,
+    Power,
+    Record,
+    SnapshotId,
+    Verb,
+)
+from swarm_tui.ports import Forker, Order, Parent, Progress, Source, Spawned
 from swarm_tui.review.depot import Depot
 from swarm_tui.site import Place
-from swarm_tui.text import EMPTY, Safe
+from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.watch.task import Apply
+
+MOST: Final = 50
+"""Forks made in one act."""
 
 
 @dataclass(slots=True)
@@ -148,6 +165,83 @@ class Nursery:
             spawned = await spawner.spawn(order, tell, births.note)
             await births.keep(spawned.agent, spawned.name)
         return spawned
+
+    async def fork(
+        self,
+        command: Fork,
+        agent: Agent,
+        record: Record,
+        lifecycle: Timeline,
+        place: Place,
+        names: Collection[str],
+        on_progress: Progress,
+    ) -> Safe:
+        """Make forks of an agent that the caller holds. Raises SwarmError.
+
+        Those that were made stay when another one fails; the error says which. `names` are taken.
+        """
+        forker = place.site.spawner
+        if not isinstance(forker, Forker):
+            raise Unsupported(f"{agent.name} cannot be forked", "Its host makes no agents.")
+        if not 0 < command.count <= MOST:
+            raise UsageError(f"{command.count} forks cannot be made", f"1 to {MOST} can.")
+        chosen, remark = command.snapshot or record.saved_in, EMPTY
+        vm = agent.vm
+        if not command.snapshot and vm and vm.power is Power.RUNNING:
+            origin = Origin(Cause.FORK, literal("fork"))
+            kept, stop_s, remark = await lifecycle.capture(
+                vm, record, Verb.FORK, origin, on_progress
+            )
+            chosen = kept.id
+            remark = join((literal(f"{agent.name} stood still for {stop_s:.2f} s"), remark), "; ")
+        if chosen is None or vm is None:
+            raise SnapshotError("There is nothing to fork from", "It is off and not saved.")
+        on_progress(literal("checking the snapshot"), None)
+        await in_thread(lifecycle.snapshots.verify, agent.id, chosen, lifecycle.maker())
+        snapshot = await in_thread(lifecycle.snapshots.read, agent.id, chosen)
+        definition = await in_thread(lifecycle.snapshots.definition, agent.id, chosen)
+        memory, *disks = await in_thread(lifecycle.snapshots.parts, agent.id, chosen)
+        parent = Parent(agent.id, agent.name, vm.tag, definition, memory, disks, snapshot.is_frozen)
+        async with self.births(place, _inherited(record, chosen), Verb.FORK) as births:
+
+            def tell(step: Safe, fraction: float | None) -> None:
+                births.show(step, fraction)
+                on_progress(step, fraction)
+
+            async def make(name: str) -> Spawned:
+                forked = await forker.fork(parent, name, command.task, tell, births.note)
+                await births.keep(forked.agent, forked.name)
+                return forked
+
+            wanted = _names(command.prefix or agent.name, command.count, names)
+            results = await asyncio.gather(*map(make, wanted), return_exceptions=True)
+        made = [forked for forked in results if isinstance(forked, Spawned)]
+        told = join([sanitize(f"{one.name} ({one.agent}, {one.seconds:.1f} s)") for one in made])
+        for failure in results:
+            if isinstance(failure, BaseException):
+                if isinstance(failure, SwarmError):
+                    explain(failure, f"{len(made)} of {command.count} forks are there: {told}")
+                raise failure
+        return join((literal("forked:"), join((told, remark), "; ")))
+
+
+def _names(prefix: str, count: int, taken: Collection[str]) -> Sequence[str]:
+    numbers = (f"{prefix}-{number}" for number in itertools.count(1))
+    return list(itertools.islice((name for name in numbers if name not in taken), count))
+
+
+def _inherited(record: Record, snapshot: SnapshotId) -> Birth:
+    """Of a fork: its time begins anew, and what was done by its parent's rules is not its own."""
+    ttl_s = record.birth.life.ttl_s
+    return replace(
+        record.birth,
+        parent=record.id,
+        snapshot=snapshot,
+        expires=None if ttl_s is None else time.time() + ttl_s,
+        is_pinned=False,
+        acted=None,
+        unkept=EMPTY,
+    )
 
 
 def _birth(command: Spawn, repository: Path | None) -> Birth:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 
 from swarm_tui.acting import act, at_agent
 from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.bootstrap import read_snapshots
-from swarm_tui.command import Command
+from swarm_tui.command import Command, Fork
 from swarm_tui.config import Loaded
 from swarm_tui.errors import NotFound
 from swarm_tui.inventory import Kept
@@ -61,6 +62,20 @@ async def do(
             raise problem
         command = make(agent, find(kept, snapshot))
         await act(supervisor, agent, command, is_json=is_json, on_progress=on_progress)
+    return 0
+
+
+async def fork(loaded: Loaded, given: argparse.Namespace, on_progress: Progress | None) -> int:
+    """Fork an agent, from one of its snapshots where one is named. Raises NotFound."""
+    async with at_agent(loaded, given.connect, given.agent) as (supervisor, agent):
+        chosen: SnapshotId | None = None
+        if given.snapshot:
+            kept, problem = await read_snapshots(loaded, agent, given.connect)
+            if problem:
+                raise problem
+            chosen = find(kept, given.snapshot).snapshot.id
+        command = Fork(agent.id, given.count, given.name, given.task, chosen)
+        await act(supervisor, agent, command, is_json=given.json, on_progress=on_progress)
     return 0
 
 

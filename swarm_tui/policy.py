@@ -59,6 +59,10 @@ _LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
         _ALIVE | {State.PAUSED, State.SAVED},
         "only a live or a saved agent can be rolled back",
     ),
+    Verb.FORK: (
+        _ALIVE | {State.SAVED},
+        "only a live or a saved agent can be forked",
+    ),
     Verb.MARK: (frozenset(State) - {State.LOST}, "its host is out of reach"),
     Verb.DISCARD: (frozenset(State) - {State.LOST}, "its host is out of reach"),
     Verb.MESSAGE: (_ALIVE, "a message needs a running VM"),
@@ -74,12 +78,11 @@ _NEEDS: Final[dict[Verb, tuple[str, ...]]] = {
     Verb.REVIEW: ("save", "restore"),
     Verb.CHECKPOINT: ("save", "restore"),
     Verb.ROLL_BACK: ("save", "restore"),
+    Verb.FORK: ("fork",),
     Verb.APPROVE: ("restore",),
     Verb.SEND_BACK: ("restore",),
 }
 """Verb → the capabilities without which it cannot work at all."""
-
-_LATER: Final = frozenset({Verb.FORK})
 
 
 def decide(
@@ -91,8 +94,6 @@ def decide(
     """
     if verb is Verb.RESUME and agent and agent.state in (State.PAUSED, State.FROZEN):
         is_quick = True  # nothing has to be restored
-    if verb in _LATER:
-        return Deny(literal("not in this version"))
     if agent is None and verb is not Verb.SPAWN:
         return Deny(literal("no agent is selected"))
     if capabilities is None and verb is not Verb.LOGS:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from swarm_tui.label import Label
 from swarm_tui.model import (
@@ -24,6 +24,7 @@ from swarm_tui.model import (
     Hint,
     HostName,
     Message,
+    Tag,
     Vm,
 )
 from swarm_tui.premises import Footprint, Process, Survey
@@ -423,6 +424,39 @@ class Spawner(Protocol):
         """Remove the files of a VM that this spawner made, and that is undefined by now.
 
         Never touches files outside its own folder.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An agent as one of its snapshots holds it. The files are only read."""
+
+    id: AgentId
+    name: Safe
+    tag: Tag
+    definition: str
+    memory: Path
+    disks: Sequence[Path]
+    is_frozen: bool
+
+
+@runtime_checkable
+class Forker(Protocol):
+    """A spawner that also makes agents of a snapshot."""
+
+    @property
+    def unforking(self) -> str:
+        """Why it cannot, for people; empty: it can."""
+        ...
+
+    async def fork(
+        self, parent: Parent, name: str, task: str, on_progress: Progress, on_named: OnNamed
+    ) -> Spawned:
+        """Make an agent that goes on from the snapshot, and wait until it is somebody of its own.
+
+        Its name, keys, addresses and randomness are. Without a `task` it has its parent's. One
+        that fails half-way leaves nothing behind, as with `Spawner.spawn`.
         """
         ...
 

@@ -13,7 +13,7 @@ from swarm_tui.inventory import Inventory, indexed
 from swarm_tui.lifecycle import Timeline, fenced
 from swarm_tui.lifecycle.ground import work_in
 from swarm_tui.model import Record
-from swarm_tui.ports import Guest, Hypervisor, Spawner
+from swarm_tui.ports import Forker, Guest, Hypervisor, Spawner
 from swarm_tui.retention import Retention
 from swarm_tui.snapshot import Archive
 from swarm_tui.watch import HostWatch
@@ -70,7 +70,7 @@ class Place:
             poll_s=timing.poll_s,
             relist_s=timing.relist_s,
             before_list=before_list,
-            missing={} if site.spawner else {"spawn": site.unspawning},
+            missing=_missing(site),
         )
         threads = ThreadPoolExecutor(THREADS, f"files of {site.hypervisor.host}")
         return cls(site, watch, site.guest or guest, threads)
@@ -113,3 +113,12 @@ class Place:
     def close(self) -> None:
         """Begin nothing more; what hangs is not waited for."""
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _missing(site: Site) -> dict[str, str]:
+    missing = {} if site.spawner else {"spawn": site.unspawning}
+    if not isinstance(site.spawner, Forker):
+        missing["fork"] = "agents can only be forked where swarm-tui makes them, on this machine"
+    elif site.spawner.unforking:
+        missing["fork"] = site.spawner.unforking
+    return missing

@@ -116,6 +116,8 @@ class Archive(Protocol):
 
     def definition(self, agent: AgentId, snapshot: SnapshotId) -> str: ...
 
+    def parts(self, agent: AgentId, snapshot: SnapshotId) -> Sequence[Path]: ...
+
     def label(
         self, agent: AgentId, snapshot: SnapshotId, title: str, is_pinned: bool
     ) -> Snapshot: ...
@@ -342,6 +344,12 @@ class Snapshots:
                 else:
                     durable.copy(folder / name, path)
         return folder / _MEMORY
+
+    def parts(self, agent: AgentId, snapshot: SnapshotId) -> Sequence[Path]:
+        """The saved memory, then the disks in the definition's order; only to be read."""
+        folder = self._folder(agent) / snapshot
+        disks = read_manifest(folder)["disks"]
+        return [folder / _MEMORY, *(folder / f"disk-{index}" for index in range(len(disks)))]
 
     def unstage(self, agent: AgentId, snapshot: SnapshotId) -> None:
         """Remove what `stage` copied and no VM has written to. The snapshot stays."""

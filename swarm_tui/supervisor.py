@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypeVar
 from swarm_tui.audit import Audit, Entry
 from swarm_tui.catalogue import Catalogue, Claim
 from swarm_tui.catalogue.shells import Shells
-from swarm_tui.command import Command, End, Kill, Pause, Shell, Spawn
+from swarm_tui.command import Command, End, Fork, Kill, Pause, Shell, Spawn
 from swarm_tui.errors import (
     Busy,
     GuestCut,
@@ -319,13 +319,17 @@ class Supervisor:
         bequest = Bequest(handoff, self.results, self._catalogue.folder(agent.id), peak)
         try:
             with self._operation(agent, command.verb, on_progress) as progress:
-                return await self._audited(
-                    command.verb,
-                    agent,
-                    agent.host,
-                    detail(command),
-                    lambda: steer(command, agent, record, bequest, progress),
-                )
+
+                async def act() -> Safe:
+                    if not isinstance(command, Fork):
+                        return await steer(command, agent, record, bequest, progress)
+                    names = {str(known.name) for known in self.store.agents()}
+                    return await self._nursery.fork(
+                        command, agent, record, lifecycle, place, names, progress
+                    )
+
+                told = detail(command)
+                return await self._audited(command.verb, agent, agent.host, told, act)
         finally:
             with contextlib.suppress(SwarmError):  # the verb's own outcome matters more
                 if isinstance(command, Kill | End):

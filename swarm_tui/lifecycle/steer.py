@@ -11,6 +11,7 @@ from swarm_tui.command import (
     Discard,
     End,
     Extend,
+    Fork,
     Kill,
     Mark,
     Past,
@@ -33,7 +34,9 @@ from swarm_tui.ports import Progress
 from swarm_tui.profile import Occasion
 from swarm_tui.text import EMPTY, Safe, literal
 
-Steered = Past | Pause | Resume | Kill | End | Extend | Say | Review | Approve | SendBack | Reject
+Steered = (
+    Past | Fork | Pause | Resume | Kill | End | Extend | Say | Review | Approve | SendBack | Reject
+)
 """Commands that change an agent, which the caller holds.
 
 A message changes no VM, but none must be put into one that is being saved.
@@ -55,6 +58,9 @@ def detail(command: Steered) -> str:
             return "graceful"
         case Say():
             return shortened(command.text)
+        case Fork():
+            whence = f" from snapshot {command.snapshot}" if command.snapshot else ""
+            return f"{command.count}{whence}"
         case Checkpoint():
             told = command.origin.told or command.origin.cause
             return f"{told}: {shortened(command.title)}" if command.title else told

@@ -51,11 +51,14 @@ class Machine:
         return f"user,id=swarm0,hostfwd=tcp:{LOOPBACK}:{self.port}-:22"
 
     @property
-    def nic(self) -> str:
+    def mac(self) -> str:
         # Locally administered; which bits differ matters only where VMs share a network.
         digits = self.id.replace("-", "")[:6]
-        mac = ":".join(("52:54:00", *(digits[place : place + 2] for place in (0, 2, 4))))
-        return f"virtio-net-pci,netdev=swarm0,mac={mac},romfile=,bus=pcie.0,addr=0x10"
+        return ":".join(("52:54:00", *(digits[place : place + 2] for place in (0, 2, 4))))
+
+    @property
+    def nic(self) -> str:
+        return f"virtio-net-pci,netdev=swarm0,mac={self.mac},romfile=,bus=pcie.0,addr=0x10"
 
 
 def render(machine: Machine, mould: Mould, initrd: Path, mode: Mode) -> str:

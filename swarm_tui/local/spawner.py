@@ -14,6 +14,7 @@ from swarm_tui.ports import (
     Needs,
     OnNamed,
     Order,
+    Parent,
     Progress,
     Spawned,
 )
@@ -54,6 +55,21 @@ class LocalSpawner:
     async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
         swarm = await self._open_swarm(on_progress)
         return await swarm.spawn(order, on_progress, on_named)
+
+    @property
+    def unforking(self) -> str:
+        if self._hypervisor.uri.startswith("ch"):
+            return (
+                "libvirt's driver for Cloud Hypervisor restores a VM only under the name and the"
+                " address that it was saved with"
+            )
+        return ""
+
+    async def fork(
+        self, parent: Parent, name: str, task: str, on_progress: Progress, on_named: OnNamed
+    ) -> Spawned:
+        swarm = await self._open_swarm(on_progress)
+        return await swarm.fork(parent, name, task, on_progress, on_named)
 
     async def replenish(self, order: Order, on_progress: Progress) -> bool:
         swarm = await self._open_swarm(on_progress)

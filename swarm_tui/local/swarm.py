@@ -21,6 +21,7 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 from swarm_tui.errors import HostError, Refused, SwarmError, Unsupported, UsageError
 from swarm_tui.lifecycle.ground import in_thread
 from swarm_tui.local.accel import Mode
+from swarm_tui.local.copies import branch
 from swarm_tui.local.delivery import deliver
 from swarm_tui.local.forks import Forks
 from swarm_tui.local.guest import IDENTIFY, Program, render_identity, render_program
@@ -34,7 +35,7 @@ from swarm_tui.model import Address, AgentId, Tag, Vm
 from swarm_tui.outpost.network import remove_network
 from swarm_tui.outpost.workshop import Workbench, Workshop
 from swarm_tui.person import login
-from swarm_tui.ports import Hypervisor, OnNamed, Order, Progress, Spawned
+from swarm_tui.ports import Hypervisor, OnNamed, Order, Parent, Progress, Spawned
 from swarm_tui.profile import PLAIN, Profile
 from swarm_tui.stock import Stock
 from swarm_tui.tag import render_tag
@@ -153,11 +154,7 @@ class LocalSwarm:
         Raises UsageError for a name that is no host name, and Refused for one that is taken.
         """
         began, name = time.monotonic(), order.name
-        if name and not _NAME.fullmatch(name):
-            raise UsageError(
-                f"{name} cannot be a host name",
-                hint="Up to 32 letters (lower case), digits and hyphens.",
-            )
+        _check_name(name)
         program = render_program(order.profile.command, order.task, order.environment)
         mould = await self.prepare(on_progress, order.profile)
         pool = self._pool(order.profile) if order.profile.ready and self._forks else None
@@ -190,6 +187,24 @@ class LocalSwarm:
             with suppress(SwarmError):  # the agent is there, counted or not
                 await asyncio.to_thread(pool.note, way, done - turn)
         return Spawned(machine.id, sanitize(machine.name), done - began)
+
+    async def fork(
+        self, parent: Parent, name: str, task: str, on_progress: Progress, on_named: OnNamed
+    ) -> Spawned:
+        """As `ports.Forker` says."""
+        began = time.monotonic()
+        _check_name(name)
+        async with self._slots:
+            agent = AgentId(str(uuid.uuid4()))
+            machine = await self._take_place(agent, name, on_named, is_retry=False)
+            try:
+                await branch(self._home, parent, machine, task, self._kind.answer_s, on_progress)
+            except BaseException:
+                await asyncio.shield(self._undo(machine))
+                raise
+            finally:
+                self._pending.discard(machine)
+        return Spawned(agent, sanitize(machine.name), time.monotonic() - began)
 
     async def replenish(self, order: Order, on_progress: Progress) -> bool:
         """Make one more ready agent, as `stock.Stocker` says."""
@@ -462,6 +477,14 @@ def _remove_all(agents: Path, kept: set[str]) -> None:
         for folder in agents.iterdir():
             if folder.name not in kept:
                 shutil.rmtree(folder)
+
+
+def _check_name(name: str) -> None:
+    if name and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name} cannot be a host name",
+            hint="Up to 32 letters (lower case), digits and hyphens.",
+        )
 
 
 def _next_name(taken: set[str], suffix: str) -> str:

@@ -51,6 +51,7 @@ _CALLS: Final[Sequence[Callable[..., Any]]] = (
     Snapshots.discard,
     Snapshots.verify,
     Snapshots.stage,
+    Snapshots.parts,
     Snapshots.unstage,
     Snapshots.definition,
     Snapshots.label,

@@ -54,8 +54,6 @@ async def test_a_denied_key_says_why_and_does_nothing() -> None:
         await pilot.press("u")
         await until(pilot, lambda: "Cannot resume ember now" in seen(app), "the refusal")
         assert "only a paused, saved or frozen agent can be" in seen(app)
-        await pilot.press("f")
-        await until(pilot, lambda: "not in this version" in seen(app), "the refusal")
         assert not swarm.done
 
 

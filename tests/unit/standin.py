@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from zlib import crc32
 
 from swarm_tui import durable
@@ -28,7 +29,7 @@ from swarm_tui.errors import (
     SnapshotError,
 )
 from swarm_tui.model import Address, AgentId, Capabilities, Counters, Hint, HostName, Power, Tag, Vm
-from swarm_tui.ports import HostFacts, Needs, OnNamed, Order, Progress, Spawned
+from swarm_tui.ports import HostFacts, Needs, OnNamed, Order, Parent, Progress, Spawned
 from swarm_tui.profile import Profile
 from swarm_tui.text import literal, sanitize
 
@@ -424,6 +425,19 @@ class StandInSpawner:
         where = 0x8000 if self._world.host == HOST else crc32(self._world.host.encode()) & 0xFFF
         agent = AgentId(f"6f1c7b0e-0000-4000-{where:04x}-{count:012}")
         name = order.name or f"agent-{count}"
+        await on_named(agent, sanitize(name))
+        plan = await self._world.begin("spawn")
+        vm = self._world.add(agent, name, tag=Tag(created=time.time()))
+        await self._world.end("spawn", plan)
+        return Spawned(vm.id, vm.name, 0.5)
+
+    unforking = ""
+
+    async def fork(
+        self, parent: Parent, name: str, task: str, on_progress: Progress, on_named: OnNamed
+    ) -> Spawned:
+        assert parent.memory.exists()
+        agent = AgentId(str(uuid4()))  # one that came to nothing is being mended under its own
         await on_named(agent, sanitize(name))
         plan = await self._world.begin("spawn")
         vm = self._world.add(agent, name, tag=Tag(created=time.time()))

@@ -26,6 +26,7 @@ from swarm_tui.command import (
     Discard,
     End,
     Extend,
+    Fork,
     Kill,
     Mark,
     Pause,
@@ -137,6 +138,10 @@ class Bench(Lab):
         """Where the checkpoint was taken, with what was given up kept beside it."""
         return self.is_running() and len(self.snapshots.ids(AGENT)) > 1
 
+    def has_fork(self) -> bool:
+        forks = [record for record in self.catalogue.records() if record.birth.parent == AGENT]
+        return bool(forks) and all(record.verb is None for record in forks)
+
     def is_marked(self) -> bool:
         return self.snapshots.read(AGENT, self.first()).is_pinned
 
@@ -170,6 +175,8 @@ LIFE = {
         lambda bench: RollBack(AGENT, bench.first()),
         Bench.is_back,
     ),
+    "fork": Case((), Fork(AGENT), Bench.has_fork),
+    "fork-saved": Case((Pause(AGENT),), Fork(AGENT), Bench.has_fork),
     "mark": Case(
         (Checkpoint(AGENT),),
         lambda bench: Mark(AGENT, bench.first(), "here", is_pinned=True),

@@ -20,6 +20,7 @@ from swarm_tui.command import (
     Checkpoint,
     End,
     Extend,
+    Fork,
     Kill,
     Pause,
     Reject,
@@ -245,6 +246,7 @@ VERBS: Final[dict[str, tuple[type[Pause] | type[Review] | type[Checkpoint] | Non
     "spawn": (None, lambda supervisor, _: supervisor.do(Spawn(HOST))),
     "checkpoint": (None, lambda supervisor, _: supervisor.do(Checkpoint(AGENT))),
     "roll-back": (Checkpoint, roll_back),
+    "fork": (None, lambda supervisor, _: supervisor.do(Fork(AGENT))),
     "message": (None, lambda supervisor, _: supervisor.do(Say(AGENT, "hello"))),
 }
 

@@ -141,6 +141,9 @@ class RemoteSnapshots:
     def stage(self, agent: AgentId, snapshot: SnapshotId) -> Path:
         return self._ask(Snapshots.stage, agent, snapshot)
 
+    def parts(self, agent: AgentId, snapshot: SnapshotId) -> Sequence[Path]:
+        return self._ask(Snapshots.parts, agent, snapshot)
+
     def unstage(self, agent: AgentId, snapshot: SnapshotId) -> None:
         self._ask(Snapshots.unstage, agent, snapshot)
 
