@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from swarm_tui.amount import render_age, render_bytes
 from swarm_tui.command import Spawn
-from swarm_tui.label import Label
 from swarm_tui.model import HostName
 from swarm_tui.placement import Forecast
-from swarm_tui.profile import PLAIN, Ending, Life, Profile
+from swarm_tui.profile import Ending, Life, Profile
 from swarm_tui.profiles import Entry
 from swarm_tui.stock import Stock
-from swarm_tui.text import EMPTY, Safe, literal
 from swarm_tui.ui.facts import Fact
 from swarm_tui.ui.figures import plural
 
@@ -30,34 +27,8 @@ _ENDED: Final[Mapping[Ending, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What stands in the form."""
-
-    profile: Profile = PLAIN
-    task: str = ""
-    count: int = 1
-    name: str = ""
-    """Of several what each name begins with."""
-    host: HostName | None = None
-    labels: tuple[Label, ...] = ()
-    life: Life = PLAIN.life
-    """Instead of the profile's own."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        if self.count == 1 or not self.name:
-            return [self.name] * self.count
-        return [f"{self.name}-{number}" for number in range(1, self.count + 1)]
-
-    @property
-    def commands(self) -> Sequence[Spawn]:
-        profile = replace(self.profile, life=self.life)
-        return [Spawn(self.host, name, self.task, self.labels, profile) for name in self.names]
-
-
-@dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is known of the wish's chances."""
+    """What is known of their chances."""
 
     forecast: Forecast
     image: str | None = ""
@@ -77,17 +48,17 @@ class Outlook:
         return error.title if error and not self.forecast.placed else ""
 
 
-def tell_prospect(wish: Wish, outlook: Outlook) -> Iterable[Fact]:
+def tell_prospect(commands: Sequence[Spawn], outlook: Outlook) -> Iterable[Fact]:
     """As lines, the most telling first."""
-    profile = wish.profile
-    yield Fact("makes", _tell_names(wish))
+    profile = commands[0].profile
+    yield Fact("makes", _tell_names(commands))
     yield from _tell_image(profile, outlook)
-    yield from _tell_places(wish, outlook.forecast)
+    yield from _tell_places(commands, outlook.forecast)
     own = Fact("work", "the image's own project", "muted")
     yield Fact("work", f"{profile.repository} at {profile.ref}") if profile.repository else own
     yield Fact("runs", shlex.join(profile.command) if profile.command else "the image's own agent")
     yield from _tell_environment(profile, outlook.lacking)
-    yield Fact("ends", _tell_life(wish.life))
+    yield Fact("ends", _tell_life(profile.life))
     if profile.ready:
         yield Fact("ready", _tell_ready(profile, outlook.stocks))
 
@@ -100,15 +71,15 @@ def tell_broken(entry: Entry) -> Iterable[Fact]:
             yield Fact("", line)
 
 
-def _tell_names(wish: Wish) -> str:
-    names = wish.names
-    if not wish.name:
-        told = "the next free name" + ("s" if wish.count > 1 else "")
+def _tell_names(commands: Sequence[Spawn]) -> str:
+    names = [command.name for command in commands]
+    if not names[0]:
+        told = "the next free name" + ("s" if len(names) > 1 else "")
     elif len(names) > NAMED:
         told = f"{names[0]} … {names[-1]}"
     else:
         told = ", ".join(names)
-    return f"{plural(wish.count, 'agent')}: {told}"
+    return f"{plural(len(names), 'agent')}: {told}"
 
 
 def _tell_image(profile: Profile, outlook: Outlook) -> Iterable[Fact]:
@@ -121,10 +92,10 @@ def _tell_image(profile: Profile, outlook: Outlook) -> Iterable[Fact]:
         yield Fact("image", profile.image, "text", state)
 
 
-def _tell_places(wish: Wish, forecast: Forecast) -> Iterable[Fact]:
+def _tell_places(commands: Sequence[Spawn], forecast: Forecast) -> Iterable[Fact]:
     placed = forecast.placed
-    vcpus = plural(wish.profile.vcpus, "vCPU")
-    disk = wish.profile.disk_mib
+    vcpus = plural(commands[0].profile.vcpus, "vCPU")
+    disk = commands[0].profile.disk_mib
     if placed:
         each = render_bytes(placed[0].needs.guest)
         total = render_bytes(sum(one.needs.total for one in placed))
@@ -132,8 +103,8 @@ def _tell_places(wish: Wish, forecast: Forecast) -> Iterable[Fact]:
         sized += f", {render_bytes(disk << 20)} of disk" if disk else ""
         yield Fact("size", sized, "text", f"{total} with their VMMs")
         counts = ", ".join(f"{count} on {host}" for host, count in forecast.counts.items())
-        yield Fact("where", counts if wish.count > 1 else placed[0].reason, "good")
-        for host in dict.fromkeys(one.host for one in placed) if wish.count > 1 else ():
+        yield Fact("where", counts if len(commands) > 1 else placed[0].reason, "good")
+        for host in dict.fromkeys(one.host for one in placed) if len(commands) > 1 else ():
             first = next(one for one in placed if one.host == host)
             free = (
                 "free memory unknown" if first.free is None else f"{render_bytes(first.free)} free"
@@ -142,8 +113,8 @@ def _tell_places(wish: Wish, forecast: Forecast) -> Iterable[Fact]:
     else:
         yield Fact("size", vcpus)
     if forecast.error:
-        missing = wish.count - len(placed)
-        told = f"{missing} of {wish.count}: " if placed else ""
+        missing = len(commands) - len(placed)
+        told = f"{missing} of {len(commands)}: " if placed else ""
         yield Fact("no place", f"{told}{forecast.error.title}", "bad")
         for line in forecast.error.detail.split("\n") if forecast.error.detail else ():
             yield Fact("", line, "muted")
@@ -175,10 +146,3 @@ def _tell_ready(profile: Profile, stocks: Mapping[HostName, Sequence[Stock]]) ->
         if stock.profile == profile.name
     ]
     return ", ".join(told) or "not looked at so far"
-
-
-def check_name(name: str) -> Safe:
-    """Why no agent can have it; empty: it can."""
-    if not name or re.fullmatch("[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
-        return EMPTY
-    return literal("up to 32 of a-z, 0-9 and -")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
 from rich.segment import Segment
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
@@ -21,13 +22,11 @@ from textual.widgets import Button, Input, Static, TextArea
 
 from swarm_tui.command import Spawn
 from swarm_tui.errors import UsageError
-from swarm_tui.label import Label, make_labels
-from swarm_tui.lifespan import parse_time
 from swarm_tui.model import HostName
-from swarm_tui.profile import PLAIN, Life
 from swarm_tui.profiles import Entry
+from swarm_tui.spawns import MOST, Wish
 from swarm_tui.supervisor import Supervisor
-from swarm_tui.text import literal, sanitize
+from swarm_tui.text import EMPTY, Safe, literal, sanitize
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.editor import Pad
 from swarm_tui.ui.facts import Facts
@@ -35,13 +34,9 @@ from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import fit
 from swarm_tui.ui.ink import Ink, Line, draw, ink_of
 from swarm_tui.ui.keys import quiet
-from swarm_tui.ui.prospect import Outlook, Wish, check_name, tell_broken, tell_prospect
+from swarm_tui.ui.prospect import Outlook, tell_broken, tell_prospect
 from swarm_tui.ui.rows import Rows
 
-T = TypeVar("T")
-
-AT_MOST: Final = 200
-"""Agents of one batch."""
 _REFRESH_S: Final = 1.0
 _WIDE: Final = 110
 """From here on the preview stands beside the form."""
@@ -124,9 +119,10 @@ class SpawnForm(ModalScreen[Sequence[Spawn] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         quiet("escape,ctrl+c", "leave"),
-        quiet("ctrl+s,ctrl+enter", "make"),
-        quiet("up", "app.focus_previous"),
-        quiet("down", "app.focus_next"),
+        # Not before the list and the text, which have such keys of their own.
+        Binding("ctrl+s,ctrl+enter", "make", show=False),
+        Binding("up", "app.focus_previous", show=False),
+        Binding("down", "app.focus_next", show=False),
     ]
 
     def __init__(
@@ -162,7 +158,9 @@ class SpawnForm(ModalScreen[Sequence[Spawn] | None]):
                     yield from self._row("name", self._ask("name", "the next free"))
                     yield from self._row("host", self._host)
                     yield from self._row("labels", self._ask("labels", "team=web urgent"))
-                    yield from self._row("ends in", self._ask("ttl", "as the profile says"))
+                    yield from self._row(
+                        "ends in", self._ask("ttl", "profile's; or 30m 2h 3d never")
+                    )
                 yield self._preview
             with Horizontal(id="dialog-keys"):
                 yield Button(Content("ctrl+s  make"), id="yes", compact=True)
@@ -203,34 +201,30 @@ class SpawnForm(ModalScreen[Sequence[Spawn] | None]):
 
     def _read(self) -> Wish | None:
         """The wish, or None where a field is wrong; each wrong one says why."""
+        texts = {field.id: field.value.strip() for field in self.query(Field)}
+        digits = texts["count"]
+        count = int(digits) if re.fullmatch("[0-9]{1,9}", digits) else 0
+        labels, ttl = texts["labels"].split(), texts["ttl"]
+        trials = {
+            "count": Wish(count=count),
+            "name": Wish(count=max(1, min(count, MOST)), name=texts["name"]),
+            "labels": Wish(labels=labels),
+            "ttl": Wish(ttl=ttl),
+        }
+        wrong = {name: _check(trial) for name, trial in trials.items()}
+        for name, why in wrong.items():
+            self.query_one(f"#{name}-problem", Static).update(Content(why))
         entry = self._profiles.current
-        profile = entry.profile if entry and entry.profile else PLAIN
-        count = self._field("count", _read_count)
-        name = self._field("name", lambda text: _read_name(text, count or 1))
-        labels = self._field("labels", _read_labels)
-        life = self._field("ttl", lambda text: _read_life(text, profile.life))
-        if count is None or name is None or labels is None or life is None:
+        if any(wrong.values()) or entry is None or entry.profile is None:
             return None
-        if entry is None or entry.profile is None:
-            return None
-        task = self._pad.text.strip()
-        return Wish(profile, task, count, name, self._host.host, labels, life)
+        task, host = self._pad.text, self._host.host or ""
+        return Wish(entry.profile, task, count, texts["name"], host, labels, ttl)
 
-    def _field(self, name: str, read: Callable[[str], T]) -> T | None:
-        problem = self.query_one(f"#{name}-problem", Static)
-        try:
-            value = read(self.query_one(f"#{name}", Input).value.strip())
-        except UsageError as error:
-            problem.update(Content(error.title))
-            return None
-        problem.update(Content(""))
-        return value
-
-    def _look(self, wish: Wish) -> Outlook:
-        supervisor, profile = self._supervisor, wish.profile
+    def _look(self, commands: Sequence[Spawn]) -> Outlook:
+        supervisor, profile = self._supervisor, commands[0].profile
         lacking = [origin for _, origin in profile.inherited if not self._environ.get(origin)]
         return Outlook(
-            supervisor.foresee(wish.commands[0], wish.count),
+            supervisor.foresee(commands[0], len(commands)),
             self._image(profile.image),
             lacking,
             supervisor.stocks.seen,
@@ -263,7 +257,9 @@ class SpawnForm(ModalScreen[Sequence[Spawn] | None]):
         entry = self._profiles.current
         wish = self._read()
         if wish:
-            self._preview.show(tell_prospect(wish, self._look(wish)))
+            # Without a task, too, it can be seen what would be made.
+            commands = replace(wish, task=wish.task.strip() or "…").commands()
+            self._preview.show(tell_prospect(commands, self._look(commands)))
         elif entry and entry.error:
             self._preview.show(tell_broken(entry))
 
@@ -278,11 +274,16 @@ class SpawnForm(ModalScreen[Sequence[Spawn] | None]):
             broken = entry and entry.error
             self._refuse(broken.title if broken else "mend what is marked above")
             return
-        obstacle = self._look(wish).obstacle
+        try:
+            commands = wish.commands()
+        except UsageError as error:
+            self._refuse(error.title)
+            return
+        obstacle = self._look(commands).obstacle
         if obstacle:
             self._refuse(obstacle)
         else:
-            self.dismiss(wish.commands)
+            self.dismiss(commands)
 
     def _refuse(self, why: str) -> None:
         self.query_one("#dialog-problem", Static).update(Content(sanitize(why)))
@@ -297,26 +298,10 @@ class SpawnForm(ModalScreen[Sequence[Spawn] | None]):
         self._refuse("esc again throws away what you typed")
 
 
-def _read_count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= AT_MOST):
-        raise UsageError(f"a number from 1 to {AT_MOST}")
-    return int(text)
-
-
-def _read_name(text: str, count: int) -> str:
-    if problem := check_name(f"{text}-{count}" if text and count > 1 else text):
-        raise UsageError(problem)
-    return text
-
-
-def _read_labels(text: str) -> tuple[Label, ...]:
-    return make_labels(text.split())
-
-
-def _read_life(text: str, life: Life) -> Life:
-    if not text:
-        return life
+def _check(trial: Wish) -> Safe:
+    """What is wrong with it, in few words; empty: nothing."""
     try:
-        return replace(life, ttl_s=parse_time(text))
+        trial.commands()
     except UsageError as error:
-        raise UsageError("90s, 30m, 2h, 3d or never") from error
+        return sanitize(error.title.removeprefix("count: ").removeprefix("name: "))
+    return EMPTY

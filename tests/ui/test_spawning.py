@@ -87,7 +87,12 @@ async def test_what_is_wrong_is_told_beside_it_and_nothing_is_made(tmp_path: Pat
         await pilot.press("n", "tab", "tab", "backspace", *"0", "enter", *"No", "enter", "enter")
         await pilot.press(*"=x", "enter", *"soon", "enter")
         await until(pilot, lambda: "mend what is marked above" in seen(app), "the refusal")
-        for problem in ("from 1 to 200", "of a-z, 0-9 and -", "“=x” is no label", "30m, 2h"):
+        for problem in (
+            "from 1 to 200",
+            "cannot be a host name",
+            "“=x” is no label",
+            "This is no time",
+        ):
             assert problem in seen(app)
         assert swarm.done == []
 
@@ -100,7 +105,7 @@ async def test_a_profile_is_told_in_full_before_it_is_used(
     stock = Stock(literal("mender"), wanted=2, ready=1)
     swarm.stocks.seen = {HostName("local"): (stock,)}
     app = app_of(swarm, tmp_path, mender=OWN)
-    async with running(app, (130, 40)) as pilot:
+    async with running(app, (150, 40)) as pilot:
         await pilot.press("n", "home")
         for told in (
             "mends what is broken",
@@ -129,6 +134,8 @@ async def test_what_cannot_come_to_anything_is_not_begun(
         await pilot.press("n", "home")
         await until(pilot, lambda: "looking for it" not in seen(app), "the image")
         await pilot.press("ctrl+s")
+        await until(pilot, lambda: "task: missing" in seen(app), "the first refusal")
+        await pilot.press("enter", *"mend", "ctrl+s")
         await until(pilot, lambda: told in seen(app).splitlines()[-2], "the refusal")
         assert swarm.done == []
 
@@ -156,6 +163,16 @@ async def test_the_host_is_chosen_among_those_that_can(tmp_path: Path) -> None:
         [command] = swarm.done
         assert isinstance(command, Spawn)
         assert command.host == "lab-2"
+
+
+async def test_arrows_choose_a_profile_and_go_from_field_to_field(tmp_path: Path) -> None:
+    swarm = make_fleet()
+    app = app_of(swarm, tmp_path, mender=OWN)
+    async with running(app) as pilot:
+        await pilot.press("n", "home", "down", "down")
+        await until(pilot, lambda: "claude -p" in seen(app), "the second shipped one")
+        await pilot.press("tab", "tab", "down", *"fig", "up", "backspace", "2")
+        await until(pilot, lambda: "2 agents: fig-1, fig-2" in seen(app), "the fields")
 
 
 async def test_what_was_typed_is_not_lost_by_one_key(tmp_path: Path) -> None:
