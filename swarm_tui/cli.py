@@ -284,6 +284,10 @@ def _add_review_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         "review", commands.review, "freeze an agent, save it, and show its work", agent=True
     )
     review.add_argument("--patch", action="store_true", help="the patch alone, for another tool")
+    compare = add("compare", commands.compare, "what two agents did, file by file; each reviewed")
+    compare.add_argument("a", metavar="A", help="name or id")
+    compare.add_argument("b", metavar="B", help="name or id")
+    compare.add_argument("--patch", action="store_true", help="only a patch from A's files to B's")
     approve = add(
         "approve", commands.approve, "land what was reviewed, and resume the agent", agent=True
     )

@@ -279,6 +279,16 @@ def review(arguments: argparse.Namespace) -> int:
     )
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from swarm_tui import comparing
+
+    loaded, wanted = given.load(arguments), (arguments.a, arguments.b)
+    is_json, is_patch = arguments.json, arguments.patch
+    return given.run(
+        comparing.compare(loaded, arguments.connect, wanted, is_json=is_json, is_patch=is_patch)
+    )
+
+
 def _judge(
     arguments: argparse.Namespace, make: Callable[[Agent, Review, str], Verdict], comments: str = ""
 ) -> int:

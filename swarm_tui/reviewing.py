@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ async def review(
         done = await supervisor.do(Review(agent.id), on_progress)
         async with await supervisor.reading(agent.id) as reading:
             if is_patch:
-                await _write_patch(reading)
+                await write_patch(reading.patch())
             elif is_json:
                 write_json(await _object(reading))
             else:
@@ -160,7 +160,7 @@ def _write_summary(reading: Reading) -> None:
         print(f"commit  {commit.oid[:12]}  {commit.subject}  ({commit.author})")
     for change in taken.changes:
         was = f" <- {sanitize(change.old_path)}" if change.old_path is not None else ""
-        print(f"{change.status:9}{_counts(change):>12}  {change.name}{was}")
+        print(f"{change.status:9}{counts(change):>12}  {change.name}{was}")
     for flag in taken.flags:
         print(f"flag    {_flag_line(flag)}")
     comments = reading.drafts().comments
@@ -168,7 +168,7 @@ def _write_summary(reading: Reading) -> None:
         print(f"{len(comments)} comments so far")
 
 
-def _counts(change: Change) -> str:
+def counts(change: Change) -> str:
     if change.added is None or change.removed is None:
         return render_bytes(change.new_size)
     return f"+{change.added} -{change.removed}"
@@ -180,11 +180,11 @@ def _flag_line(flag: Flag) -> str:
     return f"{flag.kind}  {place}{line}  {flag.detail}"
 
 
-async def _write_patch(reading: Reading) -> None:
-    """The patch, byte for byte; for a terminal its text is made safe."""
+async def write_patch(pieces: AsyncIterator[bytes]) -> None:
+    """A patch, byte for byte; for a terminal its text is made safe."""
     is_terminal = sys.stdout.isatty()
     rest = b""
-    async for piece in reading.patch():
+    async for piece in pieces:
         if not is_terminal:
             sys.stdout.buffer.write(piece)
             continue
@@ -220,7 +220,7 @@ async def _object(reading: Reading) -> dict[str, Any]:
         "flags": [
             {
                 "kind": flag.kind,
-                "path": _path(flag.path) or None,
+                "path": path(flag.path) or None,
                 "line": flag.line,
                 "detail": flag.detail,
             }
@@ -230,7 +230,7 @@ async def _object(reading: Reading) -> dict[str, Any]:
         "comments": [
             {
                 "id": comment.id,
-                "path": _path(comment.path) or None,
+                "path": path(comment.path) or None,
                 "side": comment.side,
                 "line": comment.first or None,
                 "last": comment.last or None,
@@ -244,8 +244,8 @@ async def _object(reading: Reading) -> dict[str, Any]:
 def _file(diff: FileDiff, viewed: frozenset[str]) -> dict[str, Any]:
     change = diff.change
     return {
-        "path": _path(change.path),
-        "old_path": None if change.old_path is None else _path(change.old_path),
+        "path": path(change.path),
+        "old_path": None if change.old_path is None else path(change.old_path),
         "status": change.status,
         "old_mode": change.old_mode,
         "new_mode": change.new_mode,
@@ -255,11 +255,11 @@ def _file(diff: FileDiff, viewed: frozenset[str]) -> dict[str, Any]:
         "removed": change.removed,
         "is_viewed": change.key in viewed,
         "note": diff.note or None,
-        "lines": _lines(diff),
+        "lines": lines(diff),
     }
 
 
-def _lines(diff: FileDiff) -> Sequence[dict[str, Any]]:
+def lines(diff: FileDiff) -> Sequence[dict[str, Any]]:
     """Each shown line with its sign and its numbers; its text is sanitized."""
     listed: list[dict[str, Any]] = []
     for row in unified(diff):
@@ -272,5 +272,5 @@ def _lines(diff: FileDiff) -> Sequence[dict[str, Any]]:
     return listed
 
 
-def _path(path: bytes) -> str:
+def path(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")

@@ -60,6 +60,7 @@ from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Progress, Spawned
 from swarm_tui.results import Results
 from swarm_tui.retention import KEEP_ALL, Keeping, Retention, holding
+from swarm_tui.review.comparison import Comparison, Party, open_comparison
 from swarm_tui.review.depot import Depot
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.rules import Rules
@@ -237,6 +238,14 @@ class Supervisor:
             raise NotFound(f"No review of {known.name} is open")
         number, own = known.record.review, self._repository_of(known)
         return await open_reading(self.terms.shelf, agent, number, own)
+
+    async def comparison(self, a: AgentId, b: AgentId) -> Comparison:
+        """The newest reviews of two agents; close it. Raises NotFound (no review), ReviewError."""
+        parties = (
+            Party(known.id, known.name, self._repository_of(known))
+            for known in map(self._known, (a, b))
+        )
+        return await open_comparison(self.terms.shelf, *parties)
 
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """The agent's serial console. Raises NotFound."""

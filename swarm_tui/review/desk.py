@@ -54,6 +54,11 @@ class Reading:
         return self._review
 
     @property
+    def quarantine(self) -> Quarantine:
+        """Where its objects are; it is closed with this."""
+        return self._quarantine
+
+    @property
     def previous(self) -> Review | None:
         """The review of this agent that had a verdict last; what `since` compares with."""
         return self._previous

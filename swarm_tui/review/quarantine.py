@@ -94,6 +94,14 @@ class Quarantine:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def beside(self, other: Quarantine) -> Quarantine:
+        """The objects of both, to compare contents; nothing is to be taken there. Close it, too."""
+        both = Quarantine(self._folder, self._lender)
+        both._plain = self._plain.using(
+            GIT_ALTERNATE_OBJECT_DIRECTORIES=_quoted(other._repository / "objects")
+        )
+        return both
+
     async def prepare(self, base: str) -> bool:
         """Make ready for objects on top of `base`; whether the guest must send the base, too.
 
@@ -379,6 +387,12 @@ class Quarantine:
                 str(self._folder),
                 "Wait until it is done.",
             ) from error
+
+
+def _quoted(path: Path) -> str:
+    """One path of a list, as git(1) has it: it may hold a colon."""
+    plain = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{plain}"'
 
 
 @contextmanager

@@ -1,0 +1,180 @@
+"""Two agents' work beside each other: which files both changed, and how the two differ there.
+
+Each is what a review has of it: the comparison says of which, and is as old as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from swarm_tui.errors import NotFound, Refused, ReviewError
+from swarm_tui.handoff import ABSENT, Change
+from swarm_tui.model import AgentId
+from swarm_tui.review.desk import Reading, open_reading, read_file
+from swarm_tui.review.diff import FileDiff
+from swarm_tui.review.shelf import Shelf
+from swarm_tui.text import Safe, sanitize
+
+
+class Likeness(StrEnum):
+    """How the two stand to each other in one file."""
+
+    SAME = "same"  # both changed it, to the same content and mode
+    ONLY_A = "only A"
+    ONLY_B = "only B"
+    DIFFER = "differ"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """One path that at least one of the two changed."""
+
+    path: bytes
+    a: Change | None
+    """What A did to it, from A's base on; None: nothing."""
+    b: Change | None
+
+    @property
+    def likeness(self) -> Likeness:
+        if self.a is None:
+            return Likeness.ONLY_B
+        if self.b is None:
+            return Likeness.ONLY_A
+        is_same = (self.a.new_mode, self.a.new) == (self.b.new_mode, self.b.new)
+        return Likeness.SAME if is_same else Likeness.DIFFER
+
+    @property
+    def between(self) -> Change | None:
+        """From A's version to B's; None where not both changed it."""
+        if self.a is None or self.b is None:
+            return None
+        return Change(
+            path=self.path,
+            old_mode=self.a.new_mode,
+            new_mode=self.b.new_mode,
+            old=self.a.new,
+            new=self.b.new,
+            old_size=self.a.new_size,
+            new_size=self.b.new_size,
+        )
+
+    @property
+    def name(self) -> Safe:
+        """The path for a screen."""
+        return sanitize(self.path)
+
+
+def pair(a: Sequence[Change], b: Sequence[Change]) -> Sequence[Pairing]:
+    """The files that A or B changed, by path.
+
+    Where one renamed a file that the other changed in its place, it is there as deleted by the one.
+    """
+    of_a, of_b = (_by_path(changes) for changes in (a, b))
+    gone_a, gone_b = (_by_path(_left_behind(changes)) for changes in (a, b))
+    return [
+        Pairing(
+            path,
+            of_a.get(path) or gone_a.get(path),
+            of_b.get(path) or gone_b.get(path),
+        )
+        for path in sorted(of_a.keys() | of_b.keys())
+    ]
+
+
+def _by_path(changes: Iterable[Change]) -> dict[bytes, Change]:
+    return {change.path: change for change in changes}
+
+
+def _left_behind(changes: Sequence[Change]) -> Iterator[Change]:
+    for change in changes:
+        if change.old_path is not None:
+            yield Change(
+                path=change.old_path,
+                old_mode=change.old_mode,
+                new_mode=ABSENT,
+                old=change.old,
+                new="",
+                old_size=change.old_size,
+            )
+
+
+class Party(NamedTuple):
+    """An agent whose work is to be compared."""
+
+    agent: AgentId
+    name: Safe
+    lender: Path | None
+    """The repository that its work is for, if it is on this machine."""
+
+
+class Comparison:
+    """Reads both sides. `close` it, or use it as an async context manager."""
+
+    def __init__(self, a: Reading, b: Reading) -> None:
+        """It closes them. Raises ReviewError when their objects cannot be compared."""
+        if len(a.review.head) != len(b.review.head):
+            raise ReviewError(
+                "The work of the two cannot be compared",
+                "Their repositories name contents in two ways (SHA-1 and SHA-256).",
+            )
+        self.a = a
+        self.b = b
+        self.pairings = pair(a.review.changes, b.review.changes)
+        self._both = a.quarantine.beside(b.quarantine)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def is_of_one_base(self) -> bool:
+        """Otherwise they also differ in what neither of them changed."""
+        return self.a.review.base == self.b.review.base
+
+    async def between(self, pairing: Pairing) -> FileDiff:
+        """From A's version to B's. Raises NotFound where not both changed it, ReviewError."""
+        change = pairing.between
+        if change is None:
+            raise NotFound("Only one of them changed this file", pairing.name)
+        return await read_file(self._both, change)
+
+    def patch(self) -> AsyncIterator[bytes]:
+        """What makes B's files of A's, all of them, in the canonical form of reviews."""
+        return self._both.patch(self.a.review.head, self.b.review.head)
+
+    async def close(self) -> None:
+        async with AsyncExitStack() as closing:
+            for one in (self.a, self.b, self._both):
+                closing.push_async_callback(one.close)
+
+
+async def open_comparison(shelf: Shelf, a: Party, b: Party) -> Comparison:
+    """From the newest review of each.
+
+    Raises Refused for one agent twice, NotFound for one without a review, ReviewError, StoreError.
+    """
+    if a.agent == b.agent:
+        raise Refused("An agent cannot be compared with itself", a.name)
+    async with AsyncExitStack() as opened:
+        readings = []
+        for party in (a, b):
+            newest = await asyncio.to_thread(shelf.last, party.agent)
+            if newest is None:
+                raise NotFound(
+                    f"{party.name} was never reviewed",
+                    "Work is compared as reviews have it.",
+                    f"Review it first: `swarm-tui review {party.name}`, or r in the app.",
+                )
+            reading = await open_reading(shelf, party.agent, newest.number, party.lender)
+            readings.append(await opened.enter_async_context(reading))
+        comparison = Comparison(*readings)
+        opened.pop_all()
+        return comparison
