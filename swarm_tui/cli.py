@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from swarm_tui import __version__, commands
+from swarm_tui import __version__, commands, judging
 from swarm_tui.errors import SwarmError
 from swarm_tui.given import wait_for_enter
 
@@ -281,35 +281,35 @@ def _add_host_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentP
 
 def _add_review_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     review = add(
-        "review", commands.review, "freeze an agent, save it, and show its work", agent=True
+        "review", judging.review, "freeze an agent, save it, and show its work", agent=True
     )
     review.add_argument("--patch", action="store_true", help="the patch alone, for another tool")
-    compare = add("compare", commands.compare, "what two agents did, file by file; each reviewed")
+    compare = add("compare", judging.compare, "what two agents did, file by file; each reviewed")
     compare.add_argument("a", metavar="A", help="name or id")
     compare.add_argument("b", metavar="B", help="name or id")
     compare.add_argument("--patch", action="store_true", help="only a patch from A's files to B's")
     approve = add(
-        "approve", commands.approve, "land what was reviewed, and resume the agent", agent=True
+        "approve", judging.approve, "land what was reviewed, and resume the agent", agent=True
     )
     approve.add_argument("--digest", required=True, help="of what you have seen: `review` tells it")
     approve.add_argument(
         "--flags-seen", action="store_true", help="you have looked at every flagged change"
     )
     send_back = add(
-        "send-back", commands.send_back, "resume the agent with your comments", agent=True
+        "send-back", judging.send_back, "resume the agent with your comments", agent=True
     )
     send_back.add_argument(
         "--comments",
         metavar="FILE",
         help="lines PATH:LINE: TEXT, or a JSON list; - reads standard input",
     )
-    reject = add("reject", commands.reject, "refuse what was reviewed", agent=True)
+    reject = add("reject", judging.reject, "refuse what was reviewed", agent=True)
     reject.add_argument("--kill", action="store_true", help="end the agent instead of resuming it")
     for command in (approve, send_back, reject):
         command.add_argument("--message", default="", metavar="TEXT", help="to the agent")
     for command in (send_back, reject):
         command.add_argument("--digest", default="", help="refuse when the review is another one")
-    verify = add("verify", commands.verify, "prove a landed branch against its signed verdict")
+    verify = add("verify", judging.verify, "prove a landed branch against its signed verdict")
     verify.add_argument("branch", help="e.g. swarm/agent-01/3")
     verify.add_argument(
         "--repository", type=Path, default=Path(), metavar="DIR", help="default: this folder"
