@@ -11,6 +11,9 @@ from swarm_tui.profile import PLAIN, Occasion, Profile
 
 BY_HAND: Final = Origin(Cause.CHECKPOINT)
 
+FORKS: Final = 50
+"""At most in one act."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spawn:

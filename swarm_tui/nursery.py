@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Collection, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 from swarm_tui.catalogue import Catalogue, Claim
-from swarm_tui.command import Fork, Spawn
+from swarm_tui.command import FORKS, Fork, Spawn
 from swarm_tui.errors import AgentGone, SnapshotError, SwarmError, Unsupported, UsageError
 from swarm_tui.fact import OperationChanged, Recorded
 from swarm_tui.lifecycle import Timeline, claimed
@@ -35,9 +34,6 @@ from swarm_tui.review.depot import Depot
 from swarm_tui.site import Place
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.watch.task import Apply
-
-MOST: Final = 50
-"""Forks made in one act."""
 
 
 @dataclass(slots=True)
@@ -183,8 +179,8 @@ class Nursery:
         forker = place.site.spawner
         if not isinstance(forker, Forker):
             raise Unsupported(f"{agent.name} cannot be forked", "Its host makes no agents.")
-        if not 0 < command.count <= MOST:
-            raise UsageError(f"{command.count} forks cannot be made", f"1 to {MOST} can.")
+        if not 0 < command.count <= FORKS:
+            raise UsageError(f"{command.count} forks cannot be made", f"1 to {FORKS} can.")
         chosen, remark = command.snapshot or record.saved_in, EMPTY
         vm = agent.vm
         if not command.snapshot and vm and vm.power is Power.RUNNING:

@@ -167,7 +167,10 @@ class AgentScreen(LogKeys):
         agent = self._head.last_known
         if agent:
             host = self.context.store.host(agent.host)
-            self._facts.show(list_facts(agent, host, self.context.now()))
+            parent = agent.record.birth.parent if agent.record else None
+            known = self.context.store.agent(parent) if parent else None
+            name = known.name if known else EMPTY
+            self._facts.show(list_facts(agent, host, self.context.now(), name))
 
     @on(Lines.Changed)
     def _show_title(self) -> None:

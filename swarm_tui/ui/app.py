@@ -311,6 +311,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._reviews.open(current)
             case "extend":
                 self._verbs.give_time(action, targets)
+            case "fork":
+                self._verbs.fork(action, targets)
             case "message":
                 self._verbs.write_message(action, targets)
             case "batches":

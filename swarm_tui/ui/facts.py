@@ -18,7 +18,7 @@ from swarm_tui.lifespan import is_nearly_over, tell_left
 from swarm_tui.model import Agent, Birth, Host, Link
 from swarm_tui.profile import Ending
 from swarm_tui.store import History
-from swarm_tui.text import join, sanitize
+from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.ui.bar import Inked
 from swarm_tui.ui.brief import age_of, cpu_figure, cpu_top, is_off, usage_of
 from swarm_tui.ui.figures import plural, render_chart, render_count, wrap
@@ -59,7 +59,12 @@ def _list_life(agent: Agent, now: float) -> Iterable[Fact]:
         yield Fact("unkept", birth.unkept, "bad")
 
 
-def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
+def _tell_parent(birth: Birth, parent: Safe) -> Safe:
+    whom = parent or literal(f"{(birth.parent or '')[:8]}, which is not here any more")
+    return join((whom, literal(f"at {birth.snapshot}") if birth.snapshot else EMPTY))
+
+
+def list_facts(agent: Agent, host: Host | None, now: float, parent: Safe = EMPTY) -> Iterable[Fact]:
     """Who it is, where it runs, what it uses."""
     tag, vm, record = agent.tag, agent.vm, agent.record
     yield Fact("state", f"{agent.state} for {render_age(age_of(agent, now))}", "strong")
@@ -72,6 +77,8 @@ def list_facts(agent: Agent, host: Host | None, now: float) -> Iterable[Fact]:
     if tag.labels:
         yield Fact("labels", join((label.text for label in tag.labels), ", "))
     yield Fact("made", _when(tag.created, now))
+    if record and record.birth.parent:
+        yield Fact("fork of", _tell_parent(record.birth, parent))
     yield from _list_life(agent, now)
     if agent.model:
         yield Fact("model", agent.model, source="told by the agent")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from swarm_tui.command import Checkpoint, End, Fork, Kill, Pause, Resume
+from swarm_tui.command import Checkpoint, End, Kill, Pause, Resume
 from swarm_tui.model import Verb
 from swarm_tui.ui.action import (
     FLEET,
@@ -133,9 +133,8 @@ STEERING: Final[tuple[Action, ...]] = (
         ("f",),
         Section.VERBS,
         "",
-        "Make a second agent that goes on from here",
+        "Make more agents that go on from here",
         verb=Verb.FORK,
-        command=Fork,
         acts_on_agent=True,
     ),
 )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from textual.app import App
 
 from swarm_tui.batch import Batch, Fate
-from swarm_tui.command import Command, Extend, Say, Spawn
+from swarm_tui.command import Command, Extend, Fork, Say, Spawn
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
 from swarm_tui.ports import Progress
@@ -19,6 +19,7 @@ from swarm_tui.ui.batches import BatchDialog
 from swarm_tui.ui.dialogs import Confirm
 from swarm_tui.ui.editor import MessageDialog
 from swarm_tui.ui.figures import plural
+from swarm_tui.ui.forks import ForkDialog, Wanted
 from swarm_tui.ui.question import ask_before
 from swarm_tui.ui.screen import Context, top
 from swarm_tui.ui.time import Time, TimeDialog
@@ -146,6 +147,24 @@ class Verbs:
                 self._start(self._carry_out(action, allowed, make), action.id)
 
         self._app.push_screen(TimeDialog(agents, self._swarm.now()), answered)
+
+    def fork(self, action: Action, targets: Sequence[AgentId]) -> None:
+        allowed, _ = self._sift(action, targets)
+        if not allowed:
+            self.refuse(action, targets[0] if targets else None)
+            return
+
+        def answered(wanted: Wanted | None) -> None:
+            if wanted:
+                top(self._app).drop_selection()
+
+                def make(agent: AgentId) -> Command:
+                    return Fork(agent, wanted.count, wanted.prefix)
+
+                self._start(self._carry_out(action, allowed, make), action.id)
+
+        agents = [self._swarm.roster.agents[agent] for agent in allowed]
+        self._app.push_screen(ForkDialog(agents), answered)
 
     def show_batches(self) -> None:
         """What was done to many: how far it is, who failed and why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import subprocess
 import time
@@ -32,7 +33,7 @@ from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine, render, rewrite
 from swarm_tui.local.swarm import LocalSwarm, bring_down, discard_files
 from swarm_tui.model import Address, AgentId, Completed, HostName, Power, Vm
-from swarm_tui.ports import Order
+from swarm_tui.ports import Order, Parent
 from swarm_tui.profile import Profile
 from swarm_tui.tag import parse_tag, render_tag
 from swarm_tui.text import Safe, literal
@@ -438,3 +439,61 @@ async def test_a_pool_whose_filling_was_cut_off_has_no_vm_left_after_the_next(be
         await bed.hypervisor.definition(machine.id)
     assert not stem.exists()
     await bed.swarm.drain(profile)
+
+
+async def test_forks_go_on_from_where_their_parent_stood_as_somebody_else(bed: Bed) -> None:
+    vm = await bed.spawn(task="Sort the imports")
+    ask = '{"ts":1,"kind":"ask","text":"may I?","ask":"review"}'
+    freeze = "echo 1 >/sys/fs/cgroup/swarm-agent/cgroup.freeze"
+    asked = f"{freeze}; echo '{ask}' >>/run/swarm/events.jsonl; echo here >/run/mark"
+    await bed.ask(vm, asked)
+    memory, disk = bed.folder / "kept-memory", bed.folder / "kept-disk"
+    try:
+        await bed.hypervisor.suspend(vm.id)
+        await bed.hypervisor.dump(vm.id, memory)
+        await asyncio.to_thread(shutil.copyfile, (vm.disks or ())[0], disk)
+        await bed.hypervisor.resume(vm.id)
+        definition = await bed.hypervisor.definition(vm.id)
+        parent = Parent(vm.id, vm.name, vm.tag, definition, memory, [disk], True)
+        named: list[str] = []
+
+        async def note(agent: AgentId, name: Safe) -> None:
+            named.append(str(name))
+
+        tasks = ("", "Something else")
+        made = await asyncio.gather(
+            *(
+                bed.swarm.fork(parent, f"fork-{number}", task, ignore_progress, note)
+                for number, task in enumerate(tasks)
+            )
+        )
+        forks = [await bed.hypervisor.describe(fork.agent) for fork in made]
+        family = [vm, *forks]
+        assert sorted(named) == ["fork-0", "fork-1"]
+        assert [fork.tag.task for fork in forks] == ["Sort the imports", "Something else"]
+        assert len({one.tag.address.host_key for one in family if one.tag.address}) == 3
+        for told in ("hostname", "cat /etc/machine-id", "cat /sys/class/net/e*/address"):
+            assert len({await bed.ask(one, told) for one in family}) == 3, told
+        assert {await bed.ask(one, "cat /run/mark") for one in family} == {"here\n"}
+        for fork in forks:
+            begun, *rest = (await bed.ask(fork, "cat /run/swarm/events.jsonl")).splitlines()
+            assert f"forked from {vm.name}" in begun
+            assert rest[0] == ask
+            assert "clean" in await bed.ask(
+                fork, "git -C /workspace fsck --full 2>&1 && echo clean"
+            )
+            thawed = "grep -q 'frozen 0' /sys/fs/cgroup/swarm-agent/cgroup.events"
+            await bed.ask(fork, f"until {thawed}; do sleep 0.1; done")
+        assert "Something else" in await bed.ask(forks[1], "cat /run/swarm/inbox/*.json")
+
+        before = len(await bed.own())
+        memory.write_bytes(memory.read_bytes()[:10_000_000])
+        with pytest.raises(SwarmError):
+            await bed.swarm.fork(parent, "torn", "", ignore_progress, note)
+        assert len(await bed.own()) == before
+        assert {path.name for path in (bed.folder / "agents").iterdir()} == {
+            str(one.id) for one in family
+        }
+    finally:
+        memory.unlink(missing_ok=True)
+        disk.unlink(missing_ok=True)
