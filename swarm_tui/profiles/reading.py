@@ -99,19 +99,24 @@ def _parse(file: Path) -> Profile:
     import tomllib  # takes milliseconds, and `ls` never needs it
 
     reading = _Reading(file)
-    try:
-        with storage("read the profile", ConfigError):
-            raw = file.read_bytes()
-        if len(raw) > _LONGEST:
-            reading.note(f"{file}: longer than {_LONGEST >> 10} KiB")
-        else:
+    with storage("read the profile", ConfigError):
+        # What is no file, such as a pipe, would be waited for.
+        raw = file.read_bytes() if file.is_file() else None
+    if raw is None:
+        reading.note(f"{file}: not a file")
+    elif len(raw) > _LONGEST:
+        reading.note(f"{file}: longer than {_LONGEST >> 10} KiB")
+    else:
+        try:
             text = raw.decode()
+            tree = tomllib.loads(text)
+        except UnicodeDecodeError as error:
+            reading.note(f"{file}: not UTF-8 at byte {error.start}")
+        except (ValueError, RecursionError) as error:  # also of numbers and lists without measure
+            reading.note(f"{file}: not TOML: {error}")
+        else:
             reading.lines = {place.key: place.line for place in find_places(text)}
-            reading.take(tomllib.loads(text))
-    except UnicodeDecodeError as error:
-        reading.note(f"{file}: not UTF-8 at byte {error.start}")
-    except tomllib.TOMLDecodeError as error:
-        reading.note(f"{file}: not TOML: {error}")
+            reading.take(tree)
     return reading.finish()
 
 
@@ -131,7 +136,10 @@ def _read_repository(raw: object) -> str:
         raise ValueError
     if re.match(r"(https?|ssh|git)://[!-~]+$", raw) or re.match(r"[\w.-]+@[\w.-]+:[!-~]+$", raw):
         return raw
-    path = Path(raw).expanduser()
+    try:
+        path = Path(raw).expanduser()
+    except RuntimeError as error:
+        raise ValueError("there is no such home folder") from error
     if not path.is_absolute():
         raise ValueError
     return str(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,44 @@ def test_a_broken_one_takes_no_other_with_it(tmp_path: Path) -> None:
     assert "good" in [profile.name for profile in profiles.usable]
     with pytest.raises(ConfigError, match="not valid"):
         profiles.find("broken")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a = " + b"[" * 5000,
+        b"vcpus = " + b"9" * 5000,
+        b"\xff\xfe",
+        b"x" * (65 << 10),
+        b'repository = "~nobody-here/x"',
+        b'about = "\\u001b[2J"',
+        b'command = ["\\u0000"]',
+        b"[environment]\n'a=b' = 'x'",
+        b"[[life]]",
+    ],
+)
+def test_a_hostile_file_is_refused_and_nothing_else_suffers(tmp_path: Path, text: bytes) -> None:
+    write(tmp_path, text, "bad")
+    found = load(tmp_path)
+    error = found.entry("bad").error
+    assert error
+    assert "\x1b" not in str(error)
+    assert found.find("demo")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "folder.toml").mkdir()
+    found = load(tmp_path)
+    assert "not a file" in str(found.entry("pipe").error)
+    assert "not a file" in str(found.entry("folder").error)
+
+
+def test_a_task_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
+    """Of shipped ones: behind -- or =."""
+    for profile in load(tmp_path).usable:
+        *before, word = profile.command or ("--", "{task}")
+        assert word.endswith("={task}") or (word == "{task}" and before[-1] == "--")
 
 
 def test_a_name_that_there_is_not_is_told_with_the_near_one(tmp_path: Path) -> None:
