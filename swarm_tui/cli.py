@@ -3,7 +3,7 @@
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 no such agent · 4 refused by policy ·
 5 host out of reach · 6 guest out of reach · 7 no answer in time, outcome unknown ·
 8 configuration · 9 snapshot · 10 no room · 11 audit log · 12 set-up incomplete ·
-13 not reviewable, or a verdict is void · 14 signature · 15 shared store.
+13 not reviewable, or a verdict is void · 14 signature · 15 shared store · 16 foreign image.
 `shell AGENT -- CMD` passes on the command's own code.
 """
 

@@ -23,6 +23,7 @@
     ├── SetupError         12   a program, package or image that we need is missing
     ├── ReviewError        13   what the guest gave cannot be reviewed, or a verdict is void
     ├── SignatureError     14   a verdict cannot be signed, or its signature does not hold
+    ├── ImageError         16   a foreign image that is damaged, hostile or too large
     └── StoreError         15   the shared store: it refuses, or may only be read
         ├── StoreUnreachable    locked, gone, refused, cut; it may come back by itself
         ├── StoreDamaged        what is in it is not what was written
@@ -160,6 +161,10 @@ class ReviewError(SwarmError):
 
 class SignatureError(SwarmError):
     exit_code = 14
+
+
+class ImageError(SwarmError):
+    exit_code = 16
 
 
 class StoreError(SwarmError):

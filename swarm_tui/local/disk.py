@@ -21,6 +21,7 @@ FIRST_BYTE: Final = 1 << 20
 
 _SECTOR: Final = 512
 _ENTRIES: Final = 128
+_INODES: Final = 65536
 _ENTRY: Final = struct.Struct("<16s16sQQQ72s")
 _HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
 _TABLE_SECTORS: Final = _ENTRIES * _ENTRY.size // _SECTOR
@@ -36,16 +37,31 @@ def make_disk(tree: Path, target: Path, size_mib: int, owners: str) -> None:
     `owners` is a shell command that sets the tree's owners ("$1"), in earnest as root and under
     fakeroot otherwise. Raises Failed, SetupError, StorageFull, OSError.
     """
+    _make_empty(target, size_mib)
+    command = ["sh", "-c", f'{owners} && shift && exec "$@"', "sh", str(tree)]
+    command += _mke2fs(tree, target, size_mib, _INODES)
+    run(command if os.getuid() == 0 else ["fakeroot", "--", *command])
+
+
+def make_foreign_disk(tree: Path, target: Path, size_mib: int, owners: Path, inodes: int) -> None:
+    """The same of a tree whose owners and modes are those in the file `owners`, in fakeroot's own
+    format. They are so on the disk only. Raises Failed, SetupError, StorageFull, OSError.
+    """
+    _make_empty(target, size_mib)
+    run(["fakeroot", "-i", str(owners), "--", *_mke2fs(tree, target, size_mib, inodes)])
+
+
+def _make_empty(target: Path, size_mib: int) -> None:
     with open(target, "wb") as file:
         file.truncate((size_mib << 20) + 2 * FIRST_BYTE)
         write_table(file)
+
+
+def _mke2fs(tree: Path, target: Path, size_mib: int, inodes: int) -> list[str]:
     options = f"offset={FIRST_BYTE},lazy_itable_init=1,root_owner=0:0"
-    script = (
-        f"{owners} && exec mke2fs -q -F -t ext4 -O ^metadata_csum,^64bit -J size=8 -m 0 -N 65536"
-        f' -L swarm -E {options} -d "$1" "$2" {size_mib}M'
-    )
-    command = ["sh", "-c", script, "sh", str(tree), str(target)]
-    run(command if os.getuid() == 0 else ["fakeroot", "--", *command])
+    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^metadata_csum,^64bit", "-J", "size=8"]
+    command += ["-m", "0", "-N", str(inodes), "-L", "swarm", "-E", options]
+    return [*command, "-d", str(tree), str(target), f"{size_mib}M"]
 
 
 def grow_disk(disk: Path, size_mib: int) -> None:

@@ -44,7 +44,8 @@ COMMAND_LINE: Final = (
 )
 """The kernel's command line; what `guest.render_arguments` gives may be added."""
 
-_GUEST: Final = Path(__file__).with_name("guest")
+GUEST: Final = Path(__file__).with_name("guest")
+"""What is put into a guest."""
 _SOURCES: Final = (
     Path(__file__),
     *(Path(__file__).with_name(f"{n}.py") for n in ("disk", "kernel", "packages", "programs")),
@@ -101,7 +102,7 @@ def build_image(cache: Path, on_progress: Say) -> Image:
             make_folder(cache / name)
 
         def find(packages: Sequence[Package]) -> Image | None:
-            return _load(cache / "images" / _digest(packages))
+            return load_image(cache / "images" / _digest(packages))
 
         packages = resolve(
             cache / "packages.json", lambda known: find(known) is not None, on_progress
@@ -111,14 +112,6 @@ def build_image(cache: Path, on_progress: Say) -> Image:
         require_programs()
         with locked(cache / "lock", on_progress):
             return find(packages) or _build(cache, packages, on_progress)
-
-
-def find_image(cache: Path, name: str) -> Image:
-    """An image that was built, by its name or digest. Raises SetupError."""
-    image = _load(cache / "images" / name)
-    if image is None:
-        raise SetupError(f"There is no image {name}", hint="swarm-tui image build makes one.")
-    return image
 
 
 def write_initrd(image: Image, target: Path, authorized_key: str, host_key: bytes) -> None:
@@ -144,13 +137,46 @@ def pack_keys(authorized_key: str, host_key: bytes) -> bytes:
     )
 
 
+def find_image(cache: Path, name: str) -> Image:
+    """A foreign image that was built, by its name or digest; some milliseconds.
+
+    Raises NotFound, and SetupError when it must be built again.
+    """
+    from swarm_tui.local.oci.shelf import find_current
+
+    return find_current(cache, name)
+
+
+def guest_key() -> str:
+    """Changes with the guest's side of the contract."""
+    sha256 = hashlib.sha256()
+    for path in _files(GUEST):
+        sha256.update(f"{path.relative_to(GUEST)}\n".encode() + path.read_bytes())
+    return sha256.hexdigest()[:16]
+
+
+def unpack_own(cache: Path, root: Path, on_progress: Say) -> tuple[Path, Path]:
+    """Our own packages as a tree at `root`, and the folder of the drivers to load after a boot.
+
+    For an image that `build_image` has built. Raises SetupError, StorageFull, Failed, OSError.
+    """
+    require_programs()
+    packages = resolve(cache / "packages.json", lambda _: True, on_progress)
+    with locked(cache / "lock", on_progress):
+        debs = download(cache / "debs", packages, on_progress)
+        kernel_debs = [debs[package] for package in packages if package.is_kernel]
+        parts = unpack_kernel(cache / "kernels", kernel_debs)
+        unpack(root, [debs[package] for package in packages if not package.is_kernel])
+    return root, parts / "later"
+
+
 def _digest(packages: Sequence[Package]) -> str:
     sha256 = hashlib.sha256()
     for package in packages:
         sha256.update(f"{package.file} {package.sha256}\n".encode())
-    for path in (*_SOURCES, *_files(_GUEST)):
+    for path in (*_SOURCES, *_files(GUEST)):
         content = path.read_bytes()
-        sha256.update(f"{path.relative_to(_GUEST.parent)} {len(content)}\n".encode() + content)
+        sha256.update(f"{path.relative_to(GUEST.parent)} {len(content)}\n".encode() + content)
     return sha256.hexdigest()[:32]
 
 
@@ -163,7 +189,8 @@ def _files(folder: Path) -> Sequence[Path]:
     )
 
 
-def _load(folder: Path) -> Image | None:
+def load_image(folder: Path) -> Image | None:
+    """The finished image of a folder; None: there is none."""
     try:
         facts = json.loads((folder / "image.json").read_bytes())
     except FileNotFoundError:
@@ -195,7 +222,7 @@ def _build(cache: Path, packages: Sequence[Package], say: Say) -> Image:
         say("making the disk")
         owners = f'chown -R {_AGENT_UID}:{_AGENT_UID} "$1/home/agent" "$1/workspace"'
         make_disk(root, work / "base.raw", _DISK_MIB, owners)
-        initramfs = pack_initramfs(root / "bin/busybox", parts / "boot", _GUEST / "initramfs")
+        initramfs = pack_initramfs(root / "bin/busybox", parts / "boot", GUEST / "initramfs")
         (work / "initrd.img").write_bytes(initramfs)
         for name in ("vmlinuz", "vmlinux"):
             os.link(parts / name, work / name)
@@ -211,11 +238,11 @@ def _build(cache: Path, packages: Sequence[Package], say: Say) -> Image:
 
 def _furnish(root: Path) -> None:
     """Put our own files, links and folders beside what the packages brought."""
-    for path in _files(_GUEST / "root"):
+    for path in _files(GUEST / "root"):
         content = path.read_bytes()
         mode = 0o755 if content.startswith(b"#!") else 0o644
-        _install(content, root / path.relative_to(_GUEST / "root"), mode)
-    reseed = _parse_hex((_GUEST / "reseed.hex").read_text())
+        _install(content, root / path.relative_to(GUEST / "root"), mode)
+    reseed = _parse_hex((GUEST / "reseed.hex").read_text())
     _install(reseed, root / "usr/lib/swarm/reseed", 0o755)
     (root / "etc/shadow").chmod(0o600)
     for name in ("dev", "mnt", "proc", "run", "sys", "usr/lib/modules", "var/log", "etc/dropbear"):
@@ -274,7 +301,7 @@ def _seed(workspace: Path, bundle: Path) -> str:
         return run(["git", *arguments], cwd=workspace, variables=variables).decode().strip()
 
     git("init", "-q", "--template=", "--object-format=sha1", "--initial-branch=main")
-    git("apply", "--index", "-p0", str(_GUEST / "workspace.patch"))
+    git("apply", "--index", "-p0", str(GUEST / "workspace.patch"))
     git("commit", "-q", "-m", "Convert lengths, masses and temperatures")
     git("bundle", "create", "-q", str(bundle), "HEAD", "main")
     return git("rev-parse", "HEAD")

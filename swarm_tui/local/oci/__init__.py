@@ -1,0 +1,1 @@
+"""Foreign images (OCI): fetched, unpacked safely, made bootable, and kept by name."""
