@@ -50,6 +50,14 @@ STORE_NEEDS="
 /usr/lib/postgresql/*/bin/postgres postgresql
 "
 
+# What images from OCI take besides (`swarm-tui image build`); the tests make such images.
+IMAGE_NEEDS="
+skopeo skopeo
+patchelf patchelf
+umoci umoci
+mmdebstrap mmdebstrap
+"
+
 have() { # NEED
   local place places
   IFS='|' read -ra places <<<"$1"
@@ -160,6 +168,7 @@ set_up() { # GROUP: demo or test; returns when everything is there
     missing_from "$RUN_NEEDS"
     [ "$1" = demo ] || missing_from "$CH_NEEDS"
     [ "$1" = demo ] || missing_from "$STORE_NEEDS"
+    [ "$1" = demo ] || missing_from "$IMAGE_NEEDS"
     [ "$1" = demo ] || [ -d /run/systemd/system ] || missing_from "$FAR_NEEDS"
   )
   is_made "$1" || made=no

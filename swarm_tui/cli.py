@@ -199,6 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="also start, save, restore and remove a small VM on each Cloud Hypervisor host",
     )
     _add_host_commands(subparsers)
+    _add_image_commands(subparsers)
     demo = add("demo", commands.demo, "bring up a local swarm of real VMs and watch it")
     demo.add_argument("--agents", type=int, metavar="N", help="how many (default 3)")
     demo.add_argument(
@@ -277,6 +278,26 @@ def _add_host_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentP
         "remove", commands.host_remove, "forget a host; its VMs and what is kept of them stay"
     )
     remove.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_image_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "build, list, inspect and remove images for agents, from OCI images"
+    image = subparsers.add_parser("image", help=summary, description=summary)
+    verbs = image.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(verb: str, summary: str, operand: str = "") -> argparse.ArgumentParser:
+        command = verbs.add_parser(verb, help=summary, description=summary)
+        command.set_defaults(run=commands.image, verb=verb)
+        if operand:
+            command.add_argument("operand", metavar=operand)
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        return command
+
+    build = add("build", "oci:DIR:TAG, docker-archive:FILE or debian:12, made bootable", "SOURCE")
+    build.add_argument("--name", default="", help="what profiles call it; default: by the source")
+    add("list", "every image, and how many agents use it")
+    add("inspect", "what an image is made of, and what was changed in it", "NAME")
+    add("remove", "remove an image that nothing uses", "NAME")
 
 
 def _add_review_commands(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -372,6 +372,21 @@ def host_remove(arguments: argparse.Namespace) -> int:
     )
 
 
+def image(arguments: argparse.Namespace) -> int:
+    from swarm_tui import imaging
+
+    loaded, is_json = given.load(arguments), arguments.json
+    match arguments.verb:
+        case "build":
+            return imaging.build(loaded, arguments.operand, arguments.name, is_json=is_json)
+        case "inspect":
+            return imaging.inspect(loaded, arguments.operand, is_json=is_json)
+        case "remove":
+            return imaging.remove(loaded, arguments.operand, is_json=is_json)
+        case _:
+            return imaging.ls(loaded, is_json=is_json)
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     from swarm_tui.doctor import examine
     from swarm_tui.report import write_findings, write_json

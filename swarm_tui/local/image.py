@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.errors import SetupError
 from swarm_tui.local.disk import make_disk
 from swarm_tui.local.kernel import pack, pack_initramfs, unpack_kernel
 from swarm_tui.local.packages import Package, download, resolve, unpack
@@ -242,7 +241,7 @@ def _furnish(root: Path) -> None:
         content = path.read_bytes()
         mode = 0o755 if content.startswith(b"#!") else 0o644
         _install(content, root / path.relative_to(GUEST / "root"), mode)
-    reseed = _parse_hex((GUEST / "reseed.hex").read_text())
+    reseed = parse_hex((GUEST / "reseed.hex").read_text())
     _install(reseed, root / "usr/lib/swarm/reseed", 0o755)
     (root / "etc/shadow").chmod(0o600)
     for name in ("dev", "mnt", "proc", "run", "sys", "usr/lib/modules", "var/log", "etc/dropbear"):
@@ -267,7 +266,8 @@ def _install(content: bytes, target: Path, mode: int) -> None:
     target.chmod(mode)
 
 
-def _parse_hex(text: str) -> bytes:
+def parse_hex(text: str) -> bytes:
+    """The bytes of a listing in hexadecimal, with its comments left out."""
     return bytes.fromhex("".join(line.partition("#")[0] for line in text.splitlines()))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from swarm_tui.local.image import parse_hex
 from swarm_tui.local.oci.tree import Directory, File, Hostile, Link, Tree
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Furnisher:
             for ours, theirs in _MOVED.items():
                 text = text.replace(ours, theirs)
             self._write(target, text, 0o755 if text.startswith("#!") else 0o644)
+        reseed = parse_hex((guest / "reseed.hex").read_text())
+        self._put(f"{HOME}/reseed", reseed, 0o755, 0)
         if self._tree.find("/usr/local/bin/swarm") is None:
             self._tree.ensure_folder("/usr/local/bin")
             self._link("/usr/local/bin/swarm", f"{HOME}/bin/swarm")
