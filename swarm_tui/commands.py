@@ -375,16 +375,7 @@ def host_remove(arguments: argparse.Namespace) -> int:
 def image(arguments: argparse.Namespace) -> int:
     from swarm_tui import imaging
 
-    loaded, is_json = given.load(arguments), arguments.json
-    match arguments.verb:
-        case "build":
-            return imaging.build(loaded, arguments.operand, arguments.name, is_json=is_json)
-        case "inspect":
-            return imaging.inspect(loaded, arguments.operand, is_json=is_json)
-        case "remove":
-            return imaging.remove(loaded, arguments.operand, is_json=is_json)
-        case _:
-            return imaging.ls(loaded, is_json=is_json)
+    return imaging.act(given.load(arguments), arguments)
 
 
 def doctor(arguments: argparse.Namespace) -> int:

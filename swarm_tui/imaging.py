@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,19 @@ from swarm_tui.local.oci.shelf import (
 from swarm_tui.text import Safe, sanitize
 
 _HEADER = ("NAME", "DIGEST", "SIZE", "MADE", "USED BY", "SOURCE")
+
+
+def act(loaded: Loaded, arguments: argparse.Namespace) -> int:
+    is_json: bool = arguments.json
+    match arguments.verb:
+        case "build":
+            return build(loaded, arguments.operand, arguments.name, is_json=is_json)
+        case "inspect":
+            return inspect(loaded, arguments.operand, is_json=is_json)
+        case "remove":
+            return remove(loaded, arguments.operand, is_json=is_json)
+        case _:
+            return ls(loaded, is_json=is_json)
 
 
 def build(loaded: Loaded, source: str, name: str, *, is_json: bool) -> int:
