@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from swarm_tui import database
+from swarm_tui.cadence import cadence
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.database import Database
@@ -288,6 +289,7 @@ def make_supervisor(
         open_audit(loaded, store),
         make_terms(loaded, store),
         keeping=keeping(loaded.config.snapshots),
+        cadence=cadence(loaded.config.snapshots),
         reserve=loaded.config.supervisor.reserve_mib << 20,
         timing=Timing(poll_s=loaded.config.supervisor.poll_s),
         is_following=is_following,

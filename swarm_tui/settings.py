@@ -183,6 +183,13 @@ def _read_socket(raw: object) -> str | Path:
     return "auto" if raw == "auto" else _read_path(raw)
 
 
+def _read_span(raw: object) -> str:
+    if not isinstance(raw, str) or not (raw == "off" or re.fullmatch(r"[1-9][0-9]{0,2}[mhd]", raw)):
+        raise ValueError
+    return raw
+
+
+SPAN: Final = Kind("off, or a time such as 30m, 2h or 1d", _read_span)
 PRINCIPAL: Final = Kind("letters, digits, and @ . _ + -, at most 100", _read_principal)
 KEY: Final = Kind("auto, agent, none, or an absolute path of a private key", _read_key)
 NAME: Final = Kind("letters, digits, '_' and '-', at most 32, first a letter or digit", _read_name)
@@ -235,6 +242,10 @@ class Snapshots:
     """The most that one agent's may take up on disk; then the oldest go; 0: no limit."""
     total_mib: Annotated[int, integer(0, 1 << 30)] = 0
     """The most that those of all agents may."""
+    every: Annotated[str, SPAN] = "off"
+    """How long after its newest snapshot a working agent gets a checkpoint by itself."""
+    at_turns: Annotated[Literal["yes", "no"], choice("yes", "no")] = "no"
+    """Whether it gets one when it asks, is sent a message, or goes on after a verdict."""
 
 
 @dataclass(frozen=True, slots=True)

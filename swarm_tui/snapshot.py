@@ -94,6 +94,8 @@ class Archive(Protocol):
         is_copied: bool = False,
     ) -> None: ...
 
+    def room(self, agent: AgentId, disks: Sequence[Path]) -> int: ...
+
     def copy_disks(self, draft: Draft) -> None: ...
 
     def is_copied(self, draft: Draft) -> bool: ...
@@ -214,6 +216,16 @@ class Snapshots:
                 "is_copied": is_copied,
             }
             durable.write(draft.folder / PLAN, json.dumps(plan, indent=1).encode())
+
+    def room(self, agent: AgentId, disks: Sequence[Path]) -> int:
+        """Bytes that would be free beside whole copies of these disks; below 0: there is no room.
+
+        Copies may share blocks with the originals, and take less then.
+        """
+        with durable.storage("see how much room there is"):
+            folder = self._folder(agent)
+            system = os.statvfs(next(one for one in (folder, *folder.parents) if one.exists()))
+        return system.f_bavail * system.f_frsize - sum(_occupied(disk) for disk in disks)
 
     def copy_disks(self, draft: Draft) -> None:
         """Take in copies of the disks of a VM whose vCPUs stand still; `seal` syncs them."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from swarm_tui.audit import Audit, Entry
+from swarm_tui.cadence import SILENT, Cadence, Checkpoints
 from swarm_tui.catalogue import Catalogue, Claim
 from swarm_tui.catalogue.shells import Shells
 from swarm_tui.command import Command, End, Fork, Kill, Pause, Shell, Spawn
@@ -92,6 +93,7 @@ class Supervisor:
         terms: Terms,
         *,
         keeping: Keeping = KEEP_ALL,
+        cadence: Cadence = SILENT,
         reserve: int = RESERVE,
         timing: Timing | None = None,
         is_following: bool = True,
@@ -99,7 +101,9 @@ class Supervisor:
         depot: Depot | None = None,
         stocks: Stocks | None = None,
     ) -> None:
-        """`reserve`: bytes of each host's memory that spawns leave free.
+        """`keeping`, `cadence`: which snapshots stay, and when they are made by themselves.
+
+        `reserve`: bytes of each host's memory that spawns leave free.
 
         `is_following`: hold a link into every guest; not needed for a single verb. `logs`: where
         what guests say is kept on disk. `depot`: what makes repositories ready.
@@ -124,6 +128,10 @@ class Supervisor:
         self._ended: deque[Entry] = deque(maxlen=ENDED_KEPT)
         shells, tell = Shells(catalogue.database), self._faults.append
         self.rules = Rules(self.store.agents, self.do, shells, self._start_task, tell)
+        past = (self._inventory, shells, audit)
+        self.checkpoints = Checkpoints(
+            cadence, self.store.agents, self.do, *past, self._start_task, tell
+        )
         self._places = {
             site.hypervisor.host: Place.of(
                 site, guest, self._apply, self._take_records, timing or Timing()
@@ -169,6 +177,7 @@ class Supervisor:
         if self._is_following:
             self._start_task(self._guests.take_turns(), "take turns")
             self._start_task(self.rules.run(), "carry out rules")
+            self._start_task(self.checkpoints.run(), "make checkpoints")
             filling = self.stocks.run(self.foresee, self._verbs, self._faults.append)
             self._start_task(filling, "keep agents ready")
 
@@ -322,6 +331,7 @@ class Supervisor:
         await self.rules.check(agent, command)
         if lifecycle is None:
             raise HostUnreachable(f"Host {agent.host} is not connected")
+        await self.checkpoints.check(agent, command, lifecycle)
         terms = replace(self.terms, shelf=fenced(self.terms.shelf, claim.check))
         handoff = Handoff(lifecycle, terms, self._repository_of(agent))
         peak = self.store.memory_peak(agent.id)

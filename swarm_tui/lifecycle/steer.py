@@ -29,7 +29,7 @@ from swarm_tui.lifecycle.ground import in_thread
 from swarm_tui.lifecycle.handoff import pending
 from swarm_tui.lifecycle.verbs import shortened
 from swarm_tui.lifespan import tell_occasion
-from swarm_tui.model import Agent, Record, State
+from swarm_tui.model import Agent, Cause, Record, State
 from swarm_tui.ports import Progress
 from swarm_tui.profile import Occasion
 from swarm_tui.text import EMPTY, Safe, literal
@@ -61,6 +61,8 @@ def detail(command: Steered) -> str:
         case Fork():
             whence = f" from snapshot {command.snapshot}" if command.snapshot else ""
             return f"{command.count}{whence}"
+        case Checkpoint() if command.origin.cause in (Cause.TURN, Cause.INTERVAL):
+            return f"by rule: {command.origin.told}"
         case Checkpoint():
             told = command.origin.told or command.origin.cause
             return f"{told}: {shortened(command.title)}" if command.title else told

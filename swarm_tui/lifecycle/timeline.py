@@ -48,7 +48,11 @@ class Timeline(Lifecycle):
         stood = literal(f"stood still for {stop_s:.2f} s")
         size = literal(f"{snapshot.size_bytes >> 20} MiB on disk")
         pruned = await self.prune(vm.id, snapshot.id)
-        return join((literal(f"snapshot {snapshot.id}"), size, stood, remark, named, pruned), "; ")
+        rule = EMPTY
+        if origin.cause in (Cause.TURN, Cause.INTERVAL):
+            rule = join((literal("by rule:"), origin.told))
+        made = literal(f"snapshot {snapshot.id}")
+        return join((rule, made, size, stood, remark, named, pruned), "; ")
 
     async def capture(
         self, vm: Vm, record: Record, verb: Verb, origin: Origin, progress: Progress

@@ -42,6 +42,7 @@ _CALLS: Final[Sequence[Callable[..., Any]]] = (
     Snapshots.drafts,
     Snapshots.has_memory,
     Snapshots.plan,
+    Snapshots.room,
     Snapshots.copy_disks,
     Snapshots.is_copied,
     Snapshots.seal,

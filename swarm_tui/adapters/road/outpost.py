@@ -114,6 +114,9 @@ class RemoteSnapshots:
         arguments = (draft, record, definition, hypervisor, disks, origin, is_copied)
         self._ask(Snapshots.plan, *arguments)
 
+    def room(self, agent: AgentId, disks: Sequence[Path]) -> int:
+        return self._ask(Snapshots.room, agent, disks)
+
     def copy_disks(self, draft: Draft) -> None:
         self._ask(Snapshots.copy_disks, draft)
 
