@@ -132,8 +132,12 @@ def show(loaded: Loaded, name: str, *, is_json: bool) -> int:
     if is_json:
         write_json(_object(entry))
         return 0
+    keys = {"memory": "memory_mib", "disk": "disk_mib", "time": "life.ttl", "then": "life"}
     for key, value in _facts(entry):
-        print(f"{key:<12} {sanitize(value)}")
+        line = entry.lines.get(keys.get(key, key))
+        source = f"line {line}" if line else "default"
+        where = "" if key in ("profile", "file") else f"  ({source})"
+        print(f"{key:<12} {sanitize(value)}{where}")
     return 0
 
 
@@ -217,6 +221,7 @@ def _object(entry: Entry) -> Mapping[str, Any]:
         "labels": [label.text for label in profile.labels],
         "hosts": list(profile.hosts),
         "ready": profile.ready,
+        "lines": entry.lines,
         "ttl_s": life.ttl_s,
         "on_expiry": life.on_expiry,
         "on_done": life.on_done,

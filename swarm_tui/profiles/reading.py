@@ -38,6 +38,8 @@ class Entry:
     is_shipped: bool
     profile: Profile | None
     error: ConfigError | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Key ("life.ttl") → line on which it is given; the others have their defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,13 @@ def _shipped() -> Sequence[Entry]:
 def _read(file: Path, *, is_shipped: bool) -> Entry:
     name = sanitize(file.stem)
     try:
-        return Entry(name, file, is_shipped, _parse(file))
+        profile, lines = _parse(file)
+        return Entry(name, file, is_shipped, profile, lines=lines)
     except ConfigError as error:
         return Entry(name, file, is_shipped, None, error)
 
 
-def _parse(file: Path) -> Profile:
+def _parse(file: Path) -> tuple[Profile, Mapping[str, int]]:
     """Raises ConfigError with every problem of the file."""
     import tomllib  # takes milliseconds, and `ls` never needs it
 
@@ -117,7 +120,7 @@ def _parse(file: Path) -> Profile:
         else:
             reading.lines = {place.key: place.line for place in find_places(text)}
             reading.take(tree)
-    return reading.finish()
+    return reading.finish(), {".".join(key): line for key, line in reading.lines.items()}
 
 
 def _text(most: int, *, is_lines: bool = False) -> Kind:
