@@ -20,6 +20,7 @@ from swarm_tui.errors import SnapshotError, StorageFull, SwarmError
 
 _CHUNK: Final = 1 << 20
 _BLOCK: Final = 1 << 16
+_IN_MEMORY: Final = Path("/dev/shm")
 _SECTOR: Final = 512
 _SPARSE: Final = "sparse-sha256"
 _NO_ROOM: Final = {
@@ -78,6 +79,30 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it. Not there is fine."""
     if folder.exists():
         shutil.rmtree(folder)
+
+
+def has_memory(size_bytes: int) -> bool:
+    """Whether so much can be put into the memory's own file system (Linux has one)."""
+    try:
+        file_system = os.statvfs(_IN_MEMORY)
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return False
+    told = (line.split() for line in lines if line.startswith("MemAvailable:"))
+    available = next((int(words[1]) << 10 for words in told), 0)
+    return size_bytes <= min(available, file_system.f_bavail * file_system.f_frsize)
+
+
+def make_in_memory(name: str) -> Path:
+    """Make a folder there, which must not exist; see `make_folder`."""
+    folder = _IN_MEMORY / f"swarm-tui-{name}"
+    folder.mkdir(mode=0o711)
+    return folder
+
+
+def drop_in_memory(name: str) -> None:
+    """Remove it with all that is in it. Not there is fine."""
+    remove_folder(_IN_MEMORY / f"swarm-tui-{name}")
 
 
 @contextmanager

@@ -96,6 +96,10 @@ class Archive(Protocol):
 
     def room(self, agent: AgentId, disks: Sequence[Path]) -> int: ...
 
+    def scratch(self, draft: Draft, size_bytes: int) -> Path: ...
+
+    def take_in(self, draft: Draft, scratch: Path) -> None: ...
+
     def copy_disks(self, draft: Draft) -> None: ...
 
     def is_copied(self, draft: Draft) -> bool: ...
@@ -227,6 +231,23 @@ class Snapshots:
             system = os.statvfs(next(one for one in (folder, *folder.parents) if one.exists()))
         return system.f_bavail * system.f_frsize - sum(_occupied(disk) for disk in disks)
 
+    def scratch(self, draft: Draft, size_bytes: int) -> Path:
+        """Where memory is written while the vCPUs stand still: in memory, where there is room.
+
+        A disk would be waited for. Then `take_in` what was written; `discard` removes it, too.
+        """
+        if not durable.has_memory(2 * size_bytes):
+            return draft.memory
+        with durable.storage("make room for its memory"):
+            return durable.make_in_memory(draft.id) / _MEMORY
+
+    def take_in(self, draft: Draft, scratch: Path) -> None:
+        """Bring the memory to the draft, wherever it was written; `seal` syncs it."""
+        if scratch != draft.memory:
+            with durable.storage("keep its memory"):
+                durable.move(scratch, draft.memory)
+                durable.drop_in_memory(draft.id)
+
     def copy_disks(self, draft: Draft) -> None:
         """Take in copies of the disks of a VM whose vCPUs stand still; `seal` syncs them."""
         with durable.storage("copy the agent's disk"):
@@ -297,6 +318,7 @@ class Snapshots:
     def discard(self, draft: Draft) -> None:
         """Remove a draft. Raises SnapshotError if it holds the only copy of a disk."""
         with durable.storage("remove the unfinished snapshot"):
+            durable.drop_in_memory(draft.id)
             for kept, live in _held(draft):
                 if not live.exists():
                     raise SnapshotError(
@@ -402,6 +424,8 @@ class Snapshots:
     def remove(self, agent: AgentId) -> None:
         """Remove all snapshots of an agent, finished or not."""
         with durable.storage("remove the agent's snapshots"):
+            for draft in self.drafts(agent):
+                durable.drop_in_memory(draft.id)
             durable.remove_folder(self._folder(agent))
 
     def _names(self, agent: AgentId) -> Sequence[str]:

@@ -116,10 +116,12 @@ class Timeline(Lifecycle):
     async def _copy(self, vm: Vm, draft: Draft, progress: Progress) -> float:
         """Write memory and disks while the vCPUs stand still; for how many seconds they did."""
         progress(literal("writing its memory"), None)
+        size = vm.memory_bytes or 0
+        scratch = await in_thread(self.snapshots.scratch, draft, size) if size else draft.memory
         began = time.monotonic()
         await self.hypervisor.suspend(vm.id)
         try:
-            await self.hypervisor.dump(vm.id, draft.memory)
+            await self.hypervisor.dump(vm.id, scratch)
             await in_thread(self.snapshots.copy_disks, draft)
         except UNKNOWN:
             raise
@@ -127,7 +129,9 @@ class Timeline(Lifecycle):
             await self.hypervisor.resume(vm.id)
             raise
         await self.hypervisor.resume(vm.id)
-        return time.monotonic() - began
+        stop_s = time.monotonic() - began
+        await in_thread(self.snapshots.take_in, draft, scratch)
+        return stop_s
 
     async def _let_go(self, vm: Vm, before: Record, draft: Draft | None, error: SwarmError) -> None:
         """After a checkpoint that failed, with the VM alive: make all as it was before."""

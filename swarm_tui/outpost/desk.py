@@ -53,6 +53,8 @@ _CALLS: Final[Sequence[Callable[..., Any]]] = (
     Snapshots.verify,
     Snapshots.stage,
     Snapshots.parts,
+    Snapshots.scratch,
+    Snapshots.take_in,
     Snapshots.unstage,
     Snapshots.definition,
     Snapshots.label,

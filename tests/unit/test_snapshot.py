@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm_tui import durable
 from swarm_tui.errors import SnapshotError, SwarmError
 from swarm_tui.model import AgentId, Record, Snapshot, SnapshotId
 from swarm_tui.snapshot import Draft, Snapshots
@@ -203,3 +204,25 @@ def test_plans_are_readable_by_people(snapshots: Snapshots, disk: Path) -> None:
     plan = json.loads((draft.folder / "plan.json").read_text())
     assert plan["disks"] == {"disk-0": str(disk)}
     assert plan["hypervisor"] == MAKER
+
+
+def test_memory_written_beside_the_draft_comes_to_it_and_is_never_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    monkeypatch.setattr(durable, "_IN_MEMORY", beside)
+    snapshots = Snapshots(tmp_path / "snapshots")
+    draft = snapshots.draft(AGENT)
+    scratch = snapshots.scratch(draft, 1)
+    assert scratch.is_relative_to(beside)
+    scratch.write_bytes(b"memory")
+    snapshots.take_in(draft, scratch)
+    assert draft.memory.read_bytes() == b"memory"
+    assert not list(beside.iterdir())
+
+    cut = snapshots.draft(AGENT)
+    snapshots.scratch(cut, 1).write_bytes(b"memory")
+    snapshots.discard(cut)
+    assert not list(beside.iterdir())
+    assert snapshots.scratch(snapshots.draft(AGENT), 1 << 60).is_relative_to(tmp_path / "snapshots")

@@ -120,6 +120,12 @@ class RemoteSnapshots:
     def copy_disks(self, draft: Draft) -> None:
         self._ask(Snapshots.copy_disks, draft)
 
+    def scratch(self, draft: Draft, size_bytes: int) -> Path:
+        return self._ask(Snapshots.scratch, draft, size_bytes)
+
+    def take_in(self, draft: Draft, scratch: Path) -> None:
+        self._ask(Snapshots.take_in, draft, scratch)
+
     def is_copied(self, draft: Draft) -> bool:
         return self._ask(Snapshots.is_copied, draft)
 
