@@ -236,6 +236,22 @@ class EventBatch:
     raw: bytes | None = field(default=None, compare=False)
     """All lines as the guest wrote them, for the spool; None: only `events` are known."""
     heard: float | None = field(default=None, compare=False)
+    is_known: bool = False
+    """It was heard before: it tells how the agent stands, and is no news."""
+    is_ours: bool = False
+    """We say it; it is not in the guest's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """An agent was set back to an earlier state of it."""
+
+    at: float
+    """When that was done."""
+    to: float
+    """From when the state is that it went on from."""
+    told: Safe
+    """"rolled back to green tests"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +273,8 @@ class Birth:
     """The occasion on which its rule was carried out: not again on the same one."""
     unkept: Safe = EMPTY
     """Why its result could not be kept: then no rule ends it until a person acts."""
+    rewound: Rewound | None = None
+    """The last time that it was set back, of which its log tells."""
 
 
 @dataclass(frozen=True, slots=True)

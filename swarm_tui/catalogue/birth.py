@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from swarm_tui.model import AgentId, Birth, SnapshotId
+from swarm_tui.model import AgentId, Birth, Rewound, SnapshotId
 from swarm_tui.profile import Ending, Life, Occasion
 from swarm_tui.text import sanitize
 
@@ -32,6 +32,8 @@ def render_birth(birth: Birth) -> str:
         "is_pinned": birth.is_pinned,
         "acted": birth.acted,
         "unkept": birth.unkept,
+        "rewound": birth.rewound
+        and {"at": birth.rewound.at, "to": birth.rewound.to, "told": birth.rewound.told},
     }
     return json.dumps(facts)
 
@@ -54,6 +56,7 @@ def read_birth(raw: object) -> Birth:
         is_pinned=facts.get("is_pinned") is True,
         acted=None if facts.get("acted") is None else Occasion(facts["acted"]),
         unkept=sanitize(str(facts.get("unkept") or "")),
+        rewound=_read_rewound(facts.get("rewound")),
     )
 
 
@@ -69,6 +72,15 @@ def _read_life(raw: Any) -> Life:
         on_done=Ending(raw.get("on_done", plain.on_done)),
         on_failed=Ending(raw.get("on_failed", plain.on_failed)),
     )
+
+
+def _read_rewound(raw: Any) -> Rewound | None:
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        raise ValueError("a way back is no object")
+    told = sanitize(str(raw.get("told") or ""))
+    return Rewound(_time(raw.get("at")) or 0.0, _time(raw.get("to")) or 0.0, told)
 
 
 def _time(raw: object) -> float | None:

@@ -18,7 +18,7 @@ from typing import Final
 from swarm_tui.errors import Busy, NotFound, Refused, SnapshotError, SwarmError
 from swarm_tui.lifecycle.ground import UNKNOWN, explain, going_on, in_thread, noting
 from swarm_tui.lifecycle.verbs import Lifecycle
-from swarm_tui.model import Cause, Origin, Power, Record, Snapshot, SnapshotId, Verb, Vm
+from swarm_tui.model import Cause, Origin, Power, Record, Rewound, Snapshot, SnapshotId, Verb, Vm
 from swarm_tui.person import actor
 from swarm_tui.ports import Progress
 from swarm_tui.snapshot import Draft
@@ -179,6 +179,8 @@ class Timeline(Lifecycle):
             record, _, _ = await self.save(vm, record, Verb.ROLL_BACK, origin, progress)
         present = record
         progress(literal("going back"), None)
+        back = sanitize(f"rolled back to {snapshot.title or snapshot.origin.told or chosen}")
+        rewound = Rewound(time.time(), snapshot.created, back)
         record = await self.write(
             replace(
                 record,
@@ -188,6 +190,7 @@ class Timeline(Lifecycle):
                 verb=Verb.ROLL_BACK,
                 review=None,
                 verdict=None,
+                birth=replace(record.birth, rewound=rewound),
             )
         )
         try:
@@ -197,7 +200,6 @@ class Timeline(Lifecycle):
         except SwarmError as error:
             await self._come_back(present, error, progress, is_resumed=not is_off)
             raise
-        back = sanitize(f"rolled back to {snapshot.title or snapshot.origin.told or chosen}")
         kept = literal(f"what was the present is kept in {present.saved_in}")
         void = EMPTY
         if before.review is not None:
@@ -297,7 +299,12 @@ class Timeline(Lifecycle):
             if present and verb is Verb.ROLL_BACK and await self.is_off(record.id):
                 there = await in_thread(self.snapshots.read, record.id, present)
                 await self._come_back(
-                    replace(record, saved_in=present, is_frozen=there.is_frozen),
+                    replace(
+                        record,
+                        saved_in=present,
+                        is_frozen=there.is_frozen,
+                        birth=replace(record.birth, rewound=None),
+                    ),
                     error,
                     _unheard,
                     is_resumed=True,

@@ -14,6 +14,7 @@ read too: one JSON line a batch, its events in it, and `events.1.jsonl` as the o
 from swarm_tui.spool.frame import Frame
 from swarm_tui.spool.quota import Quota, Removed, removed
 from swarm_tui.spool.reading import Account, account, frames, read
+from swarm_tui.spool.recall import Recall, known_bytes, recall
 from swarm_tui.spool.root import Spool
 from swarm_tui.spool.segment import segments
 from swarm_tui.spool.writer import Writer
@@ -22,12 +23,15 @@ __all__ = [
     "Account",
     "Frame",
     "Quota",
+    "Recall",
     "Removed",
     "Spool",
     "Writer",
     "account",
     "frames",
+    "known_bytes",
     "read",
+    "recall",
     "removed",
     "segments",
 ]

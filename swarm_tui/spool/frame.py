@@ -30,6 +30,13 @@ class Frame:
     body: bytes | None = None
     """The lines as they were written; None: a frame of the old format."""
     old: tuple[GuestEvent, ...] = ()
+    is_ours: bool = False
+    """Not of the guest's file."""
+
+    @property
+    def begin(self) -> int:
+        """The byte of the guest's file before it."""
+        return self.offset if self.is_ours else self.offset - len(self.body or b"")
 
     @cached_property
     def events(self) -> tuple[GuestEvent, ...]:
@@ -49,13 +56,15 @@ def encode(batch: EventBatch, unwritten: int = 0) -> bytes:
     lines = body.count(b"\n")
     if b"\n\n" in body or body.startswith(b"\n"):
         lines = sum(1 for line in body.split(b"\n") if line)
-    header = {
+    header: dict[str, Any] = {
         "offset": batch.offset,
         "heard": batch.heard or 0.0,
         "bytes": len(body),
         "lines": lines,
         "dropped": dropped,
     }
+    if batch.is_ours:
+        header["is_ours"] = True
     return _MARK + json.dumps(header).encode() + b"\n" + body
 
 
@@ -126,6 +135,7 @@ def _frame(fields: dict[str, Any], body: bytes) -> Frame:
         _count(fields.get("lines")),
         _count(fields.get("dropped")),
         body,
+        is_ours=fields.get("is_ours") is True,
     )
 
 

@@ -235,9 +235,12 @@ def hear(known: Known, batch: EventBatch, size: int, now: float) -> None:
     log = known.log
     log.lost += batch.dropped
     for event in batch.events:
-        log.events.append(event)
-        log.total += 1
+        if not batch.is_known:
+            log.events.append(event)
+            log.total += 1
         match event.kind:
+            case EventKind.USAGE if batch.is_known:
+                continue
             case EventKind.USAGE:
                 known.tokens_in += event.tokens_in
                 known.tokens_out += event.tokens_out

@@ -24,6 +24,7 @@ from itertools import islice
 from typing import Final
 
 from swarm_tui.errors import GuestError, SwarmError
+from swarm_tui.event import parse_event
 from swarm_tui.fact import GuestHeard, GuestSampled, LinkChanged
 from swarm_tui.model import (
     Address,
@@ -34,9 +35,10 @@ from swarm_tui.model import (
     GuestEvent,
     Link,
     Power,
+    Rewound,
 )
 from swarm_tui.ports import Guest
-from swarm_tui.spool import Spool, Writer
+from swarm_tui.spool import Spool, Writer, known_bytes, recall
 from swarm_tui.text import join, sanitize
 from swarm_tui.watch.task import FIRST_BACK_OFF_S, LAST_BACK_OFF_S, Apply, Start
 
@@ -89,6 +91,10 @@ class GuestWatch:
         """Who was on the screen when it was last told, perhaps only scrolling by."""
         self._seen_at = 0.0
         self._offsets: dict[AgentId, int] = {}
+        self._rewound: dict[AgentId, float] = {}
+        """Up to when our logs tell of ways back."""
+        self._unkept: dict[AgentId, str] = {}
+        """Why the log is not kept on disk, as it was told."""
         self._reading = asyncio.Semaphore(_SPOOLS)
 
     def tend(self, agent_id: AgentId, agent: Agent | None) -> None:
@@ -101,7 +107,8 @@ class GuestWatch:
         was_resting = self._resting.pop(agent_id, None)
         is_running = agent is not None and agent.vm is not None and agent.vm.power is Power.RUNNING
         address = agent.tag.address if agent and is_running else None
-        if followed and (followed.address != address or followed.task.done()):
+        is_over = followed and (followed.address != address or followed.task.done())
+        if followed and (is_over or self._way_back(agent_id)):
             followed.task.cancel()
             del self._followed[agent_id]
         if address is None and (followed or was_resting):
@@ -115,6 +122,7 @@ class GuestWatch:
                 self._resting.move_to_end(agent_id, last=agent.heard is not None)
         if agent is None:
             self._offsets.pop(agent_id, None)
+            self._rewound.pop(agent_id, None)
 
     def show(self, agents: Collection[AgentId]) -> None:
         """Take in who is on the screen now; to be told again and again."""
@@ -217,23 +225,83 @@ class GuestWatch:
     async def _follow_events(
         self, agent: AgentId, address: Address, guest: Guest, writer: Writer | None
     ) -> None:
-        unkept = ""
-        async for batch in guest.events(address, self._offsets.get(agent, 0)):
-            self._apply(LinkChanged(agent, Link.UP))
-            self._offsets[agent] = batch.offset
-            if batch.events or batch.dropped:
-                batch = _dated(batch)
-                self._apply(GuestHeard(agent, batch))
-                if self._logs and writer:
-                    try:
-                        await self._logs.append(writer, batch)
-                    except SwarmError as error:  # e.g. a full disk: the log goes on in memory
-                        if str(error) != unkept:
-                            self._remark(agent, error)
-                        unkept = str(error)
-                    else:
-                        unkept = unkept if writer.is_resting else ""
-        raise GuestError("The guest closed its event stream")
+        while True:
+            after = await self._go_back(agent, writer)
+            events = guest.events(address, self._offsets.get(agent, 0))
+            async with contextlib.aclosing(events) as batches:  # type: ignore[type-var]
+                async for batch in batches:
+                    if self._way_back(agent):
+                        break  # what is read now is of the file as it was before, or read again
+                    self._apply(LinkChanged(agent, Link.UP))
+                    if after and batch.raw:
+                        batch, after = self._pass_over(agent, batch, after)
+                    self._offsets[agent] = batch.offset
+                    if batch.events or batch.dropped:
+                        await self._take(agent, _dated(batch), writer)
+                else:
+                    raise GuestError("The guest closed its event stream")
+
+    async def _take(self, agent: AgentId, batch: EventBatch, writer: Writer | None) -> None:
+        self._apply(GuestHeard(agent, batch))
+        if self._logs is None or writer is None:
+            return
+        try:
+            await self._logs.append(writer, batch)
+        except SwarmError as error:  # e.g. a full disk: the log goes on in memory
+            if str(error) != self._unkept.get(agent):
+                self._remark(agent, error)
+            self._unkept[agent] = str(error)
+        else:
+            if not writer.is_resting:
+                self._unkept.pop(agent, None)
+
+    def _way_back(self, agent_id: AgentId) -> Rewound | None:
+        """The one that it took since it was read last, and of which our log does not tell yet."""
+        agent = self._agent_of(agent_id)
+        rewound = agent.record.birth.rewound if agent and agent.record else None
+        is_new = rewound is not None and rewound.at > self._rewound.get(agent_id, 0.0)
+        return rewound if is_new else None
+
+    async def _go_back(self, agent: AgentId, writer: Writer | None) -> bytes:
+        """After a way back, read on where the log stood then, and say so in the log.
+
+        Returns what was heard next at that time: of that, no line shall come twice.
+        """
+        rewound = self._way_back(agent)
+        if rewound is None:
+            return b""
+        if self._logs is None or agent not in self._offsets:
+            self._rewound[agent] = rewound.at
+            return b""  # nothing was heard that could come twice
+        try:
+            folder = self._logs.folder(agent)
+            stood = await asyncio.to_thread(recall, folder, rewound.to)
+        except SwarmError as error:
+            self._rewound[agent] = rewound.at
+            self._remark(agent, error)
+            return b""
+        self._rewound[agent] = rewound.at
+        self._apply(GuestHeard(agent, EventBatch((), 0)))
+        self._apply(GuestHeard(agent, EventBatch(stood.events, stood.offset, is_known=True)))
+        told = GuestEvent(EventKind.OTHER, rewound.told, time.time())
+        self._offsets[agent] = stood.offset
+        await self._take(agent, _dated(EventBatch((told,), stood.offset, is_ours=True)), writer)
+        return stood.after
+
+    def _pass_over(
+        self, agent: AgentId, batch: EventBatch, after: bytes
+    ) -> tuple[EventBatch, bytes]:
+        """The rest of a batch without the lines that were heard before, and what may come yet."""
+        raw = batch.raw or b""
+        size = known_bytes(raw, after)
+        if not size:
+            return batch, b""
+        offset = batch.offset - (len(raw) - size)
+        was = tuple(parse_event(line, batch.heard) for line in raw[:size].split(b"\n") if line)
+        self._apply(GuestHeard(agent, EventBatch(was, offset, is_known=True)))
+        rest = raw[size:]
+        news = tuple(parse_event(line, batch.heard) for line in rest.split(b"\n") if line)
+        return EventBatch(news, batch.offset, 0, rest, batch.heard), b"" if rest else after[size:]
 
     async def _follow_traffic(
         self, agent: AgentId, address: Address, guest: Guest, is_measured: asyncio.Event
@@ -261,6 +329,8 @@ class GuestWatch:
         stack.callback(writer.close)
         if agent not in self._offsets:
             self._offsets[agent] = batch.offset
+            last = max((event.heard or 0.0 for event in batch.events), default=time.time())
+            self._rewound.setdefault(agent, last)
             if batch.events:
                 self._apply(GuestHeard(agent, batch))
         return writer
