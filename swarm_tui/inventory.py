@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from swarm_tui.database import Database, Row, Transaction
-from swarm_tui.errors import StorageFull, StoreError
+from swarm_tui.errors import (
+    DeadlineExceeded,
+    HostError,
+    NotFound,
+    SnapshotError,
+    StorageFull,
+    StoreError,
+    SwarmError,
+)
 from swarm_tui.model import AgentId, Cause, HostName, Origin, Snapshot, SnapshotId
 from swarm_tui.snapshot import Archive, Draft
 from swarm_tui.text import EMPTY, Safe, sanitize
@@ -99,6 +107,16 @@ class Inventory:
                 agent,
             )
         return [_kept(agent, row) for row in rows]
+
+    def look(
+        self, archive: Archive, agent: AgentId, host: HostName
+    ) -> tuple[Sequence[Kept], SwarmError | None]:
+        """Those of an agent, oldest first, and why they could not be looked for on the host."""
+        try:
+            there = [archive.read(agent, snapshot) for snapshot in archive.ids(agent)]
+        except (HostError, DeadlineExceeded, SnapshotError, NotFound) as error:
+            return self.known(agent), error
+        return self.compare(agent, host, there), None
 
     def compare(self, agent: AgentId, host: HostName, there: Sequence[Snapshot]) -> Sequence[Kept]:
         """Those of an agent, oldest first, by what is on the host; what is new is taken in.

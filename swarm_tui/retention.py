@@ -102,6 +102,15 @@ def holds(record: Record | None, others: Collection[Record]) -> Mapping[Snapshot
     return held
 
 
+def forks(agent: AgentId, others: Collection[Record]) -> Mapping[SnapshotId, Sequence[Record]]:
+    """What was forked from an agent's snapshots, of each of them."""
+    below: dict[SnapshotId, list[Record]] = {}
+    for other in others:
+        if other.birth.parent == agent and other.birth.snapshot:
+            below.setdefault(other.birth.snapshot, []).append(other)
+    return below
+
+
 def holding(
     agents: Callable[[], Collection[Agent]],
 ) -> Callable[[AgentId], Mapping[SnapshotId, Safe]]:

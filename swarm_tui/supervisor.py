@@ -32,7 +32,7 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.fact import Fact, OperationChanged, Recorded
-from swarm_tui.inventory import Inventory
+from swarm_tui.inventory import Inventory, Kept
 from swarm_tui.lifecycle import (
     UNKNOWN,
     Bequest,
@@ -235,6 +235,20 @@ class Supervisor:
     def acts(self, agent: AgentId | None = None) -> Sequence[Entry]:
         """What was done, to one agent or to all, by everybody, oldest first; see `audit.gap`."""
         return self.audit.recent(agent)
+
+    async def past(self, agent: AgentId) -> tuple[Sequence[Kept], SwarmError | None]:
+        """Its snapshots, oldest first, and why its host could not be asked for them.
+
+        Raises NotFound, StoreError.
+        """
+        place = self._place_of(self._known(agent))
+        return await asyncio.get_running_loop().run_in_executor(
+            place.threads,
+            self._inventory.look,
+            place.site.snapshots or self.snapshots,
+            agent,
+            place.site.hypervisor.host,
+        )
 
     def repository(self, agent: AgentId) -> Path | None:
         """Where the agent's approved work would land; None: nowhere yet. Raises NotFound."""

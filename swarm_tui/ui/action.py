@@ -10,7 +10,9 @@ from typing import Final, Literal
 from swarm_tui.command import Command
 from swarm_tui.model import AgentId, Verb
 
-Place = Literal["fleet", "agent", "logs", "review", "audit", "hosts", "waiting", "results"]
+Place = Literal[
+    "fleet", "agent", "logs", "review", "audit", "hosts", "waiting", "results", "timeline"
+]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
 AGENT: Final[tuple[Place, ...]] = ("agent",)
@@ -23,6 +25,7 @@ LOGS: Final[tuple[Place, ...]] = ("agent", "logs")
 AUDIT: Final[tuple[Place, ...]] = ("audit",)
 HOSTS: Final[tuple[Place, ...]] = ("hosts",)
 RESULTS: Final[tuple[Place, ...]] = ("results",)
+TIMELINE: Final[tuple[Place, ...]] = ("timeline",)
 ALL: Final[tuple[Place, ...]] = (
     "fleet",
     "agent",
@@ -32,6 +35,7 @@ ALL: Final[tuple[Place, ...]] = (
     "hosts",
     "waiting",
     "results",
+    "timeline",
 )
 
 

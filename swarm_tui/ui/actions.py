@@ -132,7 +132,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "Back; in the fleet: clear selection and filter",
-        (*STEER, "logs", "audit", "hosts", "results"),
+        (*STEER, "logs", "audit", "hosts", "results", "timeline"),
     ),
     Action(
         "leave",
@@ -179,7 +179,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.MOVE,
         "",
         "Move the cursor; in a log: scroll",
-        (*STEER, "logs", "audit", "results"),
+        (*STEER, "logs", "audit", "results", "timeline"),
         told="hjkl ←↓↑→",
     ),
     Action(
@@ -370,7 +370,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.APP,
         "",
         "Read everything again now; try lost hosts at once",
-        (*BOTH, "hosts"),
+        (*BOTH, "hosts", "timeline"),
     ),
     Action("error", ("e",), Section.APP, "", "Read the last error again, in full", ALL),
     Action("help", ("question_mark",), Section.APP, "help", "This list", ALL),

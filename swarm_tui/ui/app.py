@@ -54,6 +54,7 @@ from swarm_tui.ui.screen import Context, SwarmScreen, top
 from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
 from swarm_tui.ui.spawning import SpawnForm
 from swarm_tui.ui.theme import DEFAULT, builtin_folder, load_themes
+from swarm_tui.ui.timeline import TimelineScreen
 from swarm_tui.ui.verbs import Verbs, make_batches
 from swarm_tui.ui.waiting import WaitingScreen
 
@@ -294,6 +295,8 @@ class SwarmApp(App[None], inherit_bindings=False):
             case "open" | "logs" if current:
                 log_alone = action.id == "logs"
                 self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))
+            case "timeline" if current:
+                self.push_screen(TimelineScreen(self._swarm, current, self._verbs.do))
             case "results":
                 self.push_screen(ResultsScreen(self._swarm))
             case "hosts":

@@ -15,6 +15,7 @@ from swarm_tui.ui.action import (
     LOGS,
     RESULTS,
     REVIEW,
+    TIMELINE,
     WAITING,
     Action,
     Place,
@@ -104,6 +105,7 @@ def render_keys_markdown() -> str:
                 AUDIT: " (audit)",
                 HOSTS: " (hosts)",
                 RESULTS: " (results)",
+                TIMELINE: " (timeline)",
                 WAITING: " (queue)",
             }.get(action.places, "")
             lines.append(f"| {keys} | {action.help}{where} |")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from textual.app import App
 
 from swarm_tui.batch import Batch, Fate
-from swarm_tui.command import Command, Extend, Fork, Say, Spawn
+from swarm_tui.command import Command, Extend, Fork, Past, Say, Spawn
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
 from swarm_tui.ports import Progress
@@ -165,6 +165,18 @@ class Verbs:
 
         agents = [self._swarm.roster.agents[agent] for agent in allowed]
         self._app.push_screen(ForkDialog(agents), answered)
+
+    def do(self, action: Action, command: Past, then: Callable[[], None]) -> None:
+        """Do what a person has chosen, to the agent that it names; `then` it has ended."""
+        agent = command.agent
+        if self.refuse(action, agent):
+            return
+
+        async def work() -> None:
+            await self._carry_out(action, [agent], lambda _: command)
+            then()
+
+        self._start(work(), action.id)
 
     def show_batches(self) -> None:
         """What was done to many: how far it is, who failed and why."""

@@ -35,6 +35,7 @@ from swarm_tui.fact import (
     VmGone,
     VmSeen,
 )
+from swarm_tui.inventory import Kept
 from swarm_tui.label import make_labels
 from swarm_tui.lifecycle.handoff import Terms
 from swarm_tui.model import (
@@ -154,6 +155,10 @@ class StandInSupervisor(Supervisor):
     """What was done before, oldest first."""
     told_results: Sequence[Result] | SwarmError = ()
     """What was kept of ended agents, the newest first."""
+    told_past: Sequence[Kept] | SwarmError = ()
+    """The checkpoints of any agent, the oldest first."""
+    past_problem: SwarmError | None = None
+    """Why its host could not be asked for them."""
 
     def __post_init__(self) -> None:
         self.stocks = Stocks()
@@ -174,6 +179,11 @@ class StandInSupervisor(Supervisor):
         if isinstance(self.told_acts, SwarmError):
             raise self.told_acts
         return [act for act in self.told_acts if agent in (None, act.agent)]
+
+    async def past(self, agent: AgentId) -> tuple[Sequence[Kept], SwarmError | None]:
+        if isinstance(self.told_past, SwarmError):
+            raise self.told_past
+        return self.told_past, self.past_problem
 
     def take_ended(self) -> Sequence[Audited]:
         ended, self.ended = self.ended, []

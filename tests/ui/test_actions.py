@@ -17,6 +17,7 @@ from swarm_tui.ui.logs import LogScreen
 from swarm_tui.ui.results import ResultsScreen
 from swarm_tui.ui.review import ReviewScreen
 from swarm_tui.ui.screen import SwarmScreen
+from swarm_tui.ui.timeline import TimelineScreen
 from swarm_tui.ui.waiting import WaitingScreen
 
 SCREENS: dict[Place, type[SwarmScreen]] = {
@@ -28,6 +29,7 @@ SCREENS: dict[Place, type[SwarmScreen]] = {
     "hosts": HostsScreen,
     "waiting": WaitingScreen,
     "results": ResultsScreen,
+    "timeline": TimelineScreen,
 }
 
 
@@ -39,8 +41,7 @@ def test_ids_are_unique_and_verbs_keep_their_word() -> None:
 
 
 def test_every_verb_has_a_key() -> None:
-    of_a_snapshot = {Verb.ROLL_BACK, Verb.MARK, Verb.DISCARD}  # the command line names one
-    assert {action.verb for action in ACTIONS if action.verb} == set(Verb) - of_a_snapshot
+    assert {action.verb for action in ACTIONS if action.verb} == set(Verb)
 
 
 @pytest.mark.parametrize("place", SCREENS)
@@ -70,7 +71,7 @@ async def test_everything_that_can_be_pressed_is_done_by_somebody(place: Place) 
                 len(app.screen_stack) > depth
                 or {note.identity for note in app._notifications} - told
                 or "so far" in footer
-                or action.id in {"refresh", "quit", "open", "logs", "shell"}
+                or action.id in {"refresh", "quit", "open", "logs", "shell", "timeline"}
             )
             assert is_heard, action.id
             while len(app.screen_stack) > 2:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from stand_in import StandInSupervisor, make_app, make_fleet, until, utc
+from test_timeline import past
 from textual.pilot import Pilot
 
 from swarm_tui.errors import StorageFull
@@ -138,3 +139,8 @@ def test_no_host(snap_compare: Compare) -> None:
 def test_logs_of_all(snap_compare: Compare, size: tuple[int, int]) -> None:
     keys = ("a", "L", "slash", *"passed|schemas", "enter", "left_square_bracket")
     compare(snap_compare, *keys, size=size)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_timeline(snap_compare: Compare, size: tuple[int, int]) -> None:
+    compare(snap_compare, "b", "j", size=size, swarm=past(), view=View.TABLE)
