@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from swarm_tui.catalogue import Claim
-from swarm_tui.inventory import Inventory, indexed
+from swarm_tui.errors import SwarmError
+from swarm_tui.inventory import Inventory, Kept, indexed
 from swarm_tui.lifecycle import Timeline, fenced
 from swarm_tui.lifecycle.ground import work_in
-from swarm_tui.model import Record
+from swarm_tui.model import AgentId, Record
 from swarm_tui.ports import Forker, Guest, Hypervisor, Spawner
 from swarm_tui.retention import Retention
 from swarm_tui.snapshot import Archive
@@ -105,6 +107,14 @@ class Place:
             retention=retention,
             on_record=on_record,
         )
+
+    async def past(
+        self, agent: AgentId, snapshots: Archive, inventory: Inventory
+    ) -> tuple[Sequence[Kept], SwarmError | None]:
+        """As `Inventory.look`, in our threads; `snapshots` is the common place."""
+        archive, host = self.site.snapshots or snapshots, self.site.hypervisor.host
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.threads, inventory.look, archive, agent, host)
 
     def work_here(self) -> None:
         """The present task's files are worked on in our threads from here on."""

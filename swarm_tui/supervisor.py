@@ -242,13 +242,7 @@ class Supervisor:
         Raises NotFound, StoreError.
         """
         place = self._place_of(self._known(agent))
-        return await asyncio.get_running_loop().run_in_executor(
-            place.threads,
-            self._inventory.look,
-            place.site.snapshots or self.snapshots,
-            agent,
-            place.site.hypervisor.host,
-        )
+        return await place.past(agent, self.snapshots, self._inventory)
 
     def repository(self, agent: AgentId) -> Path | None:
         """Where the agent's approved work would land; None: nowhere yet. Raises NotFound."""

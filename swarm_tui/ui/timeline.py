@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 
 from swarm_tui.amount import render_age, render_bytes
-from swarm_tui.command import Discard, Mark, Past, RollBack
+from swarm_tui.command import Discard, Fork, Mark, Past, RollBack
 from swarm_tui.errors import SwarmError
 from swarm_tui.inventory import Kept
 from swarm_tui.model import Agent, AgentId, Snapshot, State
@@ -40,13 +40,13 @@ _READ_S: Final = 10.0
 _WIDE: Final = 110
 _DETAIL_LINES: Final = 4
 _DAY_S: Final = 86_400
-_OF_A_SNAPSHOT: Final = ("roll-back", "mark-pin", "mark-name", "discard")
+_OF_A_SNAPSHOT: Final = ("roll-back", "fork-from", "mark-pin", "mark-name", "discard")
 _STANDING: Final = {
     "missing": literal("gone from its host"),
     "unseen": literal("not looked for"),
 }
 
-Act = Callable[[Action, Past, Callable[[], None]], None]
+Act = Callable[[Action, Past | Fork, Callable[[], None]], None]
 """Has the app do it, and calls back when it has ended, however it did."""
 
 
@@ -121,12 +121,13 @@ def _draw(point: Point, ink: Ink, width: int, now: float) -> tuple[Line, Line]:
         Segment(f"{mark} ", style),
         Segment(f"{fit(point.called, 32 if is_wide else 24)} ", ink.strong),
     ]
+    by = snapshot.origin.by if is_wide else snapshot.origin.by.partition("@")[0]
     if is_wide:
         cause = snapshot.origin.told if snapshot.title else EMPTY
         line.append(Segment(f"{fit(cause or snapshot.origin.cause, 28)} ", ink.muted))
     line += [
         Segment(f"{fit_right(render_bytes(snapshot.size_bytes), 9)}  ", ink.text),
-        Segment(f"{fit(snapshot.origin.by or '-', 14 if is_wide else 8)} ", ink.muted),
+        Segment(f"{fit(by or '-', 14 if is_wide else 8)} ", ink.muted),
     ]
     if told := _STANDING.get(point.kept.standing):
         line.append(Segment(f"{told} ", ink.bad if point.kept.standing == "missing" else ink.faint))
@@ -342,7 +343,7 @@ class TimelineScreen(OneAgentScreen):
             return None
         return self._points.current
 
-    def _do(self, action: Action, command: Past) -> None:
+    def _do(self, action: Action, command: Past | Fork) -> None:
         self._act(action, command, self._wanted.set)
 
     def _ask(self, action: Action, question: Question, command: Past) -> None:
@@ -386,6 +387,11 @@ class TimelineScreen(OneAgentScreen):
         when = sanitize(_when(snapshot.created, self.context.now()))
         size = literal(render_bytes(snapshot.size_bytes))
         return join((when, point.called, size, sanitize(snapshot.id)), " · ")
+
+    def do_fork_from(self) -> None:
+        action = BY_ID["fork-from"]
+        if point := self._chosen(action):
+            self._do(action, Fork(self.agent_id, snapshot=point.snapshot.id))
 
     def do_mark_pin(self) -> None:
         action = BY_ID["mark-pin"]

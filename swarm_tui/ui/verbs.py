@@ -166,7 +166,7 @@ class Verbs:
         agents = [self._swarm.roster.agents[agent] for agent in allowed]
         self._app.push_screen(ForkDialog(agents), answered)
 
-    def do(self, action: Action, command: Past, then: Callable[[], None]) -> None:
+    def do(self, action: Action, command: Past | Fork, then: Callable[[], None]) -> None:
         """Do what a person has chosen, to the agent that it names; `then` it has ended."""
         agent = command.agent
         if self.refuse(action, agent):

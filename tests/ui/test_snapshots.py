@@ -143,4 +143,4 @@ def test_logs_of_all(snap_compare: Compare, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_timeline(snap_compare: Compare, size: tuple[int, int]) -> None:
-    compare(snap_compare, "b", "j", size=size, swarm=past(), view=View.TABLE)
+    compare(snap_compare, "b", "j", size=size, swarm=past("moss"), view=View.TABLE)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from stand_in import START, StandInSupervisor, make_app, make_fleet, running, seen, until
 from test_safety import CORPUS, check
 
-from swarm_tui.command import Discard, Mark, RollBack
+from swarm_tui.command import Discard, Fork, Mark, RollBack
 from swarm_tui.errors import HostUnreachable, StoreUnreachable
 from swarm_tui.fact import Recorded
 from swarm_tui.inventory import Kept, Standing
@@ -64,15 +64,15 @@ def kept(
     )
 
 
-def past() -> StandInSupervisor:
-    """A fleet whose first agent was reviewed, and forked before that."""
+def past(whose: str = "ember") -> StandInSupervisor:
+    """A fleet of which one agent was reviewed, and forked before that."""
     swarm = make_fleet()
     swarm.told_past = [
         kept(OLD, Cause.PAUSE, is_pinned=True),
         kept(REVIEWED, Cause.REVIEW, "review 3"),
         kept(NAMED, Cause.CHECKPOINT, title="before the rewrite"),
     ]
-    fern, ember = swarm.named("fern"), swarm.named("ember")
+    fern, ember = swarm.named("fern"), swarm.named(whose)
     birth = Birth(parent=ember.id, snapshot=OLD)
     swarm.apply(Recorded(fern.id, Record(fern.id, fern.name, fern.host, birth=birth)))
     swarm.apply(Recorded(ember.id, Record(ember.id, ember.name, ember.host, review=3)))
@@ -146,6 +146,15 @@ async def test_pins_and_names_are_given_and_taken_back() -> None:
         await pilot.press("j", "p")
         unpinned = Mark(ember, OLD, "", False)
         await until(pilot, lambda: swarm.done[2:] == [unpinned], "the pin is off")
+
+
+async def test_an_agent_is_forked_from_a_checkpoint() -> None:
+    app = table(swarm := past())
+    async with running(app) as pilot:
+        ember = await open_past(swarm, app, pilot)
+        await until(pilot, lambda: "before the rewrite" in seen(app), "the timeline")
+        await pilot.press("j", "f")
+        await until(pilot, lambda: swarm.done == [Fork(ember, snapshot=REVIEWED)], "the fork")
 
 
 async def test_what_was_done_is_read_at_once() -> None:
