@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from swarm_tui.errors import SwarmError
 from swarm_tui.inventory import Inventory, Kept, indexed
 from swarm_tui.lifecycle import Timeline, fenced
 from swarm_tui.lifecycle.ground import work_in
-from swarm_tui.model import AgentId, Record
+from swarm_tui.model import AgentId, Capabilities, HostName, Record
 from swarm_tui.ports import Forker, Guest, Hypervisor, Spawner
 from swarm_tui.retention import Retention
 from swarm_tui.snapshot import Archive
@@ -132,3 +132,16 @@ def _missing(site: Site) -> dict[str, str]:
     elif site.spawner.unforking:
         missing["fork"] = site.spawner.unforking
     return missing
+
+
+def spawning(places: Mapping[HostName, Place]) -> Capabilities | None:
+    """Of a host that can make agents; if none can, the reason of each."""
+    reasons = []
+    for name, place in places.items():
+        if able := place.watch.capabilities:
+            if "spawn" not in able.missing:
+                return able
+            reasons.append(f"{name}: {able.missing['spawn']}")
+    if not reasons:
+        return None
+    return Capabilities("", "", missing={"spawn": f"no host here can ({'; '.join(reasons)})"})

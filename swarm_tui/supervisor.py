@@ -65,7 +65,7 @@ from swarm_tui.review.comparison import Comparison, Party, open_comparison
 from swarm_tui.review.depot import Depot
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.rules import Rules
-from swarm_tui.site import Place, Site, Timing
+from swarm_tui.site import Place, Site, Timing, spawning
 from swarm_tui.snapshot import Archive
 from swarm_tui.spool import Spool
 from swarm_tui.stocks import Stocks
@@ -208,7 +208,7 @@ class Supervisor:
     def may(self, verb: Verb, agent: AgentId | None, *, is_quick: bool = False) -> Decision:
         """Whether `verb` is legal now, and why not; for footers, menus and dialogs."""
         if verb is Verb.SPAWN:
-            return decide(verb, None, self._spawn_capabilities())
+            return decide(verb, None, spawning(self._places))
         known = self.store.agent(agent) if agent else None
         return decide(verb, known, self._capabilities(known), is_quick=is_quick)
 
@@ -486,18 +486,6 @@ class Supervisor:
     def _capabilities(self, agent: Agent | None) -> Capabilities | None:
         place = self._places.get(agent.host) if agent else None
         return place.watch.capabilities if place else None
-
-    def _spawn_capabilities(self) -> Capabilities | None:
-        """Of a host that can make agents; if none can, the reason of each."""
-        reasons = []
-        for name, place in self._places.items():
-            if able := place.watch.capabilities:
-                if "spawn" not in able.missing:
-                    return able
-                reasons.append(f"{name}: {able.missing['spawn']}")
-        if not reasons:
-            return None
-        return Capabilities("", "", missing={"spawn": f"no host here can ({'; '.join(reasons)})"})
 
 
 async def _nothing() -> Safe:
