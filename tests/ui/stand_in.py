@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from stand_in_console import StandInConsole
 from textual import events
 from textual.pilot import Pilot
 
@@ -92,20 +93,6 @@ class Clock:
 
     def pass_by(self, seconds: float) -> None:
         self.at += seconds
-
-
-@dataclass
-class StandInConsole:
-    """Says what it is given, then closes."""
-
-    output: Sequence[bytes]
-
-    async def read(self) -> AsyncIterator[bytes]:
-        for piece in self.output:
-            yield piece
-
-    async def write(self, data: bytes) -> None:
-        raise AssertionError("the console view is read only")
 
 
 class StandInResults(Results):
