@@ -14,9 +14,9 @@ from swarm_tui.local.oci.limits import Limits
 from swarm_tui.local.oci.source import ARCHITECTURE, DIGEST, MANIFEST_BYTES, parse_object
 from swarm_tui.local.oci.unpack import Layer
 
-_COMPRESSIONS: Final = {"": "", "+gzip": "gzip", "+zstd": "zstd"}
+_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _LAYER: Final = re.compile(
-    r"application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(\+\w+)?"
+    r"application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(?:\+gzip|\+zstd)?"
 )
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _WORDS: Final = 1000
@@ -72,7 +72,7 @@ def read_layout(layout: Path, limits: Limits) -> Recipe:
     layers, sizes = [], []
     for blob, diff_id in zip(described, ids, strict=True):
         path = _place(layout, blob)
-        layers.append(Layer(str(path), path.name, _hex(diff_id), _compression(blob)))
+        layers.append(Layer(str(path), path.name, _hex(diff_id), _compression(blob, path)))
         sizes.append(path.stat().st_size)
     return Recipe(layers, sizes, _read_config(config))
 
@@ -130,11 +130,14 @@ def _list(parsed: Mapping[str, Any], name: str, what: str) -> Sequence[Any]:
     return found
 
 
-def _compression(blob: Mapping[str, Any]) -> str:
-    kind = _LAYER.fullmatch(str(blob.get("mediaType")))
-    if kind is None or (kind[1] or "") not in _COMPRESSIONS:
-        raise ImageError("A layer is of a kind that is not known", str(blob.get("mediaType")))
-    return _COMPRESSIONS[kind[1] or ""]
+def _compression(blob: Mapping[str, Any], path: Path) -> str:
+    """By what the layer begins with: skopeo calls the plain layers of docker-archive gzip."""
+    kind = str(blob.get("mediaType"))
+    if not _LAYER.fullmatch(kind):
+        raise ImageError("A layer is of a kind that is not known", kind)
+    with open(path, "rb") as file:
+        begins = file.read(4)
+    return next((name for magic, name in _MAGIC.items() if begins.startswith(magic)), "")
 
 
 def _place(layout: Path, blob: object) -> Path:
