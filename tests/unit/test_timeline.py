@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from errno import ENOSPC
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swarm_tui import durable
 from swarm_tui.command import Checkpoint, Discard, Mark, Pause, Review, RollBack
 from swarm_tui.errors import HostError, Refused, SnapshotError, StorageFull, SwarmError
 from swarm_tui.inventory import Inventory
@@ -142,6 +144,34 @@ async def test_a_checkpoint_that_fails_leaves_the_agent_as_it_was(lab: Lab, call
         files = Snapshots(lab.home / "snapshots")
         assert not files.ids(AGENT)
         assert not files.drafts(AGENT)
+
+
+@pytest.mark.parametrize("step", ["copy_quickly", "digest", "write"])
+async def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """While the disks are copied, with its vCPUs stopped, or while it is sealed."""
+    async with lab.running() as supervisor:
+        await supervisor.do(Checkpoint(AGENT, "before"))
+        kept = snapshots(lab)
+        tried: list[object] = []
+
+        def fill(*given: object) -> str:
+            tried.append(given)
+            raise OSError(ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as full:
+            full.setattr(durable, step, fill)
+            with pytest.raises(StorageFull) as raised:
+                await supervisor.do(Checkpoint(AGENT))
+        assert tried
+        assert "It goes on; nothing was lost." in raised.value.hint
+        assert lab.world.is_working()
+        assert lab.state(supervisor) is State.RUNNING
+        assert snapshots(lab) == kept
+        assert not Snapshots(lab.home / "snapshots").drafts(AGENT)
+        await supervisor.do(Checkpoint(AGENT))
+        assert len(snapshots(lab)) == len(kept) + 1
 
 
 async def test_a_review_of_what_was_given_up_is_void(memory_path: Path) -> None:
