@@ -213,6 +213,7 @@ class TimelineScreen(OneAgentScreen):
         self._problem: SwarmError | None = None
         self._wanted = asyncio.Event()
         self._was_at_work = False
+        self._second = 0
         self._reading: asyncio.Task[None] | None = None
         known = context.store.agent(agent)
         self._whose = known.name if known else sanitize(agent)
@@ -233,6 +234,9 @@ class TimelineScreen(OneAgentScreen):
             self._reading.cancel()
 
     def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
+        if (second := int(self.context.now())) != self._second:
+            self._second = second
+            self._detail.refresh()  # its age moves on
         if self.agent_id not in dirty and not hosts_changed:
             return
         known = self.context.store.agent(self.agent_id)

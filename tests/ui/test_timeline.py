@@ -110,6 +110,9 @@ async def test_the_newest_stands_first_with_what_holds_it_and_forks_below() -> N
         assert f"sha256:50{'4f' * 31}" in seen(app)
         assert "QEMU 7.2.22 · on lab-2" in seen(app)
         assert "held: named" in seen(app)
+        assert "made 14m ago" in seen(app)
+        swarm.clock.pass_by(3600)
+        await until(pilot, lambda: "made 1h" in seen(app), "the age moves on")
         await pilot.press("j", "j")
         await until(pilot, lambda: "held: fern was forked from it, pinned" in seen(app), "the hold")
 
