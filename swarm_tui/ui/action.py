@@ -11,7 +11,16 @@ from swarm_tui.command import Command
 from swarm_tui.model import AgentId, Verb
 
 Place = Literal[
-    "fleet", "agent", "logs", "review", "audit", "hosts", "waiting", "results", "timeline"
+    "fleet",
+    "agent",
+    "logs",
+    "review",
+    "audit",
+    "hosts",
+    "waiting",
+    "results",
+    "timeline",
+    "compare",
 ]
 
 FLEET: Final[tuple[Place, ...]] = ("fleet",)
@@ -26,6 +35,9 @@ AUDIT: Final[tuple[Place, ...]] = ("audit",)
 HOSTS: Final[tuple[Place, ...]] = ("hosts",)
 RESULTS: Final[tuple[Place, ...]] = ("results",)
 TIMELINE: Final[tuple[Place, ...]] = ("timeline",)
+COMPARE: Final[tuple[Place, ...]] = ("compare",)
+DIFFS: Final[tuple[Place, ...]] = ("review", "compare")
+"""Where what changed in files is read."""
 ALL: Final[tuple[Place, ...]] = (
     "fleet",
     "agent",
@@ -36,6 +48,7 @@ ALL: Final[tuple[Place, ...]] = (
     "waiting",
     "results",
     "timeline",
+    "compare",
 )
 
 

@@ -34,6 +34,7 @@ from swarm_tui.ui.action import Action
 from swarm_tui.ui.actions import BY_ID, at
 from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
+from swarm_tui.ui.comparison import CompareScreen
 from swarm_tui.ui.dialogs import Confirm, fault_dialog, help_dialog, read_dialog
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
@@ -299,6 +300,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self.push_screen(TimelineScreen(self._swarm, current, self._verbs.do))
             case "results":
                 self.push_screen(ResultsScreen(self._swarm))
+            case "compare":
+                self._start(self._compare(*targets), "compare")
             case "hosts":
                 self.push_screen(HostsScreen(self._swarm))
             case "waiting":
@@ -322,6 +325,10 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._verbs.show_batches()
             case _ if action.verb:
                 self._verbs.steer(action, targets)
+
+    async def _compare(self, a: AgentId, b: AgentId) -> None:
+        comparison = await self._supervisor.comparison(a, b)
+        self.push_screen(CompareScreen(self._swarm, comparison))
 
     def _spawn(self, action: Action) -> None:
         if self._verbs.refuse(action, None) or not self._supervisor.spawners():

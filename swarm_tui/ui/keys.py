@@ -10,6 +10,8 @@ from textual.binding import Binding, BindingType
 from swarm_tui.ui.action import (
     AGENT,
     AUDIT,
+    COMPARE,
+    DIFFS,
     FLEET,
     HOSTS,
     LOGS,
@@ -106,6 +108,8 @@ def render_keys_markdown() -> str:
                 HOSTS: " (hosts)",
                 RESULTS: " (results)",
                 TIMELINE: " (timeline)",
+                DIFFS: " (review, compare)",
+                COMPARE: " (compare)",
                 WAITING: " (queue)",
             }.get(action.places, "")
             lines.append(f"| {keys} | {action.help}{where} |")

@@ -127,17 +127,17 @@ class SwarmScreen(Screen[None]):
     def on_footer_pressed(self, message: Footer.Pressed) -> None:
         self.action_act(message.action)
 
-    def show_keys(self, keys: dict[str, str]) -> None:
-        """Grey what policy denies for all that a verb would be done to."""
+    def show_keys(self, keys: dict[str, str], denied: Collection[str] = ()) -> None:
+        """Grey these, and what policy denies for all that a verb would be done to."""
         targets: list[AgentId | None] = [*islice(self.aims(), _ASKED_AT_MOST)] or [None]
-        denied = frozenset(
+        refused = frozenset(
             action.id
             for action in at(self.PLACE)
             if action.label
             and action.verb
             and all(self.context.deny(action, target) for target in targets)
         )
-        self.footer.show(denied, keys)
+        self.footer.show(refused.union(denied), keys)
 
 
 class OneAgentScreen(SwarmScreen):

@@ -14,6 +14,7 @@ from swarm_tui.errors import ReviewError
 from swarm_tui.handoff import ABSENT, Change, Comment, Commit, Drafts, Flag, Review
 from swarm_tui.model import AgentId
 from swarm_tui.review import flags
+from swarm_tui.review.comparison import Comparison, Pairing, pair
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.diff import FileDiff, Span, is_binary, make, split_lines
 from swarm_tui.text import Safe, sanitize
@@ -120,6 +121,27 @@ class StandInReading(Reading):
 
     async def close(self) -> None:
         self.is_closed = True
+
+
+class StandInComparison(Comparison):
+    """Conforms to `Comparison`, on two stand-ins."""
+
+    def __init__(self, a: StandInReading, b: StandInReading) -> None:
+        self.a, self.b = self._sides = a, b
+        self.pairings = pair(a.review.changes, b.review.changes)
+
+    async def between(self, pairing: Pairing) -> FileDiff:
+        assert pairing.a
+        assert pairing.b
+        change = pairing.between
+        assert change
+        old = self._sides[0].contents[pairing.a.key][1]
+        new = self._sides[1].contents[pairing.b.key][1]
+        return make(change, old, new, spans_of(old, new))
+
+    async def close(self) -> None:
+        for side in self._sides:
+            await side.close()
 
 
 def make_reading(

@@ -10,6 +10,7 @@ from swarm_tui.ui.action import Place
 from swarm_tui.ui.actions import ACTIONS, BY_ID, at
 from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
+from swarm_tui.ui.comparison import CompareScreen
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.hosts import HostsScreen
 from swarm_tui.ui.keys import bindings, key_names, render_keys_markdown
@@ -30,6 +31,7 @@ SCREENS: dict[Place, type[SwarmScreen]] = {
     "waiting": WaitingScreen,
     "results": ResultsScreen,
     "timeline": TimelineScreen,
+    "compare": CompareScreen,
 }
 
 

@@ -1,0 +1,140 @@
+"""Two agents' work on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
+from stand_in_reading import StandInComparison, StandInReading, Texts, make_reading
+from test_safety import CORPUS, check
+from textual.pilot import Pilot
+
+from swarm_tui.ui.app import SwarmApp
+from swarm_tui.ui.comparison import CompareScreen
+from swarm_tui.ui.fleet import FleetScreen
+from swarm_tui.ui.screen import top
+
+OLD = b"one\ntwo\nthree\n"
+OF_MOSS: Texts = {
+    "both.py": (OLD, b"one\nmossy\nthree\n"),
+    "alike.py": (None, b"the same\n"),
+    "moss.py": (None, b"moss alone\n"),
+    "logo.png": (None, b"\x89PNG\0" + b"m" * 2000),
+}
+OF_EMBER: Texts = {
+    "both.py": (OLD, b"one\nglowing\nthree\n"),
+    "alike.py": (None, b"the same\n"),
+    "ember.py": (None, b"ember alone\n"),
+    "logo.png": (None, b"\x89PNG\0" + b"e" * 9000),
+}
+
+
+def make_swarm(of_ember: Texts = OF_EMBER, of_moss: Texts = OF_MOSS) -> StandInSupervisor:
+    swarm = make_fleet()
+    swarm.compared = StandInComparison
+    for name, texts in (("ember", of_ember), ("moss", of_moss)):
+        agent = swarm.named(name)
+        swarm.readings[agent.id] = make_reading(agent.id, agent.name, texts, number=2)
+    return swarm
+
+
+async def compare(app: SwarmApp, pilot: Pilot[None], swarm: StandInSupervisor) -> None:
+    fleet = top(app)
+    assert isinstance(fleet, FleetScreen)
+    fleet.take_selection([swarm.named("ember").id, swarm.named("moss").id])
+    await until(pilot, lambda: not fleet._uncomparable(), "both were reviewed")
+    await pilot.press("c")
+    await until(pilot, lambda: isinstance(top(app), CompareScreen), "the screen")
+
+
+def letters(swarm: StandInSupervisor, app: SwarmApp) -> dict[str, str]:
+    """Which of them is A and which B: as they stand in the fleet."""
+    return {name: "A" if f"A {name}" in seen(app) else "B" for name in ("ember", "moss")}
+
+
+async def test_both_diffs_are_beside_each_other_on_a_wide_screen() -> None:
+    swarm = make_swarm()
+    app = make_app(swarm)
+    async with running(app, size=(130, 40)) as pilot:
+        await compare(app, pilot, swarm)
+        await until(pilot, lambda: "the same" in seen(app), "the first file")
+        for line in ("same", "differ", "only A", "only B"):
+            assert line in seen(app)
+        await pilot.press("J")
+        await until(pilot, lambda: "mossy" in seen(app) and "glowing" in seen(app), "both sides")
+        await pilot.press("t")
+        await until(pilot, lambda: "from A to B" in seen(app), "the diff between them")
+        await until(pilot, lambda: "mossy" in seen(app) and "glowing" in seen(app), "its lines")
+        await pilot.press("K")
+        await until(pilot, lambda: "it is the same in both" in seen(app), "nothing between")
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(top(app), FleetScreen), "back")
+    for reading in swarm.readings.values():
+        assert isinstance(reading, StandInReading)
+        assert reading.is_closed
+
+
+async def test_a_narrow_screen_shows_one_side_and_changes_over() -> None:
+    swarm = make_swarm()
+    app = make_app(swarm)
+    async with running(app) as pilot:
+        await compare(app, pilot, swarm)
+        await pilot.press("J")
+        words = {"ember": "glowing", "moss": "mossy"}
+        letter = letters(swarm, app)
+        first, second = sorted(words, key=lambda name: letter[name])
+        await until(pilot, lambda: words[first] in seen(app), "A")
+        assert words[second] not in seen(app)
+        await pilot.press("t")
+        await until(pilot, lambda: words[second] in seen(app), "B")
+        assert words[first] not in seen(app)
+        await pilot.press("t")
+        await until(pilot, lambda: all(word in seen(app) for word in words.values()), "A to B")
+        await pilot.press("t")
+        for word in ("ember alone", "binary", "moss alone"):
+            await pilot.press("J")
+            await until(pilot, lambda word=word: word in seen(app), "the side that changed it")  # type: ignore[misc]
+
+
+async def test_it_is_said_why_agents_cannot_be_compared() -> None:
+    swarm = make_swarm()
+    del swarm.readings[swarm.named("moss").id]
+    app = make_app(swarm)
+    async with running(app, size=(120, 40)) as pilot:
+        await pilot.press("c")
+        await until(pilot, lambda: "Select exactly two agents" in seen(app), "the reason")
+        fleet = top(app)
+        assert isinstance(fleet, FleetScreen)
+        fleet.take_selection([swarm.named("ember").id, swarm.named("moss").id])
+        await until(pilot, lambda: "moss" in fleet._uncomparable(), "it was looked")
+        await pilot.press("c")
+        await until(pilot, lambda: "moss was never reviewed" in seen(app), "the reason")
+        assert top(app) is fleet
+
+
+async def test_other_bases_are_told() -> None:
+    swarm = make_swarm()
+    moss = swarm.readings[swarm.named("moss").id]
+    assert isinstance(moss, StandInReading)
+    moss.of = replace(moss.of, base="f" * 40)
+    app = make_app(swarm)
+    async with running(app) as pilot:
+        await compare(app, pilot, swarm)
+        await until(pilot, lambda: "their bases differ" in seen(app), "the note")
+
+
+async def test_no_hostile_text_leaves_the_screen() -> None:
+    texts: Texts = {
+        text.encode("utf-8", "surrogatepass")[:80].replace(b"\0", b"?"): (
+            None,
+            text.encode("utf-8", "surrogatepass") * 3,
+        )
+        for text in CORPUS
+    }
+    swarm = make_swarm(texts, texts)
+    app = make_app(swarm)
+    async with running(app, size=(130, 40)) as pilot:
+        await compare(app, pilot, swarm)
+        for _ in texts:
+            check(app)
+            await pilot.press("J")
