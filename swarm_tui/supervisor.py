@@ -264,11 +264,6 @@ class Supervisor:
         )
         return await open_comparison(self.terms.shelf, *parties)
 
-    async def unreviewed(self, agents: Collection[AgentId]) -> Sequence[AgentId]:
-        """Those of them that have no review, so that they cannot be compared. Raises StoreError."""
-        numbers = self.terms.shelf.numbers
-        return [agent for agent in agents if not await asyncio.to_thread(numbers, agent)]
-
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """The agent's serial console. Raises NotFound."""
         return self._place_of(self._known(agent)).site.hypervisor.console(agent)

@@ -178,3 +178,8 @@ async def open_comparison(shelf: Shelf, a: Party, b: Party) -> Comparison:
         comparison = Comparison(*readings)
         opened.pop_all()
         return comparison
+
+
+async def find_unreviewed(shelf: Shelf, agents: Iterable[AgentId]) -> Sequence[AgentId]:
+    """Those of them that have no review, so that they cannot be compared. Raises StoreError."""
+    return [agent for agent in agents if not await asyncio.to_thread(shelf.numbers, agent)]

@@ -15,6 +15,7 @@ from swarm_tui import views
 from swarm_tui.errors import SwarmError, UsageError
 from swarm_tui.filter import complete
 from swarm_tui.model import AgentId, HostState
+from swarm_tui.review.comparison import find_unreviewed
 from swarm_tui.text import EMPTY, Safe, join, literal
 from swarm_tui.ui.actions import BY_ID
 from swarm_tui.ui.field import Field
@@ -197,7 +198,7 @@ class FleetScreen(SwarmScreen):
 
     async def _find_unreviewed(self, selected: frozenset[AgentId]) -> None:
         try:
-            lacking = await self.context.supervisor.unreviewed(selected)
+            lacking = await find_unreviewed(self.context.supervisor.terms.shelf, selected)
         except SwarmError as error:
             self._unreviewed = error.title
         else:

@@ -65,7 +65,6 @@ from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Needs, Progress
 from swarm_tui.profile import Profile
 from swarm_tui.results import Result, Results
-from swarm_tui.review.comparison import Comparison
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.spool import Spool
@@ -132,8 +131,6 @@ class StandInSupervisor(Supervisor):
     faults: list[BaseException] = field(default_factory=list)
     readings: dict[AgentId, Reading] = field(default_factory=dict)
     """The reviews that are opened, or would be taken."""
-    compared: Callable[[Any, Any], Comparison] = Comparison
-    """Sets two of them beside each other."""
     owners: Path | None = Path("/home/hanne/src/invoices")
     seq: int = 0
     ended: list[Audited] = field(default_factory=list)
@@ -199,12 +196,6 @@ class StandInSupervisor(Supervisor):
 
     async def reading(self, agent: AgentId) -> Reading:
         return self.readings[agent]
-
-    async def unreviewed(self, agents: Collection[AgentId]) -> Sequence[AgentId]:
-        return [agent for agent in agents if agent not in self.readings]
-
-    async def comparison(self, a: AgentId, b: AgentId) -> Comparison:
-        return self.compared(self.readings[a], self.readings[b])
 
     async def refresh(self, agent: AgentId | None = None) -> None:
         self.refreshed += 1

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import pytest
 from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
 from stand_in_reading import StandInComparison, StandInReading, Texts, make_reading
 from test_safety import CORPUS, check
 from textual.pilot import Pilot
 
+from swarm_tui.model import AgentId
+from swarm_tui.review.comparison import Comparison
+from swarm_tui.review.shelf import Shelf
 from swarm_tui.ui.app import SwarmApp
 from swarm_tui.ui.comparison import CompareScreen
 from swarm_tui.ui.fleet import FleetScreen
@@ -29,16 +36,44 @@ OF_EMBER: Texts = {
 }
 
 
-def make_swarm(of_ember: Texts = OF_EMBER, of_moss: Texts = OF_MOSS) -> StandInSupervisor:
-    swarm = make_fleet()
-    swarm.compared = StandInComparison
-    for name, texts in (("ember", of_ember), ("moss", of_moss)):
-        agent = swarm.named(name)
-        swarm.readings[agent.id] = make_reading(agent.id, agent.name, texts, number=2)
-    return swarm
+class StandInShelf(Shelf):
+    """Knows who was reviewed."""
+
+    def __init__(self, swarm: StandInSupervisor) -> None:
+        super().__init__(Path("/nowhere"))
+        self._swarm = swarm
+
+    def numbers(self, agent: AgentId) -> Sequence[int]:
+        return [2] if agent in self._swarm.readings else []
 
 
-async def compare(app: SwarmApp, pilot: Pilot[None], swarm: StandInSupervisor) -> None:
+Make = Callable[..., StandInSupervisor]
+
+
+@pytest.fixture
+def make_swarm(monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A fleet of which ember and moss were reviewed."""
+
+    async def compared(swarm: StandInSupervisor, a: AgentId, b: AgentId) -> Comparison:
+        of_a, of_b = swarm.readings[a], swarm.readings[b]
+        assert isinstance(of_a, StandInReading)
+        assert isinstance(of_b, StandInReading)
+        return StandInComparison(of_a, of_b)
+
+    monkeypatch.setattr(StandInSupervisor, "comparison", compared)
+
+    def make(of_ember: Texts = OF_EMBER, of_moss: Texts = OF_MOSS) -> StandInSupervisor:
+        swarm = make_fleet()
+        swarm.terms = replace(swarm.terms, shelf=StandInShelf(swarm))
+        for name, texts in (("ember", of_ember), ("moss", of_moss)):
+            agent = swarm.named(name)
+            swarm.readings[agent.id] = make_reading(agent.id, agent.name, texts, number=2)
+        return swarm
+
+    return make
+
+
+async def compare(app: SwarmApp, pilot: Pilot[Any], swarm: StandInSupervisor) -> None:
     fleet = top(app)
     assert isinstance(fleet, FleetScreen)
     fleet.take_selection([swarm.named("ember").id, swarm.named("moss").id])
@@ -52,7 +87,7 @@ def letters(swarm: StandInSupervisor, app: SwarmApp) -> dict[str, str]:
     return {name: "A" if f"A {name}" in seen(app) else "B" for name in ("ember", "moss")}
 
 
-async def test_both_diffs_are_beside_each_other_on_a_wide_screen() -> None:
+async def test_both_diffs_are_beside_each_other_on_a_wide_screen(make_swarm: Make) -> None:
     swarm = make_swarm()
     app = make_app(swarm)
     async with running(app, size=(130, 40)) as pilot:
@@ -74,7 +109,7 @@ async def test_both_diffs_are_beside_each_other_on_a_wide_screen() -> None:
         assert reading.is_closed
 
 
-async def test_a_narrow_screen_shows_one_side_and_changes_over() -> None:
+async def test_a_narrow_screen_shows_one_side_and_changes_over(make_swarm: Make) -> None:
     swarm = make_swarm()
     app = make_app(swarm)
     async with running(app) as pilot:
@@ -96,7 +131,7 @@ async def test_a_narrow_screen_shows_one_side_and_changes_over() -> None:
             await until(pilot, lambda word=word: word in seen(app), "the side that changed it")  # type: ignore[misc]
 
 
-async def test_it_is_said_why_agents_cannot_be_compared() -> None:
+async def test_it_is_said_why_agents_cannot_be_compared(make_swarm: Make) -> None:
     swarm = make_swarm()
     del swarm.readings[swarm.named("moss").id]
     app = make_app(swarm)
@@ -112,7 +147,7 @@ async def test_it_is_said_why_agents_cannot_be_compared() -> None:
         assert top(app) is fleet
 
 
-async def test_other_bases_are_told() -> None:
+async def test_other_bases_are_told(make_swarm: Make) -> None:
     swarm = make_swarm()
     moss = swarm.readings[swarm.named("moss").id]
     assert isinstance(moss, StandInReading)
@@ -123,7 +158,7 @@ async def test_other_bases_are_told() -> None:
         await until(pilot, lambda: "their bases differ" in seen(app), "the note")
 
 
-async def test_no_hostile_text_leaves_the_screen() -> None:
+async def test_no_hostile_text_leaves_the_screen(make_swarm: Make) -> None:
     texts: Texts = {
         text.encode("utf-8", "surrogatepass")[:80].replace(b"\0", b"?"): (
             None,
