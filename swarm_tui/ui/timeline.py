@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -313,9 +313,9 @@ class TimelineScreen(OneAgentScreen):
         self._detail.show(self._points.current)
         self.show_keys({})
 
-    def show_keys(self, keys: dict[str, str]) -> None:
-        denied = {action.id for action in at(self.PLACE) if self._why_not(action)}
-        self.footer.show(frozenset(denied), keys)
+    def show_keys(self, keys: dict[str, str], denied: Collection[str] = ()) -> None:
+        refused = {action.id for action in at(self.PLACE) if self._why_not(action)}
+        self.footer.show(frozenset(refused).union(denied), keys)
 
     def _why_not(self, action: Action) -> Safe:
         """Why it cannot be done to what is under the cursor now; empty: it can."""
