@@ -53,6 +53,8 @@ class View:
     """The folder of the local swarm; it may not exist."""
     profiles: Path
     """The folder of a person's own profiles."""
+    cache: Path
+    """The folder in which images are."""
     rules: Keeping
     """Of snapshots."""
     is_whole: bool
@@ -129,6 +131,7 @@ async def _looking(loaded: Loaded, connect: str | None) -> AsyncIterator[View]:
                 frozenset(alive),
                 local_folder(loaded.paths),
                 loaded.paths.profiles,
+                loaded.paths.cache,
                 keeping(loaded.config.snapshots),
                 is_whole,
             )
@@ -380,6 +383,45 @@ async def _pools(view: View) -> Sequence[Leftover]:
     return found
 
 
+async def _images(view: View) -> Sequence[Leftover]:
+    """Foreign images whose name a newer build bears, and that nothing runs on; named ones stay."""
+    from swarm_tui.local.oci.shelf import find_users, list_images, remove_image
+
+    if not view.is_whole:
+        return []  # what runs on it may be on a host that does not answer
+    profiles = await asyncio.to_thread(load_profiles, view.profiles)
+    named = [profile.image for profile in profiles.usable if profile.image]
+
+    def users() -> Mapping[str, Sequence[str]]:
+        return find_users(view.cache, sorted(view.local.parent.glob("*/")))
+
+    used = await asyncio.to_thread(users)
+    found = []
+    for entry in await asyncio.to_thread(list_images, view.cache):
+        digest = entry.image.digest
+        is_meant = any(digest.startswith(name) for name in named)
+        is_new = time.time() - entry.made < SETTLED_S
+        if entry.names or digest in used or is_meant or is_new:
+            continue
+
+        async def remove(digest: str = digest) -> None:
+            await asyncio.to_thread(
+                lambda: remove_image(view.cache, digest, users(), lambda step: None)
+            )
+
+        found.append(
+            Leftover(
+                "image",
+                entry.title,
+                literal("it has no name any more, and nothing runs on it"),
+                sanitize(str(entry.image.folder)),
+                entry.size,
+                remove,
+            )
+        )
+    return found
+
+
 async def _locks(view: View) -> Sequence[Leftover]:
     """Lock files of processes that died, and files that a cut write left."""
     root = view.catalogue.root.parent
@@ -431,6 +473,7 @@ _FINDERS: Final[tuple[Finder, ...]] = (
     _records,
     _spawns,
     _pools,
+    _images,
     _logs,
     _reviews,
     _locks,

@@ -163,7 +163,7 @@ def test_an_image_in_use_stays(cache: Path, userland: bytes, tmp_path: Path) -> 
     subprocess.run([*create, str(templates / "disk.qcow2")], check=True)
 
     def remove() -> None:
-        users = find_users(cache, [tmp_path / "local"])
+        users = find_users(cache, [tmp_path / "local", tmp_path / "snapshots"])
         remove_image(cache, "used", users, lambda _: None)
 
     with pytest.raises(Refused) as refused:
@@ -174,7 +174,13 @@ def test_an_image_in_use_stays(cache: Path, userland: bytes, tmp_path: Path) -> 
         remove()
     assert "template t1" in str(refused.value.detail)
     assert base.exists()
-    shutil.rmtree(templates)
+    saved = tmp_path / "snapshots/a1/s1"
+    saved.mkdir(parents=True)
+    (templates / "disk.qcow2").rename(saved / "disk-0")
+    with pytest.raises(Refused) as refused:
+        remove()
+    assert "snapshot s1" in str(refused.value.detail)
+    shutil.rmtree(saved)
     remove()
     assert not base.exists()
     with pytest.raises(NotFound):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -68,6 +69,7 @@ async def looking(lab: Lab, *, is_whole: bool = True) -> AsyncIterator[View]:
             frozenset(alive),
             lab.home / "local",
             lab.home / "profiles",
+            lab.home / "cache",
             Keeping(keep=1),
             is_whole,
         )
@@ -113,6 +115,32 @@ async def test_what_gone_agents_left_goes_and_what_is_young_or_known_stays(lab: 
     assert own.exists()
     assert alive.exists()
     assert not spawn.exists()
+
+
+async def test_an_image_goes_when_nothing_names_it_and_nothing_runs_on_it(lab: Lab) -> None:
+    def build(digit: str, made: float = 0.0) -> Path:
+        folder = lab.home / "cache/oci/images" / (digit * 32)
+        put(folder / "base.raw")
+        put(folder / "oci.json", json.dumps({"source": "oci:x:1", "made": made}))
+        put(folder / "image.json", json.dumps({"base_commit": "0" * 40}))
+        return folder
+
+    idle, used, named, meant, young = (build(digit) for digit in "abcde")
+    build("e", time.time())
+    put(lab.home / "local/agents" / AGENT / "image", f"{used.name}\n")
+    put(lab.home / "cache/oci/names/probe", f"{named.name}\n")
+    put(lab.home / "profiles/one.toml", f'image = "{meant.name[:8]}"\n')
+    async with looking(lab, is_whole=False) as view:
+        assert await keeping.find(view) == []
+    async with looking(lab) as view:
+        [one] = await keeping.find(view)
+        assert (one.kind, one.name) == ("image", idle.name[:12])
+        claimed = put(lab.home / "local/agents/later/image", f"{idle.name}\n")
+        with pytest.raises(Refused):
+            await one.remove()
+        claimed.unlink()
+        await one.remove()
+    assert [path.exists() for path in (idle, used, named, meant, young)] == [False] + [True] * 4
 
 
 async def test_a_record_goes_only_when_its_host_was_asked_and_nothing_is_saved(lab: Lab) -> None:

@@ -155,13 +155,16 @@ def remove_image(
 
 
 def find_users(cache: Path, folders: Sequence[Path]) -> Mapping[str, Sequence[str]]:
-    """Digest → agents and templates below local swarms' `folders` that run on that image."""
+    """Digest → what below these `folders` (local swarms, and that of snapshots) runs on it."""
     users: dict[str, list[str]] = {}
     for folder in folders:
         for kind in ("agents", "templates"):
             for home in sorted((folder / kind).glob("*/")):
                 for digest in set(_used(home, _images(cache))):
                     users.setdefault(digest, []).append(f"{kind[:-1]} {home.name}")
+        for disk in sorted(folder.glob("*/*/disk-*")):
+            for digest in _based(disk, _images(cache)):
+                users.setdefault(digest, []).append(f"snapshot {disk.parent.name}")
     return users
 
 
@@ -169,9 +172,13 @@ def _used(home: Path, images: Path) -> Iterator[str]:
     with suppress(OSError):
         yield (home / "image").read_text("ascii", "replace").strip()
     for disk in home.glob("*.qcow2"):
-        base = _backing(disk)
-        if base is not None and base.is_relative_to(images):
-            yield base.relative_to(images).parts[0]
+        yield from _based(disk, images)
+
+
+def _based(disk: Path, images: Path) -> Iterator[str]:
+    base = _backing(disk)
+    if base is not None and base.is_relative_to(images):
+        yield base.relative_to(images).parts[0]
 
 
 def _backing(disk: Path) -> Path | None:
