@@ -62,7 +62,7 @@ def _first_line(program: Path, option: str) -> str:
 
 
 def image_tools(ground: Ground) -> Iterator[Finding]:
-    from swarm_tui.local.programs import PROGRAMS
+    from swarm_tui.outpost.programs import PROGRAMS
 
     missing = [program for program in PROGRAMS if not ground.find(program)]
     if ground.uid == 0 and "fakeroot" in missing:

@@ -25,9 +25,9 @@ from swarm_tui.local.guest import render_arguments
 from swarm_tui.local.home import Home, HostKey, Mould
 from swarm_tui.local.image import COMMAND_LINE, write_initrd
 from swarm_tui.local.machine import Machine
-from swarm_tui.local.programs import locked, make_folder, replace, run
 from swarm_tui.model import Address, AgentId, Vm
 from swarm_tui.outpost.network import Network, ensure_network, mac_of
+from swarm_tui.outpost.programs import locked, make_folder, replace, run
 from swarm_tui.ports import Progress
 from swarm_tui.text import literal, sanitize
 

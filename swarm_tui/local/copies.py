@@ -23,8 +23,8 @@ from swarm_tui.lifecycle.ground import in_thread
 from swarm_tui.local.guest import IDENTIFY, render_identity
 from swarm_tui.local.home import Home, HostKey
 from swarm_tui.local.machine import Machine, rewrite
-from swarm_tui.local.programs import make_folder, telling
 from swarm_tui.model import Message
+from swarm_tui.outpost.programs import make_folder, telling
 from swarm_tui.person import login
 from swarm_tui.ports import Parent, Progress
 from swarm_tui.tag import render_tag

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from uuid import UUID
 from zlib import crc32
 
-from swarm_tui.local.programs import run
+from swarm_tui.outpost.programs import run
 
 FIRST_BYTE: Final = 1 << 20
 """Where the partition begins, and how much is left behind it: whole MiB suit all file systems."""

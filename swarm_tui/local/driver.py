@@ -10,8 +10,8 @@ from typing import Literal
 from swarm_tui.errors import SetupError
 from swarm_tui.local.accel import Mode, choose_accel
 from swarm_tui.local.image import build_image
-from swarm_tui.local.programs import Say
 from swarm_tui.local.virtchd import lacks
+from swarm_tui.outpost.programs import Say
 
 
 class Driver(StrEnum):

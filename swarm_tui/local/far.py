@@ -28,9 +28,9 @@ from swarm_tui.local.disk import grow_disk
 from swarm_tui.local.home import Home, HostKey, Mould
 from swarm_tui.local.image import pack_keys
 from swarm_tui.local.machine import Machine, render, rewrite
-from swarm_tui.local.programs import run, telling
 from swarm_tui.model import Address, AgentId, Vm
 from swarm_tui.outpost.network import Network
+from swarm_tui.outpost.programs import run, telling
 from swarm_tui.outpost.workshop import Workshop, send
 from swarm_tui.ports import Progress
 from swarm_tui.text import literal, sanitize

@@ -32,8 +32,8 @@ from swarm_tui.local.disk import grow_disk
 from swarm_tui.local.home import Home, HostKey, Mould, end, template_id
 from swarm_tui.local.image import write_initrd
 from swarm_tui.local.machine import LOOPBACK, Machine, render, rewrite
-from swarm_tui.local.programs import make_folder, replace, run, telling
 from swarm_tui.model import Address, AgentId, Vm
+from swarm_tui.outpost.programs import make_folder, replace, run, telling
 from swarm_tui.ports import Progress
 from swarm_tui.text import literal
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from swarm_tui.errors import AgentGone, GuestFailed
 from swarm_tui.local.guest import dropbear_key
 from swarm_tui.local.image import Image
-from swarm_tui.local.programs import make_folder, run
 from swarm_tui.model import Address, AgentId, HostName
+from swarm_tui.outpost.programs import make_folder, run
 from swarm_tui.ports import Guest, Hypervisor
 
 

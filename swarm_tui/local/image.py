@@ -25,7 +25,8 @@ from typing import Final
 from swarm_tui.local.disk import make_disk
 from swarm_tui.local.kernel import pack, pack_initramfs, unpack_kernel
 from swarm_tui.local.packages import Package, download, resolve, unpack
-from swarm_tui.local.programs import (
+from swarm_tui.outpost.accel import require_x86_64
+from swarm_tui.outpost.programs import (
     Say,
     locked,
     make_folder,
@@ -34,7 +35,6 @@ from swarm_tui.local.programs import (
     run,
     telling,
 )
-from swarm_tui.outpost.accel import require_x86_64
 
 COMMAND_LINE: Final = (
     "console=ttyS0 quiet loglevel=3 nokaslr mitigations=off cryptomgr.notests tsc=reliable"
@@ -45,9 +45,10 @@ COMMAND_LINE: Final = (
 
 GUEST: Final = Path(__file__).with_name("guest")
 """What is put into a guest."""
+_PACKAGE: Final = GUEST.parents[1]
 _SOURCES: Final = (
-    Path(__file__),
-    *(Path(__file__).with_name(f"{n}.py") for n in ("disk", "kernel", "packages", "programs")),
+    *(_PACKAGE / f"local/{name}.py" for name in ("image", "disk", "kernel", "packages")),
+    _PACKAGE / "outpost/programs.py",
 )
 _DISK_MIB: Final = 1024
 _AGENT_UID: Final = 1000
@@ -175,7 +176,7 @@ def _digest(packages: Sequence[Package]) -> str:
         sha256.update(f"{package.file} {package.sha256}\n".encode())
     for path in (*_SOURCES, *_files(GUEST)):
         content = path.read_bytes()
-        sha256.update(f"{path.relative_to(GUEST.parent)} {len(content)}\n".encode() + content)
+        sha256.update(f"{path.relative_to(_PACKAGE)} {len(content)}\n".encode() + content)
     return sha256.hexdigest()[:32]
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from swarm_tui.errors import SetupError
 from swarm_tui.local.packages import members
-from swarm_tui.local.programs import make_folder, run
+from swarm_tui.outpost.programs import make_folder, run
 
 _BOOT_DRIVERS: Final = (
     "virtio_pci",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.errors import SetupError
-from swarm_tui.local.programs import (
+from swarm_tui.outpost.programs import (
     Failed,
     Say,
     environment,

@@ -31,7 +31,7 @@ from swarm_tui.leftover import measure
 from swarm_tui.local.forks import Template, read_template, write_template
 from swarm_tui.local.home import HostKey
 from swarm_tui.local.machine import Machine
-from swarm_tui.local.programs import make_folder, replace, run, telling
+from swarm_tui.outpost.programs import make_folder, replace, run, telling
 from swarm_tui.profile import Profile
 from swarm_tui.stock import Stock
 from swarm_tui.text import sanitize

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from swarm_tui.local.image import Image
-from swarm_tui.local.programs import Failed, run, telling
+from swarm_tui.outpost.programs import Failed, run, telling
 
 NAME: Final = "project.git"
 _VARIABLES: Final = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}

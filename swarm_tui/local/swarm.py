@@ -29,10 +29,10 @@ from swarm_tui.local.home import Home, HostKey, Mould, end, template_id
 from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine
 from swarm_tui.local.pool import STEM, Found, Pool, Way, key_of, pools_in
-from swarm_tui.local.programs import telling
 from swarm_tui.local.project import ensure_project
 from swarm_tui.model import Address, AgentId, Tag, Vm
 from swarm_tui.outpost.network import remove_network
+from swarm_tui.outpost.programs import telling
 from swarm_tui.outpost.workshop import Workbench, Workshop
 from swarm_tui.person import login
 from swarm_tui.ports import Hypervisor, OnNamed, Order, Parent, Progress, Spawned

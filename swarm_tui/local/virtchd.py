@@ -14,7 +14,7 @@ from typing import Final
 
 from swarm_tui.errors import SetupError
 from swarm_tui.local.daemon import SYSTEM_RUN, answers, lock, start, stop
-from swarm_tui.local.programs import find
+from swarm_tui.outpost.programs import find
 from swarm_tui.outpost.survey import survey
 
 # Not by whichever daemon the client was built to ask first, which may be the one for QEMU.

@@ -19,8 +19,8 @@ from swarm_tui.local.accel import Mode, choose_accel
 from swarm_tui.local.image import Image, build_image, write_initrd
 from swarm_tui.local.kernel import load_order
 from swarm_tui.local.packages import Package, closure, parse_depends, parse_offers
-from swarm_tui.local.programs import PROGRAMS
 from swarm_tui.outpost import accel
+from swarm_tui.outpost.programs import PROGRAMS
 
 # Cut from the answers of apt on Debian 12 and 13.
 DEPENDS = """\

@@ -20,9 +20,9 @@ from typing import TypeVar
 import pytest
 
 from swarm_tui.errors import SetupError
-from swarm_tui.local.programs import find
 from swarm_tui.outpost import network
 from swarm_tui.outpost.network import Network, ensure_network, kept_network, remove_network
+from swarm_tui.outpost.programs import find
 
 pytestmark = pytest.mark.skipif(
     os.getuid() != 0 or not find("ip"), reason="only root may make networks, and only with ip"

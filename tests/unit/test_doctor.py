@@ -210,7 +210,7 @@ def test_a_poor_terminal_is_named(environ: dict[str, str], monkeypatch: pytest.M
 
 
 def test_the_scripts_install_every_program_that_the_image_is_built_with() -> None:
-    from swarm_tui.local.programs import PROGRAMS
+    from swarm_tui.outpost.programs import PROGRAMS
 
     setup = (Path(__file__).parents[2] / "scripts/setup.sh").read_text()
     always_there = {"apt", "dpkg", "tar"}

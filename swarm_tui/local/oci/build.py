@@ -37,7 +37,7 @@ from swarm_tui.local.oci.limits import USUAL, Limits
 from swarm_tui.local.oci.shelf import Entry, check_name, find_entry, give_name, locked_shelf
 from swarm_tui.local.oci.source import Manifest, fetch, look, parse_source
 from swarm_tui.local.oci.unpack import Job
-from swarm_tui.local.programs import Say, find, make_folder, require_programs, run, telling
+from swarm_tui.outpost.programs import Say, find, make_folder, require_programs, run, telling
 
 _SOURCES: Final = sorted(Path(__file__).parent.glob("*.py"))
 _ROOM_MIB: Final = 1024

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from swarm_tui.local.programs import make_folder, run
+from swarm_tui.outpost.programs import make_folder, run
 
 _HOME: Final = "/usr/lib/swarm"
 _PROGRAMS: Final = {"git": "usr/bin/git", "dropbear": "usr/sbin/dropbear"}

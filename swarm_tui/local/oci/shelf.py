@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from swarm_tui.errors import NotFound, Refused, SetupError, UsageError
 from swarm_tui.local.image import Image, guest_key, load_image
-from swarm_tui.local.programs import Say, locked, make_folder, replace, telling
+from swarm_tui.outpost.programs import Say, locked, make_folder, replace, telling
 from swarm_tui.text import Safe, sanitize
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")

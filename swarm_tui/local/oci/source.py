@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from swarm_tui.errors import DeadlineExceeded, ImageError, SetupError, StorageFull, UsageError
 from swarm_tui.local.oci.limits import Limits
-from swarm_tui.local.programs import environment
+from swarm_tui.outpost.programs import environment
 from swarm_tui.text import Untrusted, sanitize
 
 ARCHITECTURE: Final = "amd64"
