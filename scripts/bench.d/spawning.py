@@ -20,7 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import forking
 from figure import Figure, median, significant, spread
+from forking import Forks, measure_forks
+from imaging import images
 from verbs import at_home, ignore, own
 
 from swarm_tui.bootstrap import ensure_local, local_folder, local_host, make_supervisor, open_local
@@ -56,14 +59,20 @@ class Laps:
     fill: float = 0.0
     """Seconds for one ready agent, made in advance."""
     pooled_at_once: float = 0.0
+    forks: Forks = field(default_factory=Forks)
 
 
-def spawn(_folder: Path, is_quick: bool) -> Iterator[Figure]:
-    """New agents to SSH-ready: first, warm, twenty at once, beside bare virsh and qemu-img."""
+def spawn(folder: Path, is_quick: bool) -> Iterator[Figure]:
+    """New agents to SSH-ready: first, warm, twenty at once, forks; beside bare virsh and qemu-img.
+
+    And the image of an OCI layout.
+    """
     rounds, count = (4, 6) if is_quick else (15, TWENTY)
     with at_home() as loaded:
         laps = asyncio.run(_measure(loaded, rounds, count))
-    yield from _figures(laps, count)
+        yield from _figures(laps, count)
+        yield from forking.figures(laps.forks)
+        yield from images(loaded.paths.cache, folder)
 
 
 def _figures(laps: Laps, count: int) -> Iterator[Figure]:
@@ -135,6 +144,8 @@ async def _measure(loaded: Loaded, rounds: int, count: int) -> Laps:
                     laps.claims.append(await _spawn(supervisor, loaded))
                     await _end_all(supervisor, loaded, but=model)
                     laps.cold += await asyncio.to_thread(bare.boot, 1)
+                laps.forks = await measure_forks(supervisor, loaded, uri, model, rounds)
+                await _end_all(supervisor, loaded, but=model)
                 pool = Profile(literal("bench"), ready=count)
                 for _ in range(-(-rounds // count)):
                     begun = time.perf_counter()

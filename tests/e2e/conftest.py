@@ -43,9 +43,9 @@ class Swarm:
             check=False,
         )
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, timeout_s: float = DEADLINE_S) -> Any:
         """Run a command that must succeed and print JSON."""
-        done = self.run(*arguments, "--json")
+        done = self.run(*arguments, "--json", timeout_s=timeout_s)
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)
 

@@ -1,19 +1,22 @@
-"""Agents by the dozen, from their making to their end, of which nothing but the results is left.
+"""Agents by the dozen, of an OCI image, from their making to their end: only results are left.
 
 `SWARM_TUI_DOZEN` says how many there are (6, so that it is short; 20 is what is promised).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from local.oci import make_layer, make_layout, take_busybox
+
+from swarm_tui.local.oci.shelf import remove_image
 
 from .conftest import Swarm, wait_until
 
@@ -25,17 +28,48 @@ ASK_S = 120.0
 MARK = "label:dozen"
 
 
-@pytest.fixture
-def dozen(swarm: Swarm) -> Iterator[Sequence[dict[str, Any]]]:
-    """So many agents, made at once; whatever is left of them goes."""
+WORK = ["sh", "-c", "echo {task} >made; swarm log did it; sleep 600"]
+COMMAND = ["sh", "-c", "echo {task} >made; swarm log did it; swarm ask review look; sleep 600"]
 
-    def spawn(number: int) -> dict[str, Any]:
-        made = swarm.json("spawn", "--name", f"dozen-{number}", "--label", "dozen")["agents"]
-        return next(agent for agent in made if agent["name"] == f"dozen-{number}")
+
+@pytest.fixture
+def profile(swarm: Swarm, image_cache: Path, tmp_path: Path) -> Iterator[str]:
+    """A userland of one static program, made here."""
+    busybox = take_busybox(image_cache, tmp_path / "busybox")
+    applets = {f"bin/{applet}": "busybox" for applet in ("cat", "echo", "sh", "sleep", "touch")}
+    own = {"etc/who": swarm.home.name.encode()}  # others share the cache
+    source = make_layout(
+        tmp_path / "layout",
+        [make_layer({"bin/busybox": busybox, **applets}), make_layer(own)],
+        {"Env": ["PATH=/bin"]},
+    )
+    image = f"{swarm.home.name.lower().replace('_', '-')}-dozen"
+    swarm.json("image", "build", source, "--name", image)
+    profiles = swarm.home / "config/profiles"
+    profiles.mkdir(parents=True, exist_ok=True)
+    for name, command in (("asking", COMMAND), ("working", WORK)):
+        (profiles / f"{name}.toml").write_text(
+            f'image = "{image}"\nlabels = ["dozen"]\ncommand = {json.dumps(command)}\n'
+        )
+    yield image
+    for name in ("asking", "working"):
+        (profiles / f"{name}.toml").unlink()
+    remove_image(image_cache, image, {}, lambda _: None)
+
+
+@pytest.fixture
+def dozen(swarm: Swarm, profile: str) -> Iterator[Sequence[dict[str, Any]]]:
+    """So many agents, those that ask first; whatever is left of them goes."""
+
+    def spawn(kind: str, count: int) -> list[dict[str, Any]]:
+        made = swarm.json(
+            "spawn", kind, "--count", str(count), "--name", kind, "--task", kind, timeout_s=300
+        )
+        assert made["failed"] == []
+        return sorted(made["agents"], key=lambda agent: str(agent["name"]))
 
     try:
-        with ThreadPoolExecutor(COUNT) as pool:
-            yield list(pool.map(spawn, range(COUNT)))
+        yield [*spawn("asking", ASKING), *spawn("working", COUNT - ASKING)]
     finally:
         swarm.run("kill", "--filter", MARK, "--yes")
 
@@ -76,11 +110,9 @@ def left_of(swarm: Swarm, agent: dict[str, Any]) -> list[str]:
 
 
 def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]) -> None:
-    """Three ask for review and come to a verdict, one is rolled back, and all come to an end."""
+    """Three are reviewed, one is forked, one is rolled back, and all come to an end."""
     repository = swarm.home / "data/local/project.git"
     asking, others = dozen[:ASKING], dozen[ASKING:]
-    for agent in asking:
-        assert in_guest(swarm, agent["name"], "echo 0 >/run/swarm/pace")
     for agent in asking:
         wait_until(
             lambda agent=agent: swarm.run("logs", agent["name"], "--asks").stdout.strip(),  # type: ignore[misc]
@@ -93,6 +125,21 @@ def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]
     swarm.json("approve", approved, "--digest", reviews[approved]["digest"], "--flags-seen")
     assert git(repository, "rev-parse", f"swarm/{approved}/1") == reviews[approved]["head"]
     swarm.json("reject", rejected, "--kill", "--message", "Not this way.")
+
+    origin = others[0]["name"]
+    swarm.json("fork", origin, "--count", "3", "--name", "twig", timeout_s=180)
+    known = {agent["name"]: agent for agent in swarm.json("ls")["agents"]}
+    twigs = [known[f"twig-{number}"] for number in (1, 2, 3)]
+    assert len({agent["ssh"]["host_key"] for agent in (known[origin], *twigs)}) == 4
+    for twig in twigs[:2]:
+        assert in_guest(swarm, twig["name"], "echo $(hostname) >/workspace/made")
+        assert swarm.json("review", twig["name"])["files"]
+    compared = swarm.run("compare", twigs[0]["name"], twigs[1]["name"], "--patch")
+    assert compared.returncode == 0, compared.stderr
+    assert "-twig-1" in compared.stdout
+    assert "+twig-2" in compared.stdout
+    for twig in twigs:
+        swarm.json("kill", twig["name"])
 
     rolled = others[1]["name"]
     swarm.json("checkpoint", rolled, "--name", "before")
@@ -128,9 +175,9 @@ def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]
             if kept["ref"]:
                 assert git(repository, "rev-parse", kept["ref"]) == kept["head"]
     assert results[open_]["changes"]
-    assert results[open_]["lines"] > 5
+    assert results[open_]["lines"] >= 2
     assert not git(repository, "for-each-ref", f"refs/heads/swarm/{open_}"), "it looks approved"
-    for agent in dozen:
+    for agent in (*dozen, *twigs):
         assert left_of(swarm, agent) == []
     assert MARK.partition(":")[2] not in [
         label for agent in swarm.json("ls")["agents"] for label in agent["labels"]
