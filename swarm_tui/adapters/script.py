@@ -141,7 +141,8 @@ processes_are_so() {
   for process in /proc/[0-9]*; do
     read_stat "${process#/proc/}" || continue
     [ "$pgrp" = "$group" ] || continue
-    case $wanted$state in 1[TtZXx] | 0[!T]) ;; *) return 1 ;; esac
+    # D: it waits for its disk, or for a child of vfork() that is stopped, and goes no further.
+    case $wanted$state in 1[DTtZXx] | 0[!T]) ;; *) return 1 ;; esac
   done
 }
 wait_until() {

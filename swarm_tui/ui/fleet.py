@@ -10,6 +10,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.widgets import Input
+from textual.worker import WorkType
 
 from swarm_tui import views
 from swarm_tui.errors import SwarmError, UsageError
@@ -194,7 +195,12 @@ class FleetScreen(SwarmScreen):
     def _look_for_reviews(self) -> None:
         selected = frozenset(self.grid.selected)
         if len(selected) == 2 and selected != self._looked_at:
-            self.run_worker(self._find_unreviewed(selected), exclusive=True)
+
+            async def look() -> None:  # made when it begins: it may be called off before
+                await self._find_unreviewed(selected)
+
+            work: WorkType[None] = look
+            self.run_worker(work, exclusive=True)
 
     async def _find_unreviewed(self, selected: frozenset[AgentId]) -> None:
         try:

@@ -12,6 +12,7 @@ from rich.segment import Segment
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.worker import WorkType
 
 from swarm_tui import spool
 from swarm_tui.amount import NOT_KNOWN, render_age
@@ -173,7 +174,12 @@ class ResultsScreen(SwarmScreen):
         if result is None:
             self.footer.say("no result")
             return
-        self.run_worker(self._show(result), exclusive=True)
+
+        async def show() -> None:  # made when it begins: it may be called off before
+            await self._show(result)
+
+        work: WorkType[None] = show
+        self.run_worker(work, exclusive=True)
 
     async def _show(self, result: Result) -> None:
         facts = [

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,7 +80,9 @@ class World:
         """A running VM, whose counter stands at 1."""
         self.root.mkdir(parents=True, exist_ok=True)
         paths = [self.root / f"{name}-{index}.img" for index in range(disks)]
-        address = Address("127.0.0.1", 22000 + len(self.agents()), "ssh-ed25519 AAAA", Path("/key"))
+        # Its own as long as it lives, also while it is saved and another one is made.
+        port = 22000 + zlib.crc32(agent.encode()) % 40000
+        address = Address("127.0.0.1", port, "ssh-ed25519 AAAA", Path("/key"))
         self._write(
             agent,
             {
