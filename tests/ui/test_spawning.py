@@ -172,7 +172,7 @@ async def test_arrows_choose_a_profile_and_go_from_field_to_field(tmp_path: Path
         await pilot.press("n")
         await until(pilot, lambda: "aider" in seen(app), "the profiles")
         await pilot.press("home", "down", "down")
-        await until(pilot, lambda: "claude -p" in seen(app), "the second shipped one")
+        await until(pilot, lambda: "runs       claude" in seen(app), "the second shipped one")
         await pilot.press("tab", "tab", "down", *"fig", "up", "backspace", "2")
         await until(pilot, lambda: "2 agents: fig-1, fig-2" in seen(app), "the fields")
 
