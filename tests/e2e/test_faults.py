@@ -109,12 +109,17 @@ def test_ssh_cut_in_the_middle_resumes_the_log_without_loss(swarm: Swarm) -> Non
 
 
 def own_libvirtd() -> int | None:
-    """The daemon that this project started for this user, not one of the system's."""
+    """The daemon that this project started here for this user, not one of the system's.
+
+    Nor that of a far host, which has a network of its own.
+    """
+    here = Path("/proc/self/ns/net").readlink()
     for process in Path("/proc").iterdir():
         try:
-            if (
-                process / "comm"
-            ).read_text() == "libvirtd\n" and process.stat().st_uid == os.getuid():
+            is_ours = process.name.isdigit() and process.stat().st_uid == os.getuid()
+            if not is_ours or (process / "ns/net").readlink() != here:
+                continue
+            if (process / "comm").read_text() == "libvirtd\n":
                 parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
                 if b"reaper.py" in Path("/proc", parent, "cmdline").read_bytes():
                     return int(process.name)
