@@ -139,7 +139,7 @@ def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]
     assert "-twig-1" in compared.stdout
     assert "+twig-2" in compared.stdout
     for twig in twigs:
-        swarm.json("kill", twig["name"])
+        swarm.json("kill", twig["name"], "--yes")
 
     rolled = others[1]["name"]
     swarm.json("checkpoint", rolled, "--name", "before")
