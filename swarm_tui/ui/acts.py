@@ -14,15 +14,15 @@ from textual.binding import BindingType
 
 from swarm_tui.amount import render_age
 from swarm_tui.audit import Entry, Outcome
-from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.ui.bar import Bar, Heading
 from swarm_tui.ui.figures import fit, plural, wrap
 from swarm_tui.ui.ink import Ink, Line
 from swarm_tui.ui.keys import bindings
+from swarm_tui.ui.reading import ReadingScreen
 from swarm_tui.ui.rows import Rows
-from swarm_tui.ui.screen import Context, SwarmScreen
+from swarm_tui.ui.screen import Context
 
 _DETAIL_LINES: Final = 3
 _READ_S: Final = 1.0
@@ -114,10 +114,11 @@ class _Detail(Bar):
         ], []
 
 
-class AuditScreen(SwarmScreen):
+class AuditScreen(ReadingScreen):
     """Everybody's acts on all agents, or on one."""
 
     PLACE = "audit"
+    READ_S = _READ_S
     BINDINGS: ClassVar[list[BindingType]] = bindings("audit")
 
     def __init__(self, context: Context, agent: AgentId | None = None) -> None:
@@ -128,9 +129,6 @@ class AuditScreen(SwarmScreen):
         self._acts = Acts(context.now)
         self._detail = _Detail()
         self._all: Sequence[Entry] = ()
-        self._is_read = False
-        self._problem: SwarmError | None = None
-        self._reading: asyncio.Task[None] | None = None
 
     def compose(self) -> ComposeResult:
         yield self._head
@@ -140,41 +138,17 @@ class AuditScreen(SwarmScreen):
 
     def on_mount(self) -> None:
         self._detail.styles.height = _DETAIL_LINES
-        self._reading = asyncio.create_task(self._read(), name="read acts")
+        self.begin_reading()
         self.set_focus(self._acts)
 
-    def on_unmount(self) -> None:
-        if self._reading:
-            self._reading.cancel()
-
-    def aims(self) -> Sequence[AgentId]:
-        return []
-
-    def current(self) -> AgentId | None:
-        return None
-
-    def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
-        pass  # acts are read at their own pace
-
     def catch_up(self) -> None:
-        self._show()
+        self.show_read()
 
-    async def _read(self) -> None:
-        """Read what is there, again and again: others act, too."""
-        while True:
-            problem: SwarmError | None = None
-            try:
-                acts = await asyncio.to_thread(self.context.supervisor.acts)
-                self._all, self._is_read = list(reversed(acts)), True
-            except SwarmError as error:
-                problem = error
-            if problem and not self._problem:
-                self.context.show_error(problem)
-            self._problem = problem
-            self._show()
-            await asyncio.sleep(_READ_S)
+    async def read(self) -> None:
+        acts = await asyncio.to_thread(self.context.supervisor.acts)
+        self._all = list(reversed(acts))
 
-    def _show(self) -> None:
+    def show_read(self) -> None:
         acts = [act for act in self._all if self._agent is None or act.agent == str(self._agent)]
         note = literal("nothing was done yet" if self._is_read else "reading …")
         self._acts.show(acts, self._problem.title if self._problem else note)
@@ -206,7 +180,7 @@ class AuditScreen(SwarmScreen):
             self._agent = AgentId(act.agent)
         else:
             self.footer.say("this act was on no agent")
-        self._show()
+        self.show_read()
 
     def do_back(self) -> None:
         self.dismiss()

@@ -26,8 +26,9 @@ from swarm_tui.ui.dialogs import read_dialog
 from swarm_tui.ui.figures import fit, fit_right, plural, render_count
 from swarm_tui.ui.ink import Ink, Line
 from swarm_tui.ui.keys import bindings
+from swarm_tui.ui.reading import ReadingScreen
 from swarm_tui.ui.rows import Rows
-from swarm_tui.ui.screen import Context, SwarmScreen
+from swarm_tui.ui.screen import Context
 
 _READ_S: Final = 2.0
 _WIDE: Final = 110
@@ -102,10 +103,11 @@ class _Detail(Bar):
         ], []
 
 
-class ResultsScreen(SwarmScreen):
+class ResultsScreen(ReadingScreen):
     """Of all agents that were ended, by anybody."""
 
     PLACE = "results"
+    READ_S = _READ_S
     BINDINGS: ClassVar[list[BindingType]] = bindings("results")
 
     def __init__(self, context: Context) -> None:
@@ -113,9 +115,7 @@ class ResultsScreen(SwarmScreen):
         self._head = Heading("results")
         self._rows = _Results(context.now)
         self._detail = _Detail(context.now)
-        self._is_read = False
-        self._problem: SwarmError | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._all: Sequence[Result] = ()
 
     def compose(self) -> ComposeResult:
         yield self._head
@@ -125,44 +125,22 @@ class ResultsScreen(SwarmScreen):
 
     def on_mount(self) -> None:
         self._detail.styles.height = _DETAIL_LINES
-        self._reading = asyncio.create_task(self._read(), name="read results")
+        self.begin_reading()
         self.set_focus(self._rows)
-
-    def on_unmount(self) -> None:
-        if self._reading:
-            self._reading.cancel()
-
-    def aims(self) -> Sequence[AgentId]:
-        return []
-
-    def current(self) -> AgentId | None:
-        return None
-
-    def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
-        pass  # results are read at their own pace
 
     def catch_up(self) -> None:
         self._show_detail()
 
-    async def _read(self) -> None:
-        """Read what is there, again and again: others end agents, too."""
-        results: Sequence[Result] = ()
-        while True:
-            problem: SwarmError | None = None
-            try:
-                results = await asyncio.to_thread(self.context.supervisor.results.list)
-                self._is_read = True
-            except SwarmError as error:
-                problem = error
-            if problem and not self._problem:
-                self.context.show_error(problem)
-            self._problem = problem
-            note = literal("no agent was ended so far" if self._is_read else "reading …")
-            self._rows.show(results, problem.title if problem else note)
-            stale = literal("cannot be read now") if problem else EMPTY
-            told = join((stale, literal(plural(len(results), "result"))), " · ")
-            self._head.show(literal("of ended agents"), told)
-            await asyncio.sleep(_READ_S)
+    async def read(self) -> None:
+        self._all = await asyncio.to_thread(self.context.supervisor.results.list)
+
+    def show_read(self) -> None:
+        problem = self._problem
+        note = literal("no agent was ended so far" if self._is_read else "reading …")
+        self._rows.show(self._all, problem.title if problem else note)
+        stale = literal("cannot be read now") if problem else EMPTY
+        told = join((stale, literal(plural(len(self._all), "result"))), " · ")
+        self._head.show(literal("of ended agents"), told)
 
     @on(Rows.Moved)
     def _show_detail(self) -> None:
