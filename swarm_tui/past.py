@@ -16,7 +16,7 @@ from swarm_tui.inventory import Kept
 from swarm_tui.model import Agent, SnapshotId
 from swarm_tui.ports import Progress
 from swarm_tui.report import snapshot_object, write_error, write_json, write_table
-from swarm_tui.retention import holds
+from swarm_tui.retention import forks, holds
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal
 
@@ -28,10 +28,11 @@ async def show(loaded: Loaded, connect: str | None, wanted: str, *, is_json: boo
     async with at_agent(loaded, connect, wanted) as (supervisor, agent):
         kept, problem = await read_snapshots(loaded, agent, connect)
         held = _held(supervisor, agent, kept)
-        forks = {one.snapshot.id: _forks(supervisor, agent, one.snapshot.id) for one in kept}
+        forked = _forked(supervisor, agent)
     if is_json:
         told = [
-            snapshot_object(one) | {"held": held[one.snapshot.id], "forks": forks[one.snapshot.id]}
+            snapshot_object(one)
+            | {"held": held[one.snapshot.id], "forks": forked.get(one.snapshot.id, [])}
             for one in kept
         ]
         write_json({"agent": agent.id, "name": agent.name, "snapshots": told})
@@ -106,14 +107,12 @@ def _held(
     return held
 
 
-def _forks(supervisor: Supervisor, agent: Agent, snapshot: SnapshotId) -> Sequence[Safe]:
-    return [
-        known.name
-        for known in supervisor.store.agents()
-        if known.record
-        and known.record.birth.parent == agent.id
-        and known.record.birth.snapshot == snapshot
-    ]
+def _forked(supervisor: Supervisor, agent: Agent) -> dict[SnapshotId, list[Safe]]:
+    """The names of its forks, of each snapshot that has some."""
+    names = {known.id: known.name for known in supervisor.store.agents()}
+    records = [known.record for known in supervisor.store.agents() if known.record]
+    below = forks(agent.id, records)
+    return {snapshot: [names[one.id] for one in below[snapshot]] for snapshot in below}
 
 
 def _row(kept: Kept, held: Sequence[Safe]) -> Sequence[str]:
