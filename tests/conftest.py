@@ -63,6 +63,15 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SWARM_TUI_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(autouse=True)
+def clean_root() -> Iterator[None]:
+    """No test leaves anything in the root folder, where the next one would find it."""
+    before = os.listdir("/")
+    yield
+    made = set(os.listdir("/")).difference(before)
+    assert not made, f"this test, or one beside it, made {sorted(made)} in /"
+
+
 @pytest.fixture
 def swarm_home(monkeypatch: pytest.MonkeyPatch, image_cache: Path) -> Iterator[Path]:
     """An empty SWARM_TUI_HOME for real VMs; guest images are shared between runs.

@@ -60,6 +60,7 @@ from swarm_tui.model import (
     Verb,
     Vm,
 )
+from swarm_tui.paths import locate
 from swarm_tui.placement import Forecast, Promises
 from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Needs, Progress
@@ -150,7 +151,7 @@ class StandInSupervisor(Supervisor):
     def __post_init__(self) -> None:
         self.stocks = Stocks()
         self.store = Store(self.clock.now)
-        home = Path("/nowhere")
+        home = locate().data
         self.audit = Audit(home)
         self.results = StandInResults(self)
         self.terms = Terms(Shelf(home), sanitize("hanne@example.org"), None, home, 1 << 20)

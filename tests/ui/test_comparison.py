@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from test_safety import CORPUS, check
 from textual.pilot import Pilot
 
 from swarm_tui.model import AgentId
+from swarm_tui.paths import locate
 from swarm_tui.review.comparison import Comparison
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.ui.app import SwarmApp
@@ -40,7 +40,7 @@ class StandInShelf(Shelf):
     """Knows who was reviewed."""
 
     def __init__(self, swarm: StandInSupervisor) -> None:
-        super().__init__(Path("/nowhere"))
+        super().__init__(locate().data)
         self._swarm = swarm
 
     def numbers(self, agent: AgentId) -> Sequence[int]:

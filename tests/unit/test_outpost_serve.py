@@ -134,11 +134,11 @@ def test_nothing_is_written_but_in_our_folder(far: Far, tmp_path: Path) -> None:
     assert not Path(f"/proc/{far.process.pid}/cwd/swarm_tui").exists()
 
 
-def test_calls_are_answered_as_they_would_be_here(far: Far) -> None:
+def test_calls_are_answered_as_they_would_be_here(far: Far, tmp_path: Path) -> None:
     here = process.find(os.getpid())
     footprints: dict[int, Footprint] = far.ask(process.measure, {os.getpid(): ["lo"]})
     assert footprints[os.getpid()].process == here
-    assert far.ask(process.holders, [Path("/nowhere")]) == {}
+    assert far.ask(process.holders, [tmp_path / "nowhere"]) == {}
     assert far.ask(process.end, Process(os.getpid(), 1)) is None
     far.ask(Ledger.keep, AGENT, "facts", "grün \x00")
     assert far.ask(Ledger.kept, "facts") == {AGENT: "grün \x00"}
