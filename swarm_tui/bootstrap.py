@@ -208,19 +208,17 @@ async def read_snapshots(
 ) -> tuple[Sequence[Kept], SwarmError | None]:
     """The agent's snapshots, oldest first, and why the host could not be asked for them.
 
-    Raises StoreError, SnapshotError.
+    Raises StoreError.
     """
     inventory = Inventory(open_database(loaded))
     outpost, archive = make_outpost(loaded, agent.host, connect)
     try:
         await outpost.open()
-        ids = await asyncio.to_thread(archive.ids, agent.id)
-        there = [await asyncio.to_thread(archive.read, agent.id, snapshot) for snapshot in ids]
+        return await asyncio.to_thread(inventory.look, archive, agent.id, agent.host)
     except (HostError, DeadlineExceeded) as error:
         return await asyncio.to_thread(inventory.known, agent.id), error
     finally:
         await outpost.close()
-    return await asyncio.to_thread(inventory.compare, agent.id, agent.host, there), None
 
 
 def make_hypervisors(

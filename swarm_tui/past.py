@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 from swarm_tui.acting import act, at_agent
 from swarm_tui.amount import render_age, render_bytes
-from swarm_tui.bootstrap import read_snapshots
 from swarm_tui.command import Command, Fork
 from swarm_tui.config import Loaded
 from swarm_tui.errors import NotFound
@@ -26,7 +25,7 @@ HEADER = ("SNAPSHOT", "AGE", "FOR", "NAME", "SIZE", "BY", "HELD BY")
 async def show(loaded: Loaded, connect: str | None, wanted: str, *, is_json: bool) -> int:
     """Print the snapshots of an agent, oldest first, with what holds each of them."""
     async with at_agent(loaded, connect, wanted) as (supervisor, agent):
-        kept, problem = await read_snapshots(loaded, agent, connect)
+        kept, problem = await supervisor.past(agent.id)
         held = _held(supervisor, agent, kept)
         forked = _forked(supervisor, agent)
     if is_json:
@@ -58,7 +57,7 @@ async def do(
 ) -> int:
     """Do something with one snapshot of an agent. Raises NotFound when none, or several, fit."""
     async with at_agent(loaded, connect, wanted) as (supervisor, agent):
-        kept, problem = await read_snapshots(loaded, agent, connect)
+        kept, problem = await supervisor.past(agent.id)
         if problem:
             raise problem
         command = make(agent, find(kept, snapshot))
@@ -71,7 +70,7 @@ async def fork(loaded: Loaded, given: argparse.Namespace, on_progress: Progress 
     async with at_agent(loaded, given.connect, given.agent) as (supervisor, agent):
         chosen: SnapshotId | None = None
         if given.snapshot:
-            kept, problem = await read_snapshots(loaded, agent, given.connect)
+            kept, problem = await supervisor.past(agent.id)
             if problem:
                 raise problem
             chosen = find(kept, given.snapshot).snapshot.id

@@ -297,7 +297,7 @@ class SwarmApp(App[None], inherit_bindings=False):
                 log_alone = action.id == "logs"
                 self.push_screen(AgentScreen(self._swarm, current, log_alone=log_alone))
             case "timeline" if current:
-                self.push_screen(TimelineScreen(self._swarm, current, self._verbs.do))
+                self.push_screen(TimelineScreen(self._swarm, current, self._verbs))
             case "results":
                 self.push_screen(ResultsScreen(self._swarm))
             case "compare":
@@ -317,6 +317,8 @@ class SwarmApp(App[None], inherit_bindings=False):
                 self._reviews.open(current)
             case "extend":
                 self._verbs.give_time(action, targets)
+            case "checkpoint":
+                self._verbs.checkpoint(action, targets)
             case "fork":
                 self._verbs.fork(action, targets)
             case "message":

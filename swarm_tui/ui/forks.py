@@ -17,7 +17,7 @@ from textual.widgets import Button, Input, Static
 from swarm_tui.amount import render_bytes
 from swarm_tui.command import FORKS
 from swarm_tui.model import Agent, State
-from swarm_tui.text import Safe, join, literal
+from swarm_tui.text import EMPTY, Safe, join, literal
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.keys import quiet
@@ -30,6 +30,8 @@ class Wanted:
     count: int
     prefix: str
     """Empty: each fork is called after its agent."""
+    task: str
+    """Empty: each does what its agent does."""
 
 
 class ForkDialog(ModalScreen[Wanted | None]):
@@ -37,8 +39,10 @@ class ForkDialog(ModalScreen[Wanted | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [quiet("escape,ctrl+c", "no")]
 
-    def __init__(self, agents: Sequence[Agent]) -> None:
+    def __init__(self, agents: Sequence[Agent], whence: Safe = EMPTY) -> None:
+        """`whence`: the checkpoint that they begin with; empty: they begin where it stands now."""
         super().__init__()
+        self._whence = whence
         self._agents = agents
 
     def compose(self) -> ComposeResult:
@@ -51,6 +55,8 @@ class ForkDialog(ModalScreen[Wanted | None]):
             yield Field(value="1", id="count")
             yield Static(Content("names begin with"), classes="label")
             yield Field(id="prefix", placeholder="the agent's own name")
+            yield Static(Content("task"), classes="label")
+            yield Field(id="task", placeholder=self._agents[0].tag.task or "the agent's own")
             yield Static(Content(""), id="dialog-problem")
             with Horizontal(id="dialog-keys"):
                 yield Button(Content("↵  fork"), id="yes", compact=True)
@@ -71,7 +77,10 @@ class ForkDialog(ModalScreen[Wanted | None]):
     def _done(self) -> None:
         count = self._count()
         if count is not None:
-            self.dismiss(Wanted(count, self.query_one("#prefix", Input).value.strip()))
+            prefix, task = (
+                self.query_one(one, Input).value.strip() for one in ("#prefix", "#task")
+            )
+            self.dismiss(Wanted(count, prefix, task))
 
     @on(Button.Pressed, "#no")
     def action_no(self) -> None:
@@ -83,6 +92,8 @@ class ForkDialog(ModalScreen[Wanted | None]):
         return int(text) if is_number and 0 < int(text) <= FORKS else None
 
     def _tell_source(self) -> Safe:
+        if self._whence:
+            return join((literal("from"), self._whence))
         if all(agent.state is State.SAVED for agent in self._agents):
             return literal("from what is saved, which stays as it is")
         return literal("what runs stands still for a moment, and goes on")

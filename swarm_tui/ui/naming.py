@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from swarm_tui.text import Safe
+from swarm_tui.text import EMPTY, Safe
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.keys import quiet
 
@@ -22,20 +22,21 @@ class NameDialog(ModalScreen[str | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [quiet("escape,ctrl+c", "no")]
 
-    def __init__(self, about: Safe, name: Safe) -> None:
-        """`about`: which one it is; `name`: what it is called so far."""
+    def __init__(self, asked: Safe, about: Safe, name: Safe = EMPTY) -> None:
+        """`asked`: what for; `about`: which one it is; `name`: what it is called so far."""
         super().__init__()
+        self._asked = asked
         self._about = about
         self._name_so_far = name
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
-            yield Static(Content("Name the checkpoint"), id="dialog-title")
+            yield Static(Content(self._asked), id="dialog-title")
             yield Static(Content(self._about), classes="line")
             yield Static(Content("name; one that has a name is never removed by a rule"))
             yield Field(id="time", placeholder="no name", value=self._name_so_far)
             with Horizontal(id="dialog-keys"):
-                yield Button(Content("↵  name it"), id="yes", compact=True)
+                yield Button(Content("↵  do it"), id="yes", compact=True)
                 yield Button(Content("esc  leave it"), id="no", compact=True)
 
     def on_mount(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
+from contextlib import suppress
 from typing import ClassVar
 
 from swarm_tui.errors import SwarmError
@@ -12,7 +13,7 @@ from swarm_tui.ui.screen import Context, SwarmScreen
 
 
 class ReadingScreen(SwarmScreen):
-    """Its rows are of no agent that could be steered; what could not be read is told once."""
+    """What could not be read is told once. Of no agent that could be steered, unless it says so."""
 
     READ_S: ClassVar[float]
     """Seconds between two readings."""
@@ -21,6 +22,7 @@ class ReadingScreen(SwarmScreen):
         super().__init__(context)
         self._is_read = False
         self._problem: SwarmError | None = None
+        self._wanted = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
     async def read(self) -> None:
@@ -34,11 +36,15 @@ class ReadingScreen(SwarmScreen):
     def begin_reading(self) -> None:
         self._reading = asyncio.create_task(self._read_on(), name=f"read {self.PLACE}")
 
+    def read_again(self) -> None:
+        """Do not wait for the next reading: something was done."""
+        self._wanted.set()
+
     def on_unmount(self) -> None:
         if self._reading:
             self._reading.cancel()
 
-    def aims(self) -> Sequence[AgentId]:
+    def aims(self) -> Collection[AgentId]:
         return []
 
     def current(self) -> AgentId | None:
@@ -49,6 +55,7 @@ class ReadingScreen(SwarmScreen):
 
     async def _read_on(self) -> None:
         while True:
+            self._wanted.clear()
             problem: SwarmError | None = None
             try:
                 await self.read()
@@ -59,4 +66,5 @@ class ReadingScreen(SwarmScreen):
                 self.context.show_error(problem)
             self._problem = problem
             self.show_read()
-            await asyncio.sleep(self.READ_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self.READ_S)

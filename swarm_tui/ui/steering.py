@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from swarm_tui.command import Checkpoint, End, Kill, Pause, Resume
+from swarm_tui.command import End, Kill, Pause, Resume
 from swarm_tui.model import Verb
 from swarm_tui.ui.action import (
     BOTH,
     FLEET,
+    STEER,
     TIMELINE,
     Action,
     Section,
@@ -51,10 +52,10 @@ STEERING: Final[tuple[Action, ...]] = (
         ("S",),
         Section.VERBS,
         "",
-        "Checkpoint: keep a snapshot of the agent, which goes on",
+        "Checkpoint: keep a snapshot of the agent, which goes on; asks for a name",
+        (*STEER, *TIMELINE),
         verb=Verb.CHECKPOINT,
         acts_on_agent=True,
-        command=Checkpoint,
     ),
     Action(
         "timeline",
@@ -79,7 +80,7 @@ STEERING: Final[tuple[Action, ...]] = (
         ("f",),
         Section.VERBS,
         "fork",
-        "Make another agent that goes on from this checkpoint",
+        "Fork it from this checkpoint, as often as you say",
         TIMELINE,
         verb=Verb.FORK,
     ),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -15,8 +13,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 
 from swarm_tui.amount import render_age, render_bytes
-from swarm_tui.command import Discard, Fork, Mark, Past, RollBack
-from swarm_tui.errors import SwarmError
+from swarm_tui.command import Discard, Mark, Past, RollBack
 from swarm_tui.inventory import Kept
 from swarm_tui.model import Agent, AgentId, Snapshot, State
 from swarm_tui.retention import forks, holds
@@ -32,8 +29,10 @@ from swarm_tui.ui.ink import Ink, Line
 from swarm_tui.ui.keys import bindings
 from swarm_tui.ui.naming import NameDialog
 from swarm_tui.ui.question import Question
+from swarm_tui.ui.reading import ReadingScreen
 from swarm_tui.ui.rows import Rows
 from swarm_tui.ui.screen import Context, OneAgentScreen
+from swarm_tui.ui.verbs import Verbs
 
 _READ_S: Final = 10.0
 """So often it is read anew without being asked: others act, too."""
@@ -45,9 +44,6 @@ _STANDING: Final = {
     "missing": literal("gone from its host"),
     "unseen": literal("not looked for"),
 }
-
-Act = Callable[[Action, Past | Fork, Callable[[], None]], None]
-"""Has the app do it, and calls back when it has ended, however it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,26 +191,23 @@ class _Detail(Bar):
         return [Segment(f" {wrap(held, width - 2)[0]}", ink.text)], []
 
 
-class TimelineScreen(OneAgentScreen):
+class TimelineScreen(OneAgentScreen, ReadingScreen):
     """The checkpoints of one agent, and what can be done with each."""
 
     PLACE = "timeline"
+    READ_S = _READ_S
     KEPT = ("roll-back", "discard", "help", "quit")
     BINDINGS: ClassVar[list[BindingType]] = bindings("timeline")
 
-    def __init__(self, context: Context, agent: AgentId, act: Act) -> None:
+    def __init__(self, context: Context, agent: AgentId, verbs: Verbs) -> None:
         super().__init__(context, agent)
-        self._act = act
+        self._verbs = verbs
         self._head = Heading("timeline")
         self._points = _Points(context.now)
         self._detail = _Detail(context.now)
         self._kept: Sequence[Kept] = ()
-        self._is_read = False
-        self._problem: SwarmError | None = None
-        self._wanted = asyncio.Event()
         self._was_at_work = False
         self._second = 0
-        self._reading: asyncio.Task[None] | None = None
         known = context.store.agent(agent)
         self._whose = known.name if known else sanitize(agent)
 
@@ -226,12 +219,8 @@ class TimelineScreen(OneAgentScreen):
 
     def on_mount(self) -> None:
         self._detail.styles.height = _DETAIL_LINES
-        self._reading = asyncio.create_task(self._read(), name="read a timeline")
+        self.begin_reading()
         self.set_focus(self._points)
-
-    def on_unmount(self) -> None:
-        if self._reading:
-            self._reading.cancel()
 
     def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
         if (second := int(self.context.now())) != self._second:
@@ -242,33 +231,23 @@ class TimelineScreen(OneAgentScreen):
         known = self.context.store.agent(self.agent_id)
         is_at_work = known is not None and known.operation is not None
         if self._was_at_work and not is_at_work:
-            self._wanted.set()
+            self.read_again()
         self._was_at_work = is_at_work
         self._tell()
         self.show_keys({})
 
     def catch_up(self) -> None:
-        self._show()
+        self.show_read()
 
     # What it shows
 
-    async def _read(self) -> None:
-        while True:
-            self._wanted.clear()
-            problem: SwarmError | None = None
-            try:
-                self._kept, problem = await self.context.supervisor.past(self.agent_id)
-                self._is_read = True
-            except SwarmError as error:
-                problem = error
-            if problem and not self._problem:
-                self.context.show_error(problem)
-            self._problem = problem
-            self._show()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), _READ_S)
+    async def read(self) -> None:
+        self._kept, problem = await self.context.supervisor.past(self.agent_id)
+        self._is_read = True
+        if problem:  # what is known is shown all the same
+            raise problem
 
-    def _show(self) -> None:
+    def show_read(self) -> None:
         note = literal("no checkpoint yet: S takes one" if self._is_read else "reading …")
         self._points.show(self._arrange(), self._problem.title if self._problem else note)
         self._tell()
@@ -347,8 +326,8 @@ class TimelineScreen(OneAgentScreen):
             return None
         return self._points.current
 
-    def _do(self, action: Action, command: Past | Fork) -> None:
-        self._act(action, command, self._wanted.set)
+    def _do(self, action: Action, command: Past) -> None:
+        self._verbs.do(action, command, self.read_again)
 
     def _ask(self, action: Action, question: Question, command: Past) -> None:
         def answered(is_yes: bool | None) -> None:
@@ -395,7 +374,10 @@ class TimelineScreen(OneAgentScreen):
     def do_fork_from(self) -> None:
         action = BY_ID["fork-from"]
         if point := self._chosen(action):
-            self._do(action, Fork(self.agent_id, snapshot=point.snapshot.id))
+            self._verbs.fork(action, [self.agent_id], point.snapshot.id, self._describe(point))
+
+    def do_checkpoint(self) -> None:
+        self._verbs.checkpoint(BY_ID["checkpoint"], [self.agent_id])
 
     def do_mark_pin(self) -> None:
         action = BY_ID["mark-pin"]
@@ -414,7 +396,8 @@ class TimelineScreen(OneAgentScreen):
             if name is not None and name != snapshot.title:
                 self._do(action, Mark(self.agent_id, snapshot.id, name, snapshot.is_pinned))
 
-        self.app.push_screen(NameDialog(self._describe(point), snapshot.title), answered)
+        asked = literal("Name the checkpoint")
+        self.app.push_screen(NameDialog(asked, self._describe(point), snapshot.title), answered)
 
     def do_show_fork(self) -> None:
         point = self._points.current
@@ -424,7 +407,7 @@ class TimelineScreen(OneAgentScreen):
             self.footer.say("this line is no fork")
 
     def do_refresh(self) -> None:
-        self._wanted.set()
+        self.read_again()
         self.footer.say("reading")
 
     def do_back(self) -> None:

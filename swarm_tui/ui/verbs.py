@@ -9,17 +9,18 @@ from typing import Any, Final
 from textual.app import App
 
 from swarm_tui.batch import Batch, Fate
-from swarm_tui.command import Command, Extend, Fork, Past, Say, Spawn
+from swarm_tui.command import Checkpoint, Command, Extend, Fork, Past, Say, Spawn
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import AgentId
+from swarm_tui.model import AgentId, SnapshotId
 from swarm_tui.ports import Progress
-from swarm_tui.text import Safe, join, literal
+from swarm_tui.text import EMPTY, Safe, join, literal
 from swarm_tui.ui.action import Action
 from swarm_tui.ui.batches import BatchDialog
 from swarm_tui.ui.dialogs import Confirm
 from swarm_tui.ui.editor import MessageDialog
 from swarm_tui.ui.figures import plural
 from swarm_tui.ui.forks import ForkDialog, Wanted
+from swarm_tui.ui.naming import NameDialog
 from swarm_tui.ui.question import ask_before
 from swarm_tui.ui.screen import Context, top
 from swarm_tui.ui.time import Time, TimeDialog
@@ -148,7 +149,39 @@ class Verbs:
 
         self._app.push_screen(TimeDialog(agents, self._swarm.now()), answered)
 
-    def fork(self, action: Action, targets: Sequence[AgentId]) -> None:
+    def checkpoint(self, action: Action, targets: Sequence[AgentId]) -> None:
+        """Ask for its name, which may be none, and make it."""
+        allowed, _ = self._sift(action, targets)
+        if not allowed:
+            self.refuse(action, targets[0] if targets else None)
+            return
+        agents = [self._swarm.roster.agents[agent] for agent in allowed]
+
+        def answered(name: str | None) -> None:
+            if name is not None:
+                top(self._app).drop_selection()
+
+                def make(agent: AgentId) -> Command:
+                    return Checkpoint(agent, name)
+
+                self._start(self._carry_out(action, allowed, make), action.id)
+
+        whom = agents[0].name if len(agents) == 1 else literal(plural(len(agents), "agent"))
+        asked = join((literal("Checkpoint of"), whom))
+        about = literal("what runs stands still for a moment, and goes on")
+        self._app.push_screen(NameDialog(asked, about), answered)
+
+    def fork(
+        self,
+        action: Action,
+        targets: Sequence[AgentId],
+        snapshot: SnapshotId | None = None,
+        whence: Safe = EMPTY,
+    ) -> None:
+        """Ask how many, and make them: from where they stand, or from one's `snapshot`.
+
+        `whence`: which snapshot that is, for a person.
+        """
         allowed, _ = self._sift(action, targets)
         if not allowed:
             self.refuse(action, targets[0] if targets else None)
@@ -159,14 +192,14 @@ class Verbs:
                 top(self._app).drop_selection()
 
                 def make(agent: AgentId) -> Command:
-                    return Fork(agent, wanted.count, wanted.prefix)
+                    return Fork(agent, wanted.count, wanted.prefix, wanted.task, snapshot)
 
                 self._start(self._carry_out(action, allowed, make), action.id)
 
         agents = [self._swarm.roster.agents[agent] for agent in allowed]
-        self._app.push_screen(ForkDialog(agents), answered)
+        self._app.push_screen(ForkDialog(agents, whence), answered)
 
-    def do(self, action: Action, command: Past | Fork, then: Callable[[], None]) -> None:
+    def do(self, action: Action, command: Past, then: Callable[[], None]) -> None:
         """Do what a person has chosen, to the agent that it names; `then` it has ended."""
         agent = command.agent
         if self.refuse(action, agent):

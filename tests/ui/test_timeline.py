@@ -7,7 +7,7 @@ from dataclasses import replace
 from stand_in import START, StandInSupervisor, make_app, make_fleet, running, seen, until
 from test_safety import CORPUS, check
 
-from swarm_tui.command import Discard, Fork, Mark, RollBack
+from swarm_tui.command import Checkpoint, Discard, Fork, Mark, RollBack
 from swarm_tui.errors import HostUnreachable, StoreUnreachable
 from swarm_tui.fact import Recorded
 from swarm_tui.inventory import Kept, Standing
@@ -151,13 +151,34 @@ async def test_pins_and_names_are_given_and_taken_back() -> None:
         await until(pilot, lambda: swarm.done[2:] == [unpinned], "the pin is off")
 
 
-async def test_an_agent_is_forked_from_a_checkpoint() -> None:
+async def test_forks_of_a_checkpoint_are_asked_for_as_those_of_an_agent() -> None:
     app = table(swarm := past())
     async with running(app) as pilot:
         ember = await open_past(swarm, app, pilot)
         await until(pilot, lambda: "before the rewrite" in seen(app), "the timeline")
         await pilot.press("j", "f")
-        await until(pilot, lambda: swarm.done == [Fork(ember, snapshot=REVIEWED)], "the fork")
+        await until(pilot, lambda: "Fork ember" in seen(app), "the dialog")
+        assert "from 12:25:00 · review 3" in seen(app)
+        await pilot.press("backspace", "3", "tab", *"try", "tab", *"faster", "enter")
+        forks = Fork(ember, 3, "try", "faster", REVIEWED)
+        await until(pilot, lambda: swarm.done == [forks], "the forks")
+
+
+async def test_a_checkpoint_is_taken_there_and_may_have_a_name() -> None:
+    app = table(swarm := past())
+    swarm.told_past = []
+    async with running(app) as pilot:
+        ember = await open_past(swarm, app, pilot)
+        await until(pilot, lambda: "no checkpoint yet: S takes one" in seen(app), "the timeline")
+        await pilot.press("S")
+        await until(pilot, lambda: "Checkpoint of ember" in seen(app), "the dialog")
+        await pilot.press(*"green", "enter")
+        await until(pilot, lambda: swarm.done == [Checkpoint(ember, "green")], "the checkpoint")
+        await pilot.press("S")
+        await until(pilot, lambda: "Checkpoint of ember" in seen(app), "the dialog again")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is top(app), "it to close")
+        assert len(swarm.done) == 1
 
 
 async def test_what_was_done_is_read_at_once() -> None:
