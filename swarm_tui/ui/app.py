@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from textual.app import App
 from textual.binding import BindingType
 from textual.command import SimpleCommand
 from textual.filter import LineFilter
@@ -56,6 +55,7 @@ from swarm_tui.ui.shell import is_in_tmux, open_window, take_terminal
 from swarm_tui.ui.spawning import SpawnForm
 from swarm_tui.ui.theme import DEFAULT, builtin_folder, load_themes
 from swarm_tui.ui.timeline import TimelineScreen
+from swarm_tui.ui.typing import InOrder
 from swarm_tui.ui.verbs import Verbs, make_batches
 from swarm_tui.ui.waiting import WaitingScreen
 
@@ -96,7 +96,7 @@ class Settings:
     """Draw in ASCII, for terminals without UTF-8; see `glyphs.needs_plain`."""
 
 
-class SwarmApp(App[None], inherit_bindings=False):
+class SwarmApp(InOrder, inherit_bindings=False):
     """Shows a supervisor that the caller starts before and closes after."""
 
     CSS_PATH = Path(__file__).with_name("swarm.tcss")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from textual import events
 from textual.widgets import Input
 
 _UNSEEN: Final = (
@@ -25,10 +24,7 @@ class Field(Input):
         value: str = "",
         on_submit: Callable[[str], None] | None = None,
     ) -> None:
-        """`on_submit`: what becomes of the text; without it a `Submitted` is posted.
-
-        If that moves the focus away, keys that were typed meanwhile are not for this field.
-        """
+        """`on_submit`: what becomes of the text; without it a `Submitted` is posted."""
         super().__init__(
             value,
             placeholder,
@@ -39,11 +35,8 @@ class Field(Input):
         self.cursor_blink = False
         self._on_submit = on_submit
 
-    def on_key(self, event: events.Key) -> None:
-        if self.screen.focused is not self:  # `has_focus` is told later
-            event.prevent_default().stop()
-            self.app.post_message(events.Key(event.key, event.character))
-        elif event.key == "enter" and self._on_submit:
-            # At once: as a binding it would come after the keys that wait behind it.
-            event.prevent_default().stop()
+    async def action_submit(self) -> None:
+        if self._on_submit:
             self._on_submit(self.value)
+        else:
+            await super().action_submit()

@@ -46,18 +46,12 @@ _FIRST: Final = "demo"
 
 
 class Stop(Inked):
-    """A place of the form that Enter leaves for the next one, at once.
-
-    As a binding it would come after the keys that wait behind it.
-    """
+    """A place of the form that Enter leaves for the next one."""
 
     SURFACE = "panel"
 
     def on_key(self, event: events.Key) -> None:
-        if self.screen.focused is not self:
-            event.prevent_default().stop()
-            self.app.post_message(events.Key(event.key, event.character))
-        elif event.key == "enter":
+        if event.key == "enter":
             event.prevent_default().stop()
             self.screen.focus_next()
 

@@ -117,8 +117,8 @@ async def test_what_is_typed_ahead_goes_where_it_was_meant() -> None:
     app = make_app(swarm, TABLE)
     async with running(app) as pilot:
         type_ahead(app, "slash", *"Kpux", "enter")
-        await until(pilot, lambda: "No agent matches" in seen(app), "the filter")
-        assert "/Kpux 0 shown" in seen(app)
+        await until(pilot, lambda: "/Kpux 0 shown" in seen(app), "the filter")
+        assert "No agent matches" in seen(app)
         type_ahead(app, "escape", "j", "p")
         await until(pilot, lambda: swarm.done == [Pause(swarm.named("fern").id)], "the pause")
 
