@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from swarm_tui.ports import Progress
 from swarm_tui.report import agent_object, error_object, write_error, write_json
 from swarm_tui.store import sort_key
 from swarm_tui.supervisor import Supervisor
+from swarm_tui.text import join
 
 CONNECT_S: Final = 15.0
 
@@ -114,6 +116,24 @@ def confirm(
         raise UsageError(f"Nothing was done: {wanted} was not typed")
 
 
+async def heed(supervisor: Supervisor, verb: Verb, agents: Sequence[Agent]) -> None:
+    """Ask a person before agents come back to where memory lacks. Raises UsageError."""
+    if verb is not Verb.RESUME:
+        return
+    await supervisor.freshen({agent.host for agent in agents})
+    doubts = supervisor.promises.doubts(agent.id for agent in agents)
+    if not doubts:
+        return
+    if not sys.stdin.isatty():
+        told = join(doubts)
+        raise UsageError("This resume needs --yes when nobody can be asked", told)
+    for line in doubts:
+        print(line, file=sys.stderr)
+    print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if (await asyncio.to_thread(sys.stdin.readline)).strip() != "yes":
+        raise UsageError("Nothing was done: yes was not typed")
+
+
 async def act_on_many(
     loaded: Loaded,
     connect: str | None,
@@ -123,13 +143,19 @@ async def act_on_many(
     make: Callable[[AgentId], Command],
     *,
     is_json: bool,
+    is_sure: bool = False,
 ) -> int:
-    """Do it to each, and tell each as it ends; 0 when all of it was done, else 1."""
+    """Do it to each, and tell each as it ends; 0 when all of it was done, else 1.
+
+    `is_sure`: nobody is asked about what speaks against it.
+    """
     batch = Batch(verb, agents, make)
     async with make_supervisor(loaded, connect=connect, is_following=False) as supervisor:
         known = supervisor.store.agent
         with suppress(SwarmError):  # told with each agent that is out of reach for it
             await supervisor.connected(CONNECT_S, lambda: all(known(agent.id) for agent in agents))
+        if not is_sure:
+            await heed(supervisor, verb, agents)
         await batch.run(supervisor.do, (lambda item: None) if is_json else _tell_end)
     for item in batch.items:
         if item.error and not isinstance(item.error, SwarmError):

@@ -77,7 +77,7 @@ def tell(step: Safe, fraction: float | None) -> None:
 
 def steer(arguments: argparse.Namespace, make: Callable[[AgentId], Command]) -> int:
     """Do one verb to one agent, and tell how the agent stands afterwards; or to many."""
-    from swarm_tui.acting import act, at_agent
+    from swarm_tui.acting import act, at_agent, heed
 
     if arguments.filter is not None or len(arguments.agents) > 1:
         return _steer_many(arguments, make)
@@ -88,8 +88,10 @@ def steer(arguments: argparse.Namespace, make: Callable[[AgentId], Command]) -> 
     async def act_on_one() -> int:
         loaded, is_json = load(arguments), arguments.json
         async with at_agent(loaded, arguments.connect, name) as (supervisor, agent):
-            progress = None if is_json else tell
-            await act(supervisor, agent, make(agent.id), is_json=is_json, on_progress=progress)
+            progress, command = None if is_json else tell, make(agent.id)
+            if not arguments.yes:
+                await heed(supervisor, command.verb, [agent])
+            await act(supervisor, agent, command, is_json=is_json, on_progress=progress)
         return 0
 
     return run(act_on_one())
@@ -117,6 +119,7 @@ def _steer_many(arguments: argparse.Namespace, make: Callable[[AgentId], Command
             denied,
             make,
             is_json=arguments.json,
+            is_sure=arguments.yes,
         )
     )
 

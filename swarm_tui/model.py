@@ -275,6 +275,8 @@ class Birth:
     """Why its result could not be kept: then no rule ends it until a person acts."""
     rewound: Rewound | None = None
     """The last time that it was set back, of which its log tells."""
+    memory_mib: int | None = None
+    """Given to it; for those who cannot ask its VM yet. None: nobody wrote it down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Collection, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from swarm_tui.model import (
     SnapshotId,
     Verb,
 )
+from swarm_tui.placement import Promises
 from swarm_tui.ports import Forker, Order, Parent, Progress, Source, Spawned
 from swarm_tui.review.depot import Depot
 from swarm_tui.site import Place
@@ -46,6 +47,8 @@ class Births:
     _catalogue: Catalogue
     _apply: Apply
     _at_work: MutableMapping[AgentId, Verb]
+    _on_known: Callable[[AgentId], None]
+    """Told who has a record, and is in the store, from now on."""
     _stack: AsyncExitStack
     _claims: dict[AgentId, Claim] = field(default_factory=dict)
     _kept: set[AgentId] = field(default_factory=set)
@@ -65,6 +68,7 @@ class Births:
         record = await asyncio.to_thread(self._claims[agent].write, record)
         self._apply(Recorded(agent, record))
         self.show(self._step, self._fraction)
+        self._on_known(agent)
 
     def show(self, step: Safe, fraction: float | None) -> None:
         """Tell how far they are; a `ports.Progress`."""
@@ -115,15 +119,19 @@ class Nursery:
         depot: Depot | None,
         apply: Apply,
         at_work: MutableMapping[AgentId, Verb],
+        promises: Promises,
     ) -> None:
         """Without a `depot` no repository is delivered: agents begin with their images' own."""
         self._catalogue = catalogue
         self._depot = depot
         self._apply = apply
         self._at_work = at_work
+        self._promises = promises
 
     @asynccontextmanager
-    async def births(self, place: Place, birth: Birth, verb: Verb) -> AsyncIterator[Births]:
+    async def births(
+        self, place: Place, birth: Birth, verb: Verb, on_known: Callable[[AgentId], None]
+    ) -> AsyncIterator[Births]:
         """For agents on one host, made in one act.
 
         Of those that are not `keep`t nothing is left at the end. Where that cannot be made sure
@@ -131,15 +139,26 @@ class Nursery:
         `Lifecycle.recover` ends what there is of them.
         """
         async with AsyncExitStack() as stack:
-            births = Births(place, birth, verb, self._catalogue, self._apply, self._at_work, stack)
+            births = Births(
+                place, birth, verb, self._catalogue, self._apply, self._at_work, on_known, stack
+            )
             stack.callback(births.let_go)
             try:
                 yield births
             finally:
                 await asyncio.shield(births.end())
 
-    async def spawn(self, command: Spawn, place: Place, on_progress: Progress) -> Spawned:
-        """Make an agent and wait until it answers over SSH. Raises SwarmError."""
+    async def spawn(
+        self,
+        command: Spawn,
+        place: Place,
+        on_progress: Progress,
+        on_known: Callable[[AgentId], None],
+    ) -> Spawned:
+        """Make an agent and wait until it answers over SSH. Raises SwarmError.
+
+        `on_known` is told who it will be as soon as there is a record of it.
+        """
         profile, spawner = command.profile, place.site.spawner
         assert spawner is not None  # placed
         place.work_here()
@@ -151,8 +170,9 @@ class Nursery:
         labels = {label.key: label for label in (*profile.labels, *command.labels)}
         task, own = command.task or profile.task, tuple(labels[key] for key in sorted(labels))
         order = Order(command.name, task, own, profile, source, environment)
-        birth = _birth(command, source.repository if source else None)
-        async with self.births(place, birth, Verb.SPAWN) as births:
+        memory = spawner.needs(profile).guest
+        birth = _birth(command, source.repository if source else None, memory)
+        async with self.births(place, birth, Verb.SPAWN, on_known) as births:
 
             def tell(step: Safe, fraction: float | None) -> None:
                 births.show(step, fraction)
@@ -175,7 +195,24 @@ class Nursery:
         """Make forks of an agent that the caller holds. Raises SwarmError.
 
         Those that were made stay when another one fails; the error says which. `names` are taken.
+        Where not all of them have room it is Refused, with the agent untouched.
         """
+        with self._promises.forked(command) as on_known:
+            return await self._fork(
+                command, agent, record, lifecycle, place, names, on_progress, on_known
+            )
+
+    async def _fork(
+        self,
+        command: Fork,
+        agent: Agent,
+        record: Record,
+        lifecycle: Timeline,
+        place: Place,
+        names: Collection[str],
+        on_progress: Progress,
+        on_known: Callable[[AgentId], None],
+    ) -> Safe:
         forker = place.site.spawner
         if not isinstance(forker, Forker):
             raise Unsupported(f"{agent.name} cannot be forked", "Its host makes no agents.")
@@ -198,7 +235,8 @@ class Nursery:
         definition = await in_thread(lifecycle.snapshots.definition, agent.id, chosen)
         memory, *disks = await in_thread(lifecycle.snapshots.parts, agent.id, chosen)
         parent = Parent(agent.id, agent.name, vm.tag, definition, memory, disks, snapshot.is_frozen)
-        async with self.births(place, _inherited(record, chosen), Verb.FORK) as births:
+        birth = _inherited(record, chosen, vm.memory_bytes)
+        async with self.births(place, birth, Verb.FORK, on_known) as births:
 
             def tell(step: Safe, fraction: float | None) -> None:
                 births.show(step, fraction)
@@ -226,7 +264,7 @@ def _names(prefix: str, count: int, taken: Collection[str]) -> Sequence[str]:
     return list(itertools.islice((name for name in numbers if name not in taken), count))
 
 
-def _inherited(record: Record, snapshot: SnapshotId) -> Birth:
+def _inherited(record: Record, snapshot: SnapshotId, memory: int | None) -> Birth:
     """Of a fork: its time begins anew, and what was done by its parent's rules is not its own."""
     ttl_s = record.birth.life.ttl_s
     return replace(
@@ -237,14 +275,16 @@ def _inherited(record: Record, snapshot: SnapshotId) -> Birth:
         is_pinned=False,
         acted=None,
         unkept=EMPTY,
+        memory_mib=None if memory is None else memory >> 20,
     )
 
 
-def _birth(command: Spawn, repository: Path | None) -> Birth:
+def _birth(command: Spawn, repository: Path | None, memory: int) -> Birth:
     life = command.profile.life
     return Birth(
         profile=command.profile.name,
         repository=repository,
         life=life,
         expires=None if life.ttl_s is None else time.time() + life.ttl_s,
+        memory_mib=memory >> 20,
     )

@@ -58,6 +58,7 @@ async def _spawn_all(
 ) -> tuple[list[Spawned], list[SwarmError]]:
     """One that fails takes no other with it."""
     say = _unsaid if is_json else _say
+    await supervisor.freshen(supervisor.spawners())
     forecast = supervisor.foresee(commands[0], len(commands))
     places = ", ".join(f"{count} on {host}" for host, count in forecast.counts.items())
     say(f"{len(commands)} agents: {places or 'no host has room'}")

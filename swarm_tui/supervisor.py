@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -139,8 +139,8 @@ class Supervisor:
             for site in sites
         }
         spawners = {site.hypervisor.host: site.spawner for site in sites if site.spawner}
-        self._promises = Promises(self.store, spawners, reserve)
-        self._nursery = Nursery(catalogue, depot, self._apply, self._at_work)
+        self.promises = Promises(self.store, spawners, reserve)
+        self._nursery = Nursery(catalogue, depot, self._apply, self._at_work, self.promises)
         self.stocks = stocks or Stocks()
         self._guests = GuestWatch(
             self.store.agent,
@@ -218,7 +218,7 @@ class Supervisor:
 
     def foresee(self, command: Spawn, count: int = 1) -> Forecast:
         """Where `count` of them would be made now, and why there; reads nothing, never blocks."""
-        return self._promises.foresee(command, count)
+        return self.promises.foresee(command, count)
 
     def take_faults(self) -> Sequence[BaseException]:
         """Errors that no verb is to blame for, since the last call; for the screen."""
@@ -267,6 +267,11 @@ class Supervisor:
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """The agent's serial console. Raises NotFound."""
         return self._place_of(self._known(agent)).site.hypervisor.console(agent)
+
+    async def freshen(self, hosts: Iterable[HostName]) -> None:
+        """Read how much memory is free on these hosts, unless that was a moment ago."""
+        watches = [self._places[host].watch for host in hosts if host in self._places]
+        await asyncio.gather(*(watch.freshen(FRESH_S) for watch in watches))
 
     async def refresh(self, agent: AgentId | None = None) -> None:
         """Read again now, one agent or everything; a host out of reach is tried at once."""
@@ -340,6 +345,9 @@ class Supervisor:
         if lifecycle is None:
             raise HostUnreachable(f"Host {agent.host} is not connected")
         await self.checkpoints.check(agent, command, lifecycle)
+        if isinstance(command, Fork):
+            await self.freshen([agent.host])
+            self.promises.check(command)
         terms = replace(self.terms, shelf=fenced(self.terms.shelf, claim.check))
         handoff = Handoff(lifecycle, terms, self._repository_of(agent))
         peak = self.store.memory_peak(agent.id)
@@ -355,8 +363,8 @@ class Supervisor:
                         command, agent, record, lifecycle, place, names, progress
                     )
 
-                told = detail(command)
-                return await self._audited(command.verb, agent, agent.host, told, act)
+                verb, told = command.verb, detail(command)
+                return await self._audited(verb, agent, agent.host, told, act)
         finally:
             with contextlib.suppress(SwarmError):  # the verb's own outcome matters more
                 if isinstance(command, Kill | End):
@@ -375,17 +383,14 @@ class Supervisor:
         return agent
 
     async def _spawn(self, command: Spawn, on_progress: Progress) -> Spawned:
-        hosts = self._promises.candidates(command)
-        places = [self._places[host] for host in hosts if host in self._places]
-        await asyncio.gather(*(place.watch.freshen(FRESH_S) for place in places))
-        with self._promises.placed(command) as (placed, promise):
+        await self.freshen(self.promises.candidates(command))
+        with self.promises.placed(command) as (placed, on_known):
             on_progress(placed.reason, None)
             spawned: list[Spawned] = []
 
             async def act() -> Safe:
                 place = self._places[placed.host]
-                made = await self._nursery.spawn(command, place, on_progress)
-                promise.agent = made.agent
+                made = await self._nursery.spawn(command, place, on_progress, on_known)
                 spawned.append(replace(made, host=placed.host, reason=placed.reason))
                 with contextlib.suppress(SwarmError):  # it is there; the next list will show it
                     await place.watch.reread(made.agent)
@@ -393,8 +398,7 @@ class Supervisor:
                     self._guests.tend(made.agent, self.store.agent(made.agent))
                 return tell(spawned[0])
 
-            parts = (command.profile.name, sanitize(command.task), placed.reason)
-            told = join(filter(None, parts), "; ")
+            told = join((command.profile.name, sanitize(command.task), placed.reason), "; ")
             await self._audited(Verb.SPAWN, None, placed.host, told, act)
             return spawned[0]
 

@@ -34,6 +34,7 @@ def render_birth(birth: Birth) -> str:
         "unkept": birth.unkept,
         "rewound": birth.rewound
         and {"at": birth.rewound.at, "to": birth.rewound.to, "told": birth.rewound.told},
+        "memory_mib": birth.memory_mib,
     }
     return json.dumps(facts)
 
@@ -57,6 +58,7 @@ def read_birth(raw: object) -> Birth:
         acted=None if facts.get("acted") is None else Occasion(facts["acted"]),
         unkept=sanitize(str(facts.get("unkept") or "")),
         rewound=_read_rewound(facts.get("rewound")),
+        memory_mib=_mib(facts.get("memory_mib")),
     )
 
 
@@ -89,3 +91,8 @@ def _time(raw: object) -> float | None:
     if not isinstance(raw, int | float) or isinstance(raw, bool) or not math.isfinite(raw):
         raise ValueError(f"{raw!r} is no time")
     return float(raw)
+
+
+def _mib(raw: object) -> int | None:
+    """It is only reckoned with: none is better than an odd one."""
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) and 0 < raw < 1 << 30 else None

@@ -5,11 +5,12 @@ for the ids that changed since they last looked.
 """
 
 from swarm_tui.store.fleet import LOG_EVENTS, Outage, Store, count_states, sort_key
-from swarm_tui.store.known import HISTORY_SAMPLES, History, Log
+from swarm_tui.store.known import HISTORY_SAMPLES, RESTORING, History, Log
 
 __all__ = [
     "HISTORY_SAMPLES",
     "LOG_EVENTS",
+    "RESTORING",
     "History",
     "Log",
     "Outage",

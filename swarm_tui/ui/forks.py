@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from textual.widgets import Button, Input, Static
 from swarm_tui.amount import render_bytes
 from swarm_tui.command import FORKS
 from swarm_tui.model import Agent, State
+from swarm_tui.placement import Forecast
 from swarm_tui.text import EMPTY, Safe, join, literal
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.figures import plural
@@ -39,11 +40,17 @@ class ForkDialog(ModalScreen[Wanted | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [quiet("escape,ctrl+c", "no")]
 
-    def __init__(self, agents: Sequence[Agent], whence: Safe = EMPTY) -> None:
-        """`whence`: the checkpoint that they begin with; empty: they begin where it stands now."""
+    def __init__(
+        self, agents: Sequence[Agent], foresee: Callable[[int], Forecast], whence: Safe = EMPTY
+    ) -> None:
+        """`foresee` tells what would become of so many of each.
+
+        `whence`: the checkpoint that they begin with; empty: they begin where it stands now.
+        """
         super().__init__()
         self._whence = whence
         self._agents = agents
+        self._foresee = foresee
 
     def compose(self) -> ComposeResult:
         agents = self._agents
@@ -57,6 +64,7 @@ class ForkDialog(ModalScreen[Wanted | None]):
             yield Field(id="prefix", placeholder="the agent's own name")
             yield Static(Content("task"), classes="label")
             yield Field(id="task", placeholder=self._agents[0].tag.task or "the agent's own")
+            yield Static(Content(""), classes="line", id="cost")
             yield Static(Content(""), id="dialog-problem")
             with Horizontal(id="dialog-keys"):
                 yield Button(Content("↵  fork"), id="yes", compact=True)
@@ -67,15 +75,22 @@ class ForkDialog(ModalScreen[Wanted | None]):
         self._tell_cost()
 
     @on(Input.Changed, "#count")
-    def _tell_cost(self) -> None:
-        count = self._count()
-        told = literal(f"a number from 1 to {FORKS}") if count is None else self._cost(count)
-        self.query_one("#dialog-problem", Static).update(Content(told))
+    def _tell_cost(self) -> int | None:
+        """How many of each, where that can be done."""
+        count, cost, problem = self._count(), EMPTY, literal(f"a number from 1 to {FORKS}")
+        if count is not None:
+            forecast = self._foresee(count)
+            cost, problem = self._cost(count, forecast), EMPTY
+            if error := forecast.error:
+                problem = join((error.title, error.detail), "\n")
+        self.query_one("#cost", Static).update(Content(cost))
+        self.query_one("#dialog-problem", Static).update(Content(problem))
+        return None if problem else count
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#yes")
     def _done(self) -> None:
-        count = self._count()
+        count = self._tell_cost()  # it may have changed since it was told
         if count is not None:
             prefix, task = (
                 self.query_one(one, Input).value.strip() for one in ("#prefix", "#task")
@@ -98,9 +113,12 @@ class ForkDialog(ModalScreen[Wanted | None]):
             return literal("from what is saved, which stays as it is")
         return literal("what runs stands still for a moment, and goes on")
 
-    def _cost(self, count: int) -> Safe:
+    def _cost(self, count: int, forecast: Forecast) -> Safe:
         memory = [agent.vm.memory_bytes if agent.vm else None for agent in self._agents]
         known = sum(size for size in memory if size) * count
         at_least = "at least " if None in memory else ""
         made = plural(count * len(self._agents), "fork")
-        return literal(f"{made}: {at_least}{render_bytes(known)} of memory, a disk of its own each")
+        told = f"{made}: {at_least}{render_bytes(known)} of memory, a disk of its own each"
+        where = () if forecast.error else dict.fromkeys(one.host for one in forecast.placed)
+        first = {one.host: one for one in reversed(forecast.placed)}
+        return join((literal(told), *(first[host].reason for host in where)), "\n")

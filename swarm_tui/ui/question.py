@@ -39,23 +39,24 @@ def ask_before(
     refusals: Sequence[Safe],
     hidden: int,
     decision: Decision,
+    doubts: Sequence[Safe] = (),
 ) -> Question | None:
     """The question before a verb on some agents; None when it needs no asking.
 
     `refusals` are why policy does not allow it for others that were meant too; `hidden` of all
-    are not shown now.
+    are not shown now; `doubts` are what else speaks against it.
     """
     is_grave = isinstance(decision, Ask)
     meant = len(agents) + len(refusals)
     is_many = meant > 1
-    if not is_grave and not is_many:
+    if not is_grave and not is_many and not doubts:
         return None
     lines = []
     if len(agents) > 1:
         lines.append(count(agents))
     if hidden:
         lines.append(literal(f"{plural(hidden, 'agent')} of these the filter does not show."))
-    lines += tell_refusals(refusals)
+    lines += [*tell_refusals(refusals), *doubts]
     if isinstance(decision, Ask):
         lines.append(decision.reason)
     word = action.id.replace("-", " ")

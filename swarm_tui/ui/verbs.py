@@ -11,7 +11,8 @@ from textual.app import App
 from swarm_tui.batch import Batch, Fate
 from swarm_tui.command import Checkpoint, Command, Extend, Fork, Past, Say, Spawn
 from swarm_tui.errors import SwarmError
-from swarm_tui.model import AgentId, SnapshotId
+from swarm_tui.model import AgentId, SnapshotId, Verb
+from swarm_tui.placement import Forecast
 from swarm_tui.ports import Progress
 from swarm_tui.text import EMPTY, Safe, join, literal
 from swarm_tui.ui.action import Action
@@ -70,7 +71,9 @@ class Verbs:
         agents = [swarm.roster.agents[agent] for agent in allowed]
         hidden = sum(agent not in swarm.roster for agent in targets)
         decision = swarm.supervisor.may(action.verb, allowed[0], is_quick=action.is_quick)
-        question = ask_before(action, agents, refusals, hidden, decision)
+        is_back = action.verb is Verb.RESUME
+        doubts = swarm.supervisor.promises.doubts(allowed) if is_back else ()
+        question = ask_before(action, agents, refusals, hidden, decision, doubts)
         if question is None:
             self._start(self._carry_out(action, allowed, make), action.id)
             return
@@ -196,8 +199,12 @@ class Verbs:
 
                 self._start(self._carry_out(action, allowed, make), action.id)
 
+        def foresee(count: int) -> Forecast:
+            commands = [Fork(agent, count) for agent in allowed]
+            return self._swarm.supervisor.promises.foresee_forks(commands)
+
         agents = [self._swarm.roster.agents[agent] for agent in allowed]
-        self._app.push_screen(ForkDialog(agents, whence), answered)
+        self._app.push_screen(ForkDialog(agents, foresee, whence), answered)
 
     def do(self, action: Action, command: Past, then: Callable[[], None]) -> None:
         """Do what a person has chosen, to the agent that it names; `then` it has ended."""

@@ -108,6 +108,8 @@ class HostWatch:
         self._up_since: float | None = None
         self._asked = asyncio.Event()
         self._freshening = asyncio.Lock()
+        self._is_sampled = False
+        """Whether counters were read since it was connected."""
 
     @property
     def host(self) -> HostName:
@@ -120,6 +122,7 @@ class HostWatch:
         while True:
             self._up_since = None
             self._asked.clear()
+            self._is_sampled = False
             try:
                 await self._watch_once()
             except SwarmError as error:
@@ -153,12 +156,19 @@ class HostWatch:
         self._apply(Listed(self._hypervisor.host, tuple(vms), seq))
 
     async def freshen(self, age_s: float) -> None:
-        """Read how much memory is free unless that was read in the last seconds."""
-        if self._host.state is HostState.UP and time.time() - (self._host.seen or 0) > age_s:
-            async with self._freshening:
-                if time.time() - (self._host.seen or 0) > age_s:  # not by another one meanwhile
-                    with suppress(HostUnreachable):  # `run` finds out, and tells
-                        await self._show_up(self._host.latency_s or 0.0)
+        """Read how much memory is free unless that was read in the last seconds.
+
+        Also, for the first time, what VMs hold of it: else they would count twice.
+        """
+        if self._host.state is not HostState.UP:
+            return
+        async with self._freshening:
+            with suppress(HostUnreachable):  # `run` finds out, and tells
+                if not self._is_sampled:
+                    with suppress(HostError, DeadlineExceeded):  # then it stays unknown
+                        await self._sample(await self._hypervisor.counters())
+                if time.time() - (self._host.seen or 0) > age_s:
+                    await self._show_up(self._host.latency_s or 0.0)
 
     async def reread(self, agent: AgentId) -> None:
         """Read one VM again."""
@@ -254,6 +264,7 @@ class HostWatch:
             await asyncio.sleep(max(self._poll_s / 4, self._poll_s - (time.monotonic() - begun)))
 
     async def _sample(self, counters: Mapping[AgentId, Counters]) -> None:
+        self._is_sampled = True
         items = list(counters.items())
         rest_s = self._poll_s / 2 / (len(items) / _SLICE) if len(items) > _AT_ONCE else 0
         for start in range(0, len(items), _SLICE):

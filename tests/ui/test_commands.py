@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, type_ahead, until
+from stand_in import (
+    MIB,
+    StandInSupervisor,
+    make_app,
+    make_fleet,
+    running,
+    seen,
+    type_ahead,
+    until,
+)
 
 from swarm_tui.command import Kill, Pause, Resume
 from swarm_tui.errors import GuestUnreachable, StorageFull
-from swarm_tui.model import State
+from swarm_tui.fact import HostSeen
+from swarm_tui.model import HostName, State
 from swarm_tui.ui.app import Settings, SwarmApp
-from swarm_tui.ui.grid import View
+from swarm_tui.ui.grid import GRACE_S, View
 from swarm_tui.ui.screen import top
 
 TABLE = Settings(view=View.TABLE)
@@ -34,6 +45,24 @@ async def test_pause_is_done_and_told() -> None:
         await pilot.press("u")
         await until(pilot, lambda: swarm.named("ember").state is State.RUNNING, "the resume")
         assert swarm.done[1:] == [Resume(swarm.named("ember").id)]
+
+
+async def test_a_resume_for_which_memory_lacks_is_asked_about() -> None:
+    swarm = make_fleet()
+    local = swarm.store.host(HostName("local"))
+    assert local
+    swarm.apply(HostSeen(replace(local, memory_free=600 * MIB)))
+    app = make_app(swarm, TABLE)
+    async with running(app) as pilot:
+        await put_cursor_on(app, swarm, "wren")
+        await pilot.press("u")
+        await until(pilot, lambda: "Resume wren?" in seen(app), "the question")
+        assert "wren needs 256 MiB" in seen(app)
+        assert not swarm.done
+        swarm.clock.pass_by(2 * GRACE_S)
+        await pilot.press("y")
+        await until(pilot, lambda: bool(swarm.done), "the resume")
+        assert swarm.done == [Resume(swarm.named("wren").id)]
 
 
 async def test_quick_pause_saves_nothing() -> None:

@@ -88,12 +88,12 @@ def test_a_forecast_counts_each_before_the_next() -> None:
 @pytest.fixture
 def lab(memory_path: Path) -> Lab:
     made = Lab(memory_path)
-    made.world.memory_free = _room_for(6)
-    made.add_host("lab2").memory_free = _room_for(5)
+    made.world.memory_free = room_for(6)
+    made.add_host("lab2").memory_free = room_for(5)
     return made
 
 
-def _room_for(agents: int) -> int:
+def room_for(agents: int) -> int:
     return RESERVE + agents * (256 << 20)
 
 
@@ -131,7 +131,7 @@ async def test_twenty_spawns_where_ten_have_room(lab: Lab) -> None:
 
 
 async def test_a_spawn_that_fails_gives_its_place_back(lab: Lab) -> None:
-    lab.worlds[1].memory_free = _room_for(1)
+    lab.worlds[1].memory_free = room_for(1)
     lab.worlds[1].plans["spawn"] = Call(before=HostError("it broke"))
     async with lab.running() as supervisor:
         for _ in range(3):
@@ -158,7 +158,7 @@ async def test_profiles_of_one_name_are_spread_and_kept_to_their_hosts(lab: Lab)
 
 async def test_a_host_that_does_not_tell_is_taken_only_when_it_is_named(lab: Lab) -> None:
     lab.worlds[0].memory_free = None
-    lab.worlds[1].memory_free = _room_for(1)
+    lab.worlds[1].memory_free = room_for(1)
     async with lab.running() as supervisor:
         assert supervisor.foresee(Spawn(), 3).counts == {"lab2": 1}
         assert "unknown amount of memory" in await supervisor.do(Spawn(HOST))
