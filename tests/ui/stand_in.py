@@ -152,8 +152,8 @@ class StandInSupervisor(Supervisor):
         self.stocks = Stocks()
         self.store = Store(self.clock.now)
         home = locate().data
-        spawners = {host: StandInSpawner() for host in self.spawning_hosts}
-        self.promises = Promises(self.store, spawners, 512 * MIB)
+        forkers = {HostName(host): StandInSpawner() for host in ("local", "lab-2", "attic")}
+        self.promises = Promises(self.store, forkers, 512 * MIB)
         self.audit = Audit(home)
         self.results = StandInResults(self)
         self.terms = Terms(Shelf(home), sanitize("hanne@example.org"), None, home, 1 << 20)
