@@ -80,12 +80,13 @@ def inspect(loaded: Loaded, name: str, *, is_json: bool) -> int:
     if is_json:
         report.write_json(shown)
         return 0
-    for key in ("names", "digest", "source", "manifest", "size", "used_by"):
-        print(f"{key:10} {_words(shown[key])}")
+    for key in ("names", "digest", "source", "manifest", "used_by"):
+        print(f"{key:12} {_words(shown[key])}")
+    print(f"{'size':12} {render_bytes(entry.size)}")
     for key, value in shown["config"].items():
         print(f"{key:12} {_words(value)}")
     for layer in shown["layers"]:
-        print(f"layer      {layer['digest']} {render_bytes(int(layer['bytes']))}")
+        print(f"layer        {layer['digest']} {render_bytes(int(layer['bytes']))}")
     for line in _told(entry):
         print(line)
     return 0
@@ -102,8 +103,8 @@ def remove(loaded: Loaded, name: str, *, is_json: bool) -> int:
 
 
 def _users(loaded: Loaded) -> Mapping[str, Sequence[str]]:
-    """Digest → the agents and templates that run on that image."""
-    return find_users(loaded.paths.cache, sorted(loaded.paths.data.glob("*/")))
+    """Digest → the agents, templates and snapshots that need that image."""
+    return find_users(loaded.paths.cache, loaded.paths.data, loaded.config.snapshots.folder)
 
 
 def _object(entry: Entry, users: Sequence[str]) -> dict[str, Any]:
@@ -137,12 +138,16 @@ def _clean(value: Any) -> Any:
 def _told(entry: Entry) -> Sequence[Safe]:
     """What was dropped and changed, in words."""
     outcome = entry.facts.get("outcome", {})
-    lines = []
+    lines = list(outcome.get("notes", ()))
+    if names := entry.facts.get("config", {}).get("unheeded"):
+        lines.append("not heeded: " + ", ".join(names))
     for kind, count in outcome.get("counts", {}).items():
         some = ", ".join(outcome.get("dropped", {}).get(kind, ()))
         lines.append(f"left out: {count} {kind} ({some})")
     if count := outcome.get("set_id"):
-        lines.append(f"{count} set-uid or set-gid programs are so in the guest alone")
+        lines.append(f"set-uid or set-gid, in the guest alone: {count} programs")
+    if count := outcome.get("capabilities"):
+        lines.append(f"with capabilities, in the guest alone: {count} programs")
     lines += [f"changed: {change}" for change in outcome.get("changes", ())]
     return [sanitize(line) for line in lines]
 

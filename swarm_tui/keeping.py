@@ -55,6 +55,8 @@ class View:
     """The folder of a person's own profiles."""
     cache: Path
     """The folder in which images are."""
+    saved: Path
+    """The folder of this machine's snapshots."""
     rules: Keeping
     """Of snapshots."""
     is_whole: bool
@@ -132,6 +134,7 @@ async def _looking(loaded: Loaded, connect: str | None) -> AsyncIterator[View]:
                 local_folder(loaded.paths),
                 loaded.paths.profiles,
                 loaded.paths.cache,
+                loaded.config.snapshots.folder,
                 keeping(loaded.config.snapshots),
                 is_whole,
             )
@@ -393,7 +396,7 @@ async def _images(view: View) -> Sequence[Leftover]:
     named = [profile.image for profile in profiles.usable if profile.image]
 
     def users() -> Mapping[str, Sequence[str]]:
-        return find_users(view.cache, sorted(view.local.parent.glob("*/")))
+        return find_users(view.cache, view.local.parent, view.saved)
 
     used = await asyncio.to_thread(users)
     found = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import UUID
@@ -43,12 +44,23 @@ def make_disk(tree: Path, target: Path, size_mib: int, owners: str) -> None:
     run(command if os.getuid() == 0 else ["fakeroot", "--", *command])
 
 
-def make_foreign_disk(tree: Path, target: Path, size_mib: int, owners: Path, inodes: int) -> None:
+def make_foreign_disk(
+    tree: Path,
+    target: Path,
+    size_mib: int,
+    inodes: int,
+    owners: Path,
+    capabilities: Path | None = None,
+) -> None:
     """The same of a tree whose owners and modes are those in the file `owners`, in fakeroot's own
-    format. They are so on the disk only. Raises Failed, SetupError, StorageFull, OSError.
+    format, and whose programs have `capabilities` (see `oci.capability`). They are so on the disk
+    only. Raises Failed, SetupError, StorageFull, OSError.
     """
     _make_empty(target, size_mib)
-    run(["fakeroot", "-i", str(owners), "--", *_mke2fs(tree, target, size_mib, inodes)])
+    command = ["fakeroot", "-i", str(owners), "--"]
+    if capabilities:
+        command += [sys.executable, "-m", "swarm_tui.local.oci.capability", str(capabilities)]
+    run([*command, *_mke2fs(tree, target, size_mib, inodes)])
 
 
 def _make_empty(target: Path, size_mib: int) -> None:

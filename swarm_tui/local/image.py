@@ -249,6 +249,7 @@ def _furnish(root: Path) -> None:
         make_folder(root / name)
     for name in ("root", "root/.ssh", "home/agent/.ssh"):
         make_folder(root / name, 0o700)
+    _install(b"", root / "home/agent/.ssh/authorized_keys", 0o600)  # filled by the initramfs
     make_folder(root / "tmp", 0o1777)
 
     applets = run([str(root / "bin/busybox"), "--list"]).decode().split()

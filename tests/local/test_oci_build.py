@@ -154,7 +154,7 @@ def test_an_image_for_another_processor(cache: Path, userland: bytes, tmp_path: 
 def test_an_image_in_use_stays(cache: Path, userland: bytes, tmp_path: Path) -> None:
     layout = make_layout(tmp_path / "layout", [userland, make_layer({"used": b"u"})])
     digest = build(cache, layout, "used")
-    agents, templates = tmp_path / "local/agents/a1", tmp_path / "local/templates/t1"
+    agents, templates = tmp_path / "data/local/agents/a1", tmp_path / "data/local/templates/t1"
     for folder in (agents, templates):
         folder.mkdir(parents=True)
     (agents / "image").write_text(f"{digest}\n")
@@ -163,7 +163,7 @@ def test_an_image_in_use_stays(cache: Path, userland: bytes, tmp_path: Path) -> 
     subprocess.run([*create, str(templates / "disk.qcow2")], check=True)
 
     def remove() -> None:
-        users = find_users(cache, [tmp_path / "local", tmp_path / "snapshots"])
+        users = find_users(cache, tmp_path / "data", tmp_path / "elsewhere")
         remove_image(cache, "used", users, lambda _: None)
 
     with pytest.raises(Refused) as refused:
@@ -174,7 +174,7 @@ def test_an_image_in_use_stays(cache: Path, userland: bytes, tmp_path: Path) -> 
         remove()
     assert "template t1" in str(refused.value.detail)
     assert base.exists()
-    saved = tmp_path / "snapshots/a1/s1"
+    saved = tmp_path / "elsewhere/a1/s1"
     saved.mkdir(parents=True)
     (templates / "disk.qcow2").rename(saved / "disk-0")
     with pytest.raises(Refused) as refused:

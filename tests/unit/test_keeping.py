@@ -70,6 +70,7 @@ async def looking(lab: Lab, *, is_whole: bool = True) -> AsyncIterator[View]:
             lab.home / "local",
             lab.home / "profiles",
             lab.home / "cache",
+            lab.home / "snapshots",
             Keeping(keep=1),
             is_whole,
         )

@@ -112,7 +112,14 @@ class _Build:
         make_folder(done)
         size_mib = (int(outcome["size"] * 1.25) + outcome["inodes"] * 512 >> 20) + _ROOM_MIB
         inodes = max(65536, outcome["inodes"] * 2)
-        make_foreign_disk(work / "root", done / "base.raw", size_mib, work / "owners", inodes)
+        make_foreign_disk(
+            work / "root",
+            done / "base.raw",
+            size_mib,
+            inodes,
+            work / "owners",
+            work / "capabilities" if outcome["capabilities"] else None,
+        )
         for name in _PARTS:
             os.link((self._own.folder / name).resolve(), done / name)
         facts = {
@@ -163,9 +170,9 @@ class _Build:
             kit=str(kit),
             guest=str(GUEST),
             environment=recipe.config.environment,
-            program=[*recipe.config.entrypoint, *recipe.config.command]
-            if recipe.config.entrypoint
-            else [],
+            program=recipe.config.program,
+            user=recipe.config.user,
+            folder=recipe.config.folder,
         )
         command = [sys.executable, "-X", "utf8", "-m", "swarm_tui.local.oci.unpack"]
         process = subprocess.Popen(

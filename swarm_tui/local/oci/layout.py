@@ -19,6 +19,8 @@ _LAYER: Final = re.compile(
     r"application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(?:\+gzip|\+zstd)?"
 )
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_SHELLS: Final = ("ash", "bash", "dash", "fish", "ksh", "sh", "zsh")
+_UNHEEDED: Final = ("ExposedPorts", "Healthcheck", "OnBuild", "StopSignal", "Volumes")
 _WORDS: Final = 1000
 _TEXT: Final = 256 << 10
 
@@ -36,6 +38,14 @@ class Config:
     created: str
     ignored: Sequence[str]
     """Names in its environment that are none."""
+    unheeded: Sequence[str] = ()
+    """What it says besides, of which nothing comes here."""
+
+    @property
+    def program(self) -> Sequence[str]:
+        """What a container of it would run; empty where that is only a shell for a person."""
+        words = [*self.entrypoint, *self.command]
+        return [] if _is_shell(words) else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,16 @@ def _read_config(raw: Mapping[str, Any]) -> Config:
         {str(key): str(value) for key, value in list(pairs)[:_WORDS]},
         _text(raw, "created"),
         ignored,
+        [name for name in _UNHEEDED if config.get(name)],
     )
+
+
+def _is_shell(words: Sequence[str]) -> bool:
+    if not words or words[0].rpartition("/")[2] not in _SHELLS:
+        return False
+    if words[1:2] == ["-c"]:
+        return len(words) == 3 and _is_shell(words[2].split())
+    return all(word in ("-i", "-l", "--login") for word in words[1:])
 
 
 def _texts(config: Mapping[str, Any], name: str) -> Sequence[str]:

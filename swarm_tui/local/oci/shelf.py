@@ -154,10 +154,14 @@ def remove_image(
         return entry
 
 
-def find_users(cache: Path, folders: Sequence[Path]) -> Mapping[str, Sequence[str]]:
-    """Digest → what below these `folders` (local swarms, and that of snapshots) runs on it."""
+def find_users(cache: Path, data: Path, snapshots: Path) -> Mapping[str, Sequence[str]]:
+    """Digest → what runs on it: of the local swarms below `data`, and what they saved.
+
+    `snapshots` may lie anywhere; the place that is usual for it counts all the same, because what
+    was saved before another was chosen is there still.
+    """
     users: dict[str, list[str]] = {}
-    for folder in folders:
+    for folder in sorted({folder.resolve() for folder in (*data.glob("*/"), snapshots)}):
         for kind in ("agents", "templates"):
             for home in sorted((folder / kind).glob("*/")):
                 for digest in set(_used(home, _images(cache))):

@@ -44,6 +44,8 @@ class Directory(Node):
 class File(Node):
     content: Path = Path()
     """Where its bytes lie, under a name of ours."""
+    capability: bytes = b""
+    """What the program may do beyond its user, as the kernel has it; empty: nothing."""
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ knows no limits, makes set-uid files in earnest, and without root the files' own
     <work>/content/N    files as they come, under names of ours
     <work>/root/        the tree: what is in it belongs to us and cannot be executed by others
     <work>/owners       whose it shall be in the guest, and with which modes: fakeroot's own format
+    <work>/capabilities what programs may do there, see `capability`; only where there are such
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
+from swarm_tui.local.oci.capability import ATTRIBUTE, is_sound
 from swarm_tui.local.oci.furnish import furnish
 from swarm_tui.local.oci.limits import Limits
 from swarm_tui.local.oci.tree import Directory, File, Hostile, Link, Node, Pipe, Tree, shown
@@ -39,6 +41,8 @@ EXAMPLES: Final = 5
 _CHUNK: Final = 1 << 20
 _LAST_SECOND: Final = (1 << 32) - 1
 _LINK_BYTES: Final = 4095
+_ATTRIBUTES: Final = ("SCHILY.xattr.", "LIBARCHIVE.xattr.")
+_CAPABILITY: Final = f"{_ATTRIBUTES[0]}{ATTRIBUTE}"
 _NO_ID: Final = (1 << 32) - 1
 
 
@@ -62,6 +66,8 @@ class Job:
     guest: str
     environment: Sequence[tuple[str, str]]
     program: Sequence[str]
+    user: str = ""
+    folder: str = ""
 
 
 @dataclass(slots=True)
@@ -73,10 +79,14 @@ class Outcome:
     """Bytes of all files."""
     set_id: int = 0
     """Set-uid and set-gid programs; they are so in the guest only."""
+    capabilities: int = 0
+    """Programs with capabilities; they are so in the guest only."""
     dropped: dict[str, list[str]] = field(default_factory=dict)
     """Kind → how many, and some of their paths."""
     counts: dict[str, int] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """How its programs run."""
 
     def drop(self, kind: str, path: bytes) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -107,6 +117,7 @@ class _Guarded(io.RawIOBase):
 
 class Unpacker:
     def __init__(self, job: Job) -> None:
+        self.job = job
         self._limits = job.limits
         self._work = Path(job.work)
         self._content = self._work / "content"
@@ -179,15 +190,15 @@ class Unpacker:
         path = _bytes(member.name)
         if self.tree.white_out(path):
             return
-        if any(key.startswith("SCHILY.xattr.") for key in member.pax_headers):
-            self.outcome.drop("extended attributes", path)
+        capability = self._capability(member, path)
         if member.islnk():
             self.tree.link(path, _bytes(member.linkname))
         elif member.ischr() or member.isblk():
             self.tree.drop(path)
             self.outcome.drop("device nodes", path)
         elif member.isreg():
-            node = File(**self._looks(member), content=self._next())
+            looks = self._looks(member)
+            node = File(**looks, content=self._next(), capability=capability)
             self._write(archive, member, node.content, file)
             self.tree.put(path, node)
         elif member.issym():
@@ -201,6 +212,19 @@ class Unpacker:
             self.tree.put(path, Pipe(**self._looks(member)))
         else:
             self.outcome.drop("entries of an unknown kind", path)
+
+    def _capability(self, member: tarfile.TarInfo, path: bytes) -> bytes:
+        """That of a program; other extended attributes are left out."""
+        named = [key for key in member.pax_headers if key.startswith(_ATTRIBUTES)]
+        capability = _bytes(member.pax_headers.get(_CAPABILITY, ""))
+        if set(named) - {_CAPABILITY}:
+            self.outcome.drop("extended attributes", path)
+        if not capability:
+            return b""
+        if not (member.isreg() and is_sound(capability)):
+            self.outcome.drop("file capabilities that make no sense", path)
+            return b""
+        return capability
 
     def _looks(self, member: tarfile.TarInfo) -> Any:
         owners = [number if 0 <= number < _NO_ID else 0 for number in (member.uid, member.gid)]
@@ -238,6 +262,7 @@ class Unpacker:
         folders: list[tuple[bytes, int]] = []
         root.mkdir(mode=0o700)
         base = os.fsencode(root)
+        capabilities: list[str] = []
         with owners:
             for path, directory in self.tree.walk():
                 here = base + path
@@ -255,6 +280,8 @@ class Unpacker:
                         continue
                     made[id(node)] = (len(made), target)
                     kind = _make(node, target)
+                    if isinstance(node, File) and node.capability:
+                        capabilities.append(f"{target.hex()} {node.capability.hex()}\n")
                     outcome.set_id += bool(node.mode & 0o6000 and kind == stat.S_IFREG)
                     os.utime(target, (node.mtime, node.mtime), follow_symlinks=False)
                     status = os.lstat(target)
@@ -263,6 +290,9 @@ class Unpacker:
         for here, mtime in reversed(folders):
             os.utime(here, (mtime, mtime))
         outcome.inodes = len(made) + len(folders)
+        outcome.capabilities = len(capabilities)
+        if capabilities:
+            (self._work / "capabilities").write_text("".join(capabilities))
 
 
 def _make(node: Node, target: bytes) -> int:
@@ -345,7 +375,7 @@ def main() -> int:
             unpacker.add(number, layer)
         unpacker.tree.begin(len(job.layers))
         print(json.dumps({"furnish": True}), flush=True)
-        furnish(unpacker, job)
+        furnish(unpacker)
         unpacker.write_out()
     except (Hostile, UnicodeEncodeError) as error:
         told = str(error) if isinstance(error, Hostile) else "a name that is no text"
