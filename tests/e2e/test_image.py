@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from local.oci import make_layer, make_layout, take_busybox
+from local.oci import make_layer, make_layout, take_busybox, take_debian
 
 from swarm_tui.local.image import build_image
 from swarm_tui.local.oci.shelf import remove_image
@@ -16,52 +18,124 @@ from .conftest import Swarm, wait_until
 
 pytestmark = pytest.mark.vm
 
-NAME = "foreign"
-COMMAND = ["sh", "-c", 'swarm log "$GREETING" from $(cat /etc/who); echo {task} >made']
+Build = Callable[[Sequence[bytes], Mapping[str, Any]], Mapping[str, Any]]
 
 
 @pytest.fixture
-def profile(swarm: Swarm, image_cache: Path, tmp_path: Path) -> Iterator[str]:
-    """A userland of one static program: no Python, no git, no init of its own."""
-    busybox = take_busybox(image_cache, tmp_path / "busybox")
-    applets = {f"bin/{applet}": "busybox" for applet in ("cat", "echo", "sh")}
-    layers = [
-        make_layer({"bin/busybox": busybox, **applets}),
-        make_layer({"etc/who": swarm.home.name.encode()}),  # others share the cache
-    ]
-    environment = {"Env": ["PATH=/bin", "GREETING=it's a $GUEST"]}
-    source = make_layout(tmp_path / "layout", layers, environment)
-    name = swarm.home.name.lower().replace("_", "-")
-    swarm.json("image", "build", source, "--name", f"{name}-image")
+def build(swarm: Swarm, image_cache: Path, tmp_path: Path) -> Iterator[Build]:
+    """Makes an image of layers, under the name of this swarm: others share the cache."""
+    name = image_name(swarm)
+
+    def make(layers: Sequence[bytes], config: Mapping[str, Any]) -> Mapping[str, Any]:
+        source = make_layout(tmp_path / "layout", layers, config)
+        built: Mapping[str, Any] = swarm.json("image", "build", source, "--name", name)
+        return built
+
+    yield make
+    remove_image(image_cache, name, {}, lambda _: None)
+
+
+def image_name(swarm: Swarm) -> str:
+    return swarm.home.name.lower().replace("_", "-") + "-image"
+
+
+@contextmanager
+def profile(swarm: Swarm, name: str, command: Sequence[str] = ()) -> Iterator[str]:
+    """A file of the image; without a command its agents run what the image says."""
     profiles = swarm.home / "config/profiles"
     profiles.mkdir(parents=True, exist_ok=True)
-    text = f'image = "{name}-image"\ncommand = {json.dumps(COMMAND)}\n'
-    (profiles / f"{NAME}.toml").write_text(text)
-    yield NAME
-    (profiles / f"{NAME}.toml").unlink()
-    remove_image(image_cache, f"{name}-image", {}, lambda _: None)
+    lines = [f'image = "{image_name(swarm)}"']
+    lines += [f"command = {json.dumps(command)}"] if command else []
+    (profiles / f"{name}.toml").write_text("\n".join(lines))
+    yield name
+    (profiles / f"{name}.toml").unlink()
+
+
+def spawn(swarm: Swarm, name: str, task: str) -> str:
+    (agent,) = swarm.json("spawn", name, "--task", task)["agents"]
+    return str(agent["name"])
+
+
+def finish(swarm: Swarm, agent: str) -> str:
+    """What an agent had logged when it was done."""
+    wait_until(lambda: "done" in swarm.run("logs", agent).stdout, f"{agent} done")
+    return swarm.run("logs", agent).stdout
+
+
+def ask(swarm: Swarm, agent: str, script: str) -> list[str]:
+    done = swarm.run("shell", agent, "--", script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_agents_of_a_foreign_image_do_their_task(
-    swarm: Swarm, image_cache: Path, profile: str
+    swarm: Swarm, image_cache: Path, build: Build, tmp_path: Path
 ) -> None:
-    base = build_image(image_cache, lambda _: None).base_commit
-    made = swarm.json("spawn", profile, "--task", "a gill", "--count", "2")["agents"]
-    names = [agent["name"] for agent in made]
-    assert len(names) == 2
+    """A userland of one static program: no Python, no git, no init of its own."""
+    busybox = take_busybox(image_cache, tmp_path / "busybox")
+    applets = {f"bin/{applet}": "busybox" for applet in ("cat", "echo", "sh")}
+    who = swarm.home.name
+    own = b"#!/bin/sh\nswarm log by itself: $1 in $(pwd)"
+    build(
+        [
+            make_layer({"bin/busybox": busybox, **applets, "app/start": own}),
+            make_layer({"etc/who": who.encode()}),
+        ],
+        {
+            "Env": ["PATH=/bin", "GREETING=it's a $GUEST"],
+            "User": "4321:8765",
+            "WorkingDir": "/app",
+            "Entrypoint": ["./start"],
+            "Cmd": ["one word"],
+        },
+    )
+    command = ["sh", "-c", 'swarm log "$GREETING" from $(cat /etc/who); echo {task} >made']
+    agents = []
     try:
-        for name in names:
-            wait_until(lambda: "done" in swarm.run("logs", name).stdout, f"{name} done")  # noqa: B023 it is called here
-            told = swarm.run("logs", name).stdout
-            assert f"it's a $GUEST from {swarm.home.name}" in told
-            assert swarm.agent(name)["base"] == base
-            done = swarm.run("shell", name, "--", "id -u; cat /workspace/made; echo $0")
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.splitlines()[:2] == ["1000", "a gill"]
-        reviewed = swarm.run("review", names[0])
+        with profile(swarm, "told", command) as name:
+            agents.append(spawn(swarm, name, "a gill"))
+        with profile(swarm, "itself") as name:
+            agents.append(spawn(swarm, name, "-"))
+        told, itself = agents
+        assert f"it's a $GUEST from {who}" in finish(swarm, told)
+        assert ask(swarm, told, "id -u; id -g; cat /workspace/made") == ["4321", "8765", "a gill"]
+        assert "by itself: one word in /app" in finish(swarm, itself)
+        base = build_image(image_cache, lambda _: None).base_commit
+        assert swarm.agent(told)["base"] == base
+        reviewed = swarm.run("review", told)
         assert reviewed.returncode == 0, reviewed.stderr
         assert base in reviewed.stdout
         assert "made" in reviewed.stdout
     finally:
-        for name in names:
-            swarm.run("kill", name, "--yes")
+        for agent in agents:
+            swarm.run("kill", agent, "--yes")
+
+
+@pytest.mark.slow
+def test_a_debian_base_is_at_home_in_a_guest(swarm: Swarm, image_cache: Path, build: Build) -> None:
+    """The userland that most images have, of two layers, with a user of its own."""
+    upper = make_layer({"usr/share/.wh.doc": b"", "srv/hello": b"#!/bin/bash\necho I am $0"})
+    config = {"User": "games", "WorkingDir": "/srv", "Cmd": ["bash"], "Env": ["TZ=Europe/Athens"]}
+    built = build([take_debian(image_cache), upper], config)
+    assert built["outcome"]["capabilities"] == 1
+    command = ["bash", "-c", '/srv/hello && echo {task} && date +%Z && git add . && echo "$HOME"']
+    agents = []
+    try:
+        with profile(swarm, "debian", command) as name:
+            agents.append(spawn(swarm, name, "a furlong"))
+        logged = finish(swarm, agents[0])
+        for words in ("I am /srv/hello", "a furlong", "/home/agent"):
+            assert words in logged
+        script = (
+            "id -un; id -u; id -g; test -e /usr/share/doc || echo none; dpkg --print-architecture"
+        )
+        assert ask(swarm, agents[0], script) == ["agent", "5", "60", "none", "amd64"]
+        # The program has its capability there, and nobody else does.
+        assert "1 received" in "\n".join(ask(swarm, agents[0], "ping -c 1 127.0.0.1"))
+        assert ask(swarm, agents[0], "echo change >/workspace/made; echo $BASH_VERSION") != [""]
+        reviewed = swarm.run("review", agents[0])
+        assert reviewed.returncode == 0, reviewed.stderr
+        assert "made" in reviewed.stdout
+    finally:
+        for agent in agents:
+            swarm.run("kill", agent, "--yes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import platform
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -82,3 +83,15 @@ def take_busybox(cache: Path, folder: Path) -> bytes:
     subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
     (program,) = (path for path in folder.glob("**/bin/busybox") if not path.is_symlink())
     return program.read_bytes()
+
+
+def take_debian(cache: Path) -> bytes:
+    """A Debian base of this machine's own release, as a layer; made once, by mmdebstrap."""
+    release = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    made = cache / f"debian-{release}.tar"
+    if not made.exists():
+        partial = made.with_suffix(".partial.tar")
+        command = ["mmdebstrap", "-q", "--variant=minbase", "--include=iputils-ping"]
+        subprocess.run([*command, release, partial], check=True)
+        partial.rename(made)
+    return made.read_bytes()
