@@ -11,11 +11,13 @@ from typing import Any
 from swarm_tui import report
 from swarm_tui.amount import render_bytes
 from swarm_tui.config import Loaded
+from swarm_tui.local.idle import find_idle, tell_idle
 from swarm_tui.local.oci.shelf import (
     Entry,
     find_entry,
     find_users,
     list_images,
+    list_swarms,
     remove_image,
 )
 from swarm_tui.text import Safe, sanitize
@@ -77,10 +79,11 @@ def ls(loaded: Loaded, *, is_json: bool) -> int:
 def inspect(loaded: Loaded, name: str, *, is_json: bool) -> int:
     entry = find_entry(loaded.paths.cache, name)
     shown = _object(entry, _users(loaded).get(entry.image.digest, ()))
+    shown["made_ready"] = _idle(loaded, entry)
     if is_json:
         report.write_json(shown)
         return 0
-    for key in ("names", "digest", "source", "manifest", "used_by"):
+    for key in ("names", "digest", "source", "manifest", "used_by", "made_ready"):
         print(f"{key:12} {_words(shown[key])}")
     print(f"{'size':12} {render_bytes(entry.size)}")
     for key, value in shown["config"].items():
@@ -93,18 +96,26 @@ def inspect(loaded: Loaded, name: str, *, is_json: bool) -> int:
 
 
 def remove(loaded: Loaded, name: str, *, is_json: bool) -> int:
-    cache, say = loaded.paths.cache, _silent if is_json else _tell
-    entry = remove_image(cache, name, _users(loaded), say)
+    cache, swarms = loaded.paths.cache, list_swarms(loaded.paths.data)
+    idle = _idle(loaded, find_entry(cache, name))
+    say = _silent if is_json else _tell
+    entry = remove_image(cache, name, lambda: _users(loaded), say, swarms)
     if is_json:
-        report.write_json({"removed": entry.image.digest})
+        report.write_json({"removed": entry.image.digest, "with_it": idle})
     else:
         print(f"{entry.title} is removed")
     return 0
 
 
 def _users(loaded: Loaded) -> Mapping[str, Sequence[str]]:
-    """Digest → the agents, templates and snapshots that need that image."""
+    """Digest → the agents and snapshots that need that image."""
     return find_users(loaded.paths.cache, loaded.paths.data, loaded.config.snapshots.folder)
+
+
+def _idle(loaded: Loaded, entry: Entry) -> Sequence[Safe]:
+    """What was made of it in advance, and goes with it."""
+    found = find_idle(list_swarms(loaded.paths.data), entry.image.folder)
+    return [sanitize(tell_idle(folder)) for folder in found]
 
 
 def _object(entry: Entry, users: Sequence[str]) -> dict[str, Any]:

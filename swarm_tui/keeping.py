@@ -388,7 +388,7 @@ async def _pools(view: View) -> Sequence[Leftover]:
 
 async def _images(view: View) -> Sequence[Leftover]:
     """Foreign images whose name a newer build bears, and that nothing runs on; named ones stay."""
-    from swarm_tui.local.oci.shelf import find_users, list_images, remove_image
+    from swarm_tui.local.oci.shelf import find_users, list_images, list_swarms, remove_image
 
     if not view.is_whole:
         return []  # what runs on it may be on a host that does not answer
@@ -398,7 +398,7 @@ async def _images(view: View) -> Sequence[Leftover]:
     def users() -> Mapping[str, Sequence[str]]:
         return find_users(view.cache, view.local.parent, view.saved)
 
-    used = await asyncio.to_thread(users)
+    used, swarms = await asyncio.to_thread(users), list_swarms(view.local.parent)
     found = []
     for entry in await asyncio.to_thread(list_images, view.cache):
         digest = entry.image.digest
@@ -409,7 +409,7 @@ async def _images(view: View) -> Sequence[Leftover]:
 
         async def remove(digest: str = digest) -> None:
             await asyncio.to_thread(
-                lambda: remove_image(view.cache, digest, users(), lambda step: None)
+                lambda: remove_image(view.cache, digest, users, lambda step: None, swarms)
             )
 
         found.append(

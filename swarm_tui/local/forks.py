@@ -21,7 +21,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -224,7 +224,7 @@ class Forks:
         return host_key
 
     async def _prune_templates(self) -> None:
-        """Remove templates but for ours and those from which an agent still boots.
+        """Remove templates but for ours and those from which an agent, or a ready one, still boots.
 
         Whoever makes one meanwhile keeps us from it: there will be another time.
         """
@@ -239,6 +239,9 @@ class Forks:
                 definitions = [await hypervisor.definition(vm.id) for vm in vms]
             except (Busy, DeadlineExceeded):
                 return  # one of them may need any template
+            for ready in self._home.folder.glob("pools/*/*/*/definition.xml"):
+                with telling("look what is kept ready"), suppress(FileNotFoundError):  # claimed
+                    definitions.append(ready.read_text())
             for folder in templates.glob("*/"):
                 age_s = time.time() - folder.stat().st_mtime
                 is_used = folder in kept or any(f"{folder}/" in text for text in definitions)

@@ -54,7 +54,7 @@ def profile(swarm: Swarm, image_cache: Path, tmp_path: Path) -> Iterator[str]:
     yield image
     for name in ("asking", "working"):
         (profiles / f"{name}.toml").unlink()
-    remove_image(image_cache, image, {}, lambda _: None)
+    remove_image(image_cache, image, dict, lambda _: None)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def build(swarm: Swarm, image_cache: Path, tmp_path: Path) -> Iterator[Build]:
         return built
 
     yield make
-    remove_image(image_cache, name, {}, lambda _: None)
+    remove_image(image_cache, name, dict, lambda _: None)
 
 
 def image_name(swarm: Swarm) -> str:

@@ -17,7 +17,13 @@ from swarm_tui.errors import ImageError, NotFound, Refused
 from swarm_tui.local.image import Image
 from swarm_tui.local.oci.build import build_foreign
 from swarm_tui.local.oci.limits import USUAL, Limits
-from swarm_tui.local.oci.shelf import find_current, find_users, list_images, remove_image
+from swarm_tui.local.oci.shelf import (
+    find_current,
+    find_users,
+    list_images,
+    list_swarms,
+    remove_image,
+)
 
 from .oci import make_layer, make_layout, take_busybox
 
@@ -154,34 +160,47 @@ def test_an_image_for_another_processor(cache: Path, userland: bytes, tmp_path: 
 def test_an_image_in_use_stays(cache: Path, userland: bytes, tmp_path: Path) -> None:
     layout = make_layout(tmp_path / "layout", [userland, make_layer({"used": b"u"})])
     digest = build(cache, layout, "used")
-    agents, templates = tmp_path / "data/local/agents/a1", tmp_path / "data/local/templates/t1"
-    for folder in (agents, templates):
+    swarm = tmp_path / "data/local"
+    agent, template = swarm / "agents/a1", swarm / "templates/t1"
+    stem, ready = swarm / "pools/web/k1/stem", swarm / "pools/web/k1/r1"
+    image = find_current(cache, "used")
+    base = image.base
+    for folder in (agent, template, stem, ready):
         folder.mkdir(parents=True)
-    (agents / "image").write_text(f"{digest}\n")
-    base = find_current(cache, "used").base
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base)]
-    subprocess.run([*create, str(templates / "disk.qcow2")], check=True)
+        (folder / "definition.xml").write_text(f"<kernel>{image.kernel}</kernel>")
+        (folder / "template.json").write_text("{}")
+    (agent / "image").write_text(f"{digest}\n")
+    told: list[str] = []
 
     def remove() -> None:
-        users = find_users(cache, tmp_path / "data", tmp_path / "elsewhere")
-        remove_image(cache, "used", users, lambda _: None)
+        remove_image(
+            cache,
+            "used",
+            lambda: find_users(cache, tmp_path / "data", tmp_path / "elsewhere"),
+            told.append,
+            list_swarms(tmp_path / "data"),
+        )
 
     with pytest.raises(Refused) as refused:
         remove()
     assert "agent a1" in str(refused.value.detail)
-    shutil.rmtree(agents)
-    with pytest.raises(Refused) as refused:
-        remove()
-    assert "template t1" in str(refused.value.detail)
+    shutil.rmtree(agent)
     assert base.exists()
     saved = tmp_path / "elsewhere/a1/s1"
     saved.mkdir(parents=True)
-    (templates / "disk.qcow2").rename(saved / "disk-0")
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base)]
+    subprocess.run([*create, str(saved / "disk-0")], check=True)
     with pytest.raises(Refused) as refused:
         remove()
     assert "snapshot s1" in str(refused.value.detail)
+    assert template.exists()
+    assert not told
     shutil.rmtree(saved)
-    remove()
+    remove()  # what no agent uses goes with it
     assert not base.exists()
+    assert [path for path in swarm.glob("*/**/*") if path.name != "lock"] == [
+        swarm / "pools/web"
+    ], "templates and pools of it are left"
+    assert sorted(line.partition(" went")[0] for line in told) == ["pool web", "template t1"]
     with pytest.raises(NotFound):
         find_current(cache, "used")

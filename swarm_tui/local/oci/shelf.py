@@ -12,13 +12,14 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from swarm_tui.errors import NotFound, Refused, SetupError, UsageError
+from swarm_tui.local.idle import hidden_idle
 from swarm_tui.local.image import Image, guest_key, load_image
 from swarm_tui.outpost.programs import Say, locked, make_folder, replace, telling
 from swarm_tui.text import Safe, sanitize
@@ -129,29 +130,45 @@ def give_name(cache: Path, name: str, digest: str) -> None:
 
 
 def remove_image(
-    cache: Path, name: str, users: Mapping[str, Sequence[str]], on_progress: Say
+    cache: Path,
+    name: str,
+    find: Callable[[], Mapping[str, Sequence[str]]],
+    on_progress: Say,
+    swarms: Sequence[Path] = (),
 ) -> Entry:
-    """Remove an image and all its names.
+    """Remove an image and all its names, and what local `swarms` have made of it in advance.
 
-    `users`: digest → what uses that image, in words. Raises NotFound, and Refused when
-    anything does.
+    `find`: digest → what uses that image, in words. Raises NotFound, and Refused when anything
+    does.
     """
     with telling("remove the image"), locked_shelf(cache, on_progress):
         entry = find_entry(cache, name)
-        if using := users.get(entry.image.digest):
-            raise Refused(
-                f"The image {entry.title} is in use",
-                "By " + ", ".join(using),
-                "End what uses it first.",
-            )
-        for known in entry.names:
-            (cache / "oci/names" / known).unlink(missing_ok=True)
-        # Out of sight at once: whoever looks meanwhile finds all of it or nothing.
+        _check_unused(entry, find())
         doomed = cache / "oci/work" / entry.image.digest
-        make_folder(doomed.parent)
-        entry.image.folder.rename(doomed)
+        with hidden_idle(swarms, entry.image.folder, on_progress) as remove_idle:
+            _check_unused(entry, find())  # by one that was just made of it
+            for known in entry.names:
+                (cache / "oci/names" / known).unlink(missing_ok=True)
+            # Out of sight at once: whoever looks meanwhile finds all of it or nothing.
+            make_folder(doomed.parent)
+            entry.image.folder.rename(doomed)
+            remove_idle()
         shutil.rmtree(doomed)
         return entry
+
+
+def _check_unused(entry: Entry, users: Mapping[str, Sequence[str]]) -> None:
+    if using := users.get(entry.image.digest):
+        raise Refused(
+            f"The image {entry.title} is in use",
+            "By " + ", ".join(using),
+            "End what uses it first.",
+        )
+
+
+def list_swarms(data: Path) -> Sequence[Path]:
+    """The folders of local swarms."""
+    return sorted(data.glob("*/"))
 
 
 def find_users(cache: Path, data: Path, snapshots: Path) -> Mapping[str, Sequence[str]]:
@@ -162,10 +179,9 @@ def find_users(cache: Path, data: Path, snapshots: Path) -> Mapping[str, Sequenc
     """
     users: dict[str, list[str]] = {}
     for folder in sorted({folder.resolve() for folder in (*data.glob("*/"), snapshots)}):
-        for kind in ("agents", "templates"):
-            for home in sorted((folder / kind).glob("*/")):
-                for digest in set(_used(home, _images(cache))):
-                    users.setdefault(digest, []).append(f"{kind[:-1]} {home.name}")
+        for home in sorted((folder / "agents").glob("*/")):
+            for digest in set(_used(home, _images(cache))):
+                users.setdefault(digest, []).append(f"agent {home.name}")
         for disk in sorted(folder.glob("*/*/disk-*")):
             for digest in _based(disk, _images(cache)):
                 users.setdefault(digest, []).append(f"snapshot {disk.parent.name}")
