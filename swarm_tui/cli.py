@@ -305,7 +305,7 @@ def _add_review_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         "review", judging.review, "freeze an agent, save it, and show its work", agent=True
     )
     review.add_argument("--patch", action="store_true", help="the patch alone, for another tool")
-    compare = add("compare", judging.compare, "what two agents did, file by file; each reviewed")
+    compare = add("compare", judging.compare, "what two agents have done until now, file by file")
     compare.add_argument("a", metavar="A", help="name or id")
     compare.add_argument("b", metavar="B", help="name or id")
     compare.add_argument("--patch", action="store_true", help="only a patch from A's files to B's")

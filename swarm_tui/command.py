@@ -164,6 +164,14 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Take the agent's work as it is now, for a comparison; the agent goes on."""
+
+    agent: AgentId
+    verb: Verb = field(default=Verb.COMPARE, init=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Approve:
     """Land what was reviewed, and resume the agent with that in its inbox."""
 
@@ -202,5 +210,17 @@ class Reject:
 Verdict = Approve | SendBack | Reject
 Past = Checkpoint | RollBack | Mark | Discard
 Command = (
-    Past | Fork | Spawn | Pause | Resume | Kill | End | Extend | Shell | Say | Review | Verdict
+    Past
+    | Fork
+    | Spawn
+    | Pause
+    | Resume
+    | Kill
+    | End
+    | Extend
+    | Shell
+    | Say
+    | Review
+    | Compare
+    | Verdict
 )

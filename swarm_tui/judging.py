@@ -37,9 +37,16 @@ def compare(arguments: argparse.Namespace) -> int:
     from swarm_tui import comparing
 
     loaded, wanted = given.load(arguments), (arguments.a, arguments.b)
-    is_json, is_patch = arguments.json, arguments.patch
+    is_quiet = arguments.json or arguments.patch
     return given.run(
-        comparing.compare(loaded, arguments.connect, wanted, is_json=is_json, is_patch=is_patch)
+        comparing.compare(
+            loaded,
+            arguments.connect,
+            wanted,
+            is_json=arguments.json,
+            is_patch=arguments.patch,
+            on_progress=None if is_quiet else given.tell,
+        )
     )
 
 

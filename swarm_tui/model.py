@@ -50,6 +50,7 @@ class Verb(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     REVIEW = "review"
+    COMPARE = "compare"
     APPROVE = "approve"
     SEND_BACK = "send-back"
     REJECT = "reject"
@@ -366,8 +367,8 @@ class Agent:
     """When it entered `state`, as far as we know."""
     reason: Safe = EMPTY
     waits_since: float | None = None
-    """Since when it waits for a human, and still while its review or its verdict is at work: until
-    then it keeps its place among those that wait. None: it does not wait."""
+    """Since when it waits for a human, and still while its review, its verdict or what stops it for
+    a moment is at work: until then it keeps its place among those that wait. None: it does not."""
     seen: float = field(default=0.0, compare=False)
     """When its host last confirmed these facts; that alone makes no agent a changed one."""
     vm: Vm | None = None

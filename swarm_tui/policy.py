@@ -34,6 +34,8 @@ _ALIVE: Final = frozenset({State.STARTING, State.RUNNING, State.ASKING, State.FR
 
 _UNTAKEN: Final = "a verdict needs an open review"
 _VERDICTS: Final = frozenset({Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
+_TAKING: Final = frozenset({Verb.END, Verb.COMPARE})
+"""They take the work as a review does, and open none."""
 
 _LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
     Verb.PAUSE: (_ALIVE | {State.PAUSED}, "only a live agent can be paused"),
@@ -44,6 +46,10 @@ _LEGAL: Final[dict[Verb, tuple[frozenset[State], str]]] = {
     Verb.REVIEW: (
         _ALIVE | {State.PAUSED, State.SAVED},
         "only a live or a saved agent can be reviewed",
+    ),
+    Verb.COMPARE: (
+        _ALIVE | {State.PAUSED, State.SAVED},
+        "only a live or a saved agent's work can be read",
     ),
     Verb.APPROVE: (frozenset({State.SAVED}), _UNTAKEN),
     Verb.SEND_BACK: (frozenset({State.SAVED}), _UNTAKEN),
@@ -107,7 +113,7 @@ def decide(
     if agent.operation and verb is not Verb.LOGS:
         return Deny(literal(f"{agent.operation.verb} is still at work on it"))
     is_handoff = verb is Verb.REVIEW or verb in _VERDICTS
-    is_taken = is_handoff or verb is Verb.END
+    is_taken = is_handoff or verb in _TAKING
     must_stand = is_taken or verb in (Verb.CHECKPOINT, Verb.ROLL_BACK)
     if must_stand and agent.record and agent.record.verdict and agent.state is not State.LOST:
         # Whatever state it was cut off in.
@@ -134,9 +140,9 @@ def decide(
         return Deny(literal("its vCPUs are stopped already"))
     if verb in (Verb.SHELL, Verb.MESSAGE) and agent.tag.address is None:
         return Deny(literal("no SSH address is known for it"))
-    if verb is Verb.END and agent.state is State.SAVED and "restore" in missing:
+    if verb in _TAKING and agent.state is State.SAVED and "restore" in missing:
         return Deny(sanitize(missing["restore"]))
-    if verb is Verb.END and agent.record and agent.record.review is not None:
+    if verb in _TAKING and agent.record and agent.record.review is not None:
         return Deny(literal(f"its review {agent.record.review} is open"))
     if is_taken:
         return _decide_handoff(verb, agent)

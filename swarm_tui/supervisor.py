@@ -45,6 +45,7 @@ from swarm_tui.lifecycle import (
     fenced,
     steer,
 )
+from swarm_tui.looks import Looks
 from swarm_tui.model import (
     Agent,
     AgentId,
@@ -61,7 +62,7 @@ from swarm_tui.policy import Decision, Deny, decide
 from swarm_tui.ports import Console, Guest, Progress, Spawned
 from swarm_tui.results import Results
 from swarm_tui.retention import KEEP_ALL, Keeping, Retention, holding
-from swarm_tui.review.comparison import Comparison, Party, open_comparison
+from swarm_tui.review.comparison import Comparison, open_comparison
 from swarm_tui.review.depot import Depot
 from swarm_tui.review.desk import Reading, open_reading
 from swarm_tui.rules import Rules
@@ -256,13 +257,14 @@ class Supervisor:
         number, own = known.record.review, self._repository_of(known)
         return await open_reading(self.terms.shelf, agent, number, own)
 
-    async def comparison(self, a: AgentId, b: AgentId) -> Comparison:
-        """The newest reviews of two agents; close it. Raises NotFound (no review), ReviewError."""
-        parties = (
-            Party(known.id, known.name, self._repository_of(known))
-            for known in map(self._known, (a, b))
-        )
-        return await open_comparison(self.terms.shelf, *parties)
+    async def comparison(
+        self, a: AgentId, b: AgentId, on_progress: Progress | None = None
+    ) -> Comparison:
+        """What two agents have done until now; close it. As `Looks`; raises SwarmError."""
+        looks = Looks(self.terms.shelf, self._inventory, self.do)
+        known, tell = [self._known(a), self._known(b)], on_progress or _unseen
+        parties = (looks.party(one, self._repository_of(one), tell) for one in known if a != b)
+        return await open_comparison(self.terms.shelf, *await asyncio.gather(*parties))
 
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """The agent's serial console. Raises NotFound."""

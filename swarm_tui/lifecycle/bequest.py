@@ -33,7 +33,8 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.lifecycle.ground import UNKNOWN, in_thread, noting
-from swarm_tui.lifecycle.handoff import Handoff, address_of
+from swarm_tui.lifecycle.handoff import Handoff
+from swarm_tui.lifecycle.taking import address_of
 from swarm_tui.model import Agent, EventBatch, EventKind, Power, Record, Verb, Vm
 from swarm_tui.ports import Progress
 from swarm_tui.profile import Occasion

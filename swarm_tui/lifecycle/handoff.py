@@ -1,54 +1,29 @@
-"""Review and verdict: the agent stands still, its work is taken, and it goes on with what was said.
+"""Verdicts: the agent that stood still for its review goes on with what was said.
 
-    take    freeze -> pull into quarantine -> look for flags -> keep the review -> save the VM
     judge   sign -> keep the verdict -> restore -> same head? -> land -> deliver -> thaw
 
-The work is taken from a guest whose agent is frozen, and only then is the VM saved: what is
-reviewed is what the snapshot holds. A verdict is on the disk before anything is done with it, and
-each of its steps is noted after it was done: one that was cut off is carried out to its end by the
-next `resume`, and nothing is done twice.
+A verdict is on the disk before anything is done with it, and each of its steps is noted after it
+was done: one that was cut off is carried out to its end by the next `resume`, and nothing is done
+twice.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from swarm_tui import command, durable
 from swarm_tui.errors import NotFound, Refused, ReviewError, SignatureError, SwarmError
-from swarm_tui.handoff import Drafts, Flag, FlagKind, Review, Verdict
-from swarm_tui.lifecycle.ground import (
-    ANSWER_S,
-    FREEZE_S,
-    UNKNOWN,
-    explain,
-    going_on,
-    in_thread,
-    noting,
-)
-from swarm_tui.lifecycle.timeline import Timeline
-from swarm_tui.model import (
-    Address,
-    AgentId,
-    Cause,
-    Judgement,
-    Message,
-    Origin,
-    Power,
-    Record,
-    Verb,
-    Vm,
-)
-from swarm_tui.ports import Progress, Signer
-from swarm_tui.review.carry import carried
-from swarm_tui.review.desk import ensure, find_flags, unseen
-from swarm_tui.review.landing import branch_name, holds, last_landed, read_landed
-from swarm_tui.review.parcel import send
-from swarm_tui.review.pull import head_now, pull
-from swarm_tui.review.quarantine import Quarantine
+from swarm_tui.handoff import Drafts, Review, Verdict
+from swarm_tui.lifecycle.ground import ANSWER_S, explain, going_on, in_thread, noting
+from swarm_tui.lifecycle.taking import Taking, address_of
+from swarm_tui.model import AgentId, Judgement, Message, Record, Verb, Vm
+from swarm_tui.ports import Progress
+from swarm_tui.review.desk import ensure, unseen
+from swarm_tui.review.landing import branch_name, holds, read_landed
+from swarm_tui.review.pull import head_now
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.review.signers import first_line
 from swarm_tui.review.verdict import compose
@@ -65,176 +40,8 @@ class _Void(ReviewError):
     """The agent's work moved: what was decided is about something else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On which terms reviews are made, as configured."""
-
-    shelf: Shelf
-    reviewer: Safe
-    """The principal under which verdicts are signed."""
-    signer: Signer | None
-    """None: verdicts are not signed."""
-    allowed_signers: Path
-    pack_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Handoff:
+class Handoff(Taking):
     """Review and verdict for the agents of one host. The caller holds the agent."""
-
-    lifecycle: Timeline
-    terms: Terms
-    repository: Path | None
-    """The owner's, in which approved work lands."""
-
-    # Taking the work
-
-    async def take(self, vm: Vm | None, record: Record, why: Safe, progress: Progress) -> Safe:
-        """Open a review of what the agent has done until now; it is saved when this returns.
-
-        When a step fails the agent goes on as it did before, or is paused again, and the error
-        says so.
-        """
-        before = record
-        vm, record = await self.stand_still(vm, record, progress)
-        try:
-            review = await self._pull(vm, record, why, progress)
-            record = await self.lifecycle.write(replace(record, review=review.number))
-        except SwarmError as error:
-            await self.go_on(vm, before, record, error, progress)
-            raise
-        try:
-            origin = Origin(Cause.REVIEW, literal(f"review {review.number}"))
-            saved = await self.lifecycle.pause(vm, record, progress, origin)
-        except UNKNOWN:  # of the host: it may be saving still
-            raise
-        except SwarmError as error:
-            await self.go_on(vm, before, record, error, progress)
-            raise
-        return join((literal(f"review {review.number} is open: {_count(review)}"), saved), "; ")
-
-    async def stand_still(
-        self, vm: Vm | None, record: Record, progress: Progress, verb: Verb = Verb.REVIEW
-    ) -> tuple[Vm, Record]:
-        """The VM runs and its agent is frozen, whichever way it was stopped before."""
-        ground, before = self.lifecycle, record
-        record = await ground.write(replace(record, verb=verb))
-        vm, record = await self._bring_back(vm, record, progress)
-        try:
-            progress(literal("freezing the agent"), None)
-            record = await ground.write(replace(record, is_frozen=True))
-            await ground.guest.freeze(address_of(vm), FREEZE_S)
-        except SwarmError as error:
-            await self.go_on(vm, before, record, error, progress)
-            raise
-        return vm, record
-
-    async def _bring_back(
-        self, vm: Vm | None, record: Record, progress: Progress
-    ) -> tuple[Vm, Record]:
-        """The VM runs, its clock is right, and its agent stands as still as it stood before."""
-        ground = self.lifecycle
-        if vm is None or vm.power is Power.OFF:
-            vm = await ground.restore(record, progress)
-            record = await ground.write(replace(record, saved_in=None))
-        elif vm.power is Power.PAUSED:
-            progress(literal("letting the vCPUs run"), None)
-            try:
-                await ground.hypervisor.resume(vm.id)
-            except UNKNOWN:
-                raise
-            except SwarmError as error:
-                with noting([]):  # then `recover` does it
-                    await ground.write(replace(record, verb=None))
-                explain(error, "It is as it was before.")
-                raise
-        elif not record.is_frozen:
-            return vm, record
-        # Also where an earlier try was cut off behind the restore: the clock may be late.
-        await ground.wake(vm, replace(record, is_frozen=False), progress)
-        return replace(vm, power=Power.RUNNING), record
-
-    async def _pull(self, vm: Vm, record: Record, why: Safe, progress: Progress) -> Review:
-        shelf, base = self.terms.shelf, vm.tag.base
-        number = await in_thread(shelf.next_number, vm.id)
-        if self.repository:
-            with suppress(ReviewError):  # told when it is to land
-                number = max(number, await last_landed(self.repository, vm.name) + 1)
-        async with self.quarantine(vm.id) as quarantine:
-            pulled = await pull(
-                self.lifecycle.guest,
-                address_of(vm),
-                quarantine,
-                number,
-                base,
-                progress,
-                limit_bytes=self.terms.pack_bytes,
-            )
-            progress(literal("looking at what changed"), None)
-            survey = await quarantine.survey(base, pulled.head)
-            found = list(await find_flags(quarantine, survey, base, pulled.head))
-            if pulled.remark:  # what git could not add is in no diff
-                found.insert(0, Flag(FlagKind.LEFT_OUT, pulled.remark))
-            review = Review(
-                agent=vm.id,
-                name=vm.name,
-                number=number,
-                taken=time.time(),
-                base=base,
-                head=pulled.head,
-                tree=survey.tree,
-                digest=await quarantine.digest(base, pulled.head),
-                changes=tuple(survey.changes),
-                flags=tuple(found),
-                commits=tuple(survey.commits),
-                is_uncommitted=pulled.is_uncommitted,
-                why=why,
-            )
-            await self._keep(quarantine, review)
-        return review
-
-    async def _keep(self, quarantine: Quarantine, review: Review) -> None:
-        """Put it on the shelf, with the comments on an earlier one that came to no verdict."""
-        shelf, agent = self.terms.shelf, AgentId(review.agent)
-        last = await in_thread(shelf.last, agent)
-        left = last and not await in_thread(shelf.verdict, agent, last.number)
-        await send(shelf, quarantine, review, self.terms.pack_bytes)
-        await in_thread(shelf.write, review)
-        await in_thread(shelf.note_checked, review)
-        if last and left:
-            drafts = await in_thread(shelf.drafts, agent, last.number)
-            for comment in await carried(quarantine, drafts.comments, review.changes):
-                await in_thread(shelf.comment, agent, review.number, comment)
-
-    async def go_on(
-        self, vm: Vm, before: Record, record: Record, error: SwarmError, progress: Progress
-    ) -> None:
-        """After taking its work failed: the agent is again as it was before it."""
-        ground = self.lifecycle
-        problems: list[SwarmError] = []
-        stands = before.saved_in is not None or before.is_frozen or vm.power is Power.PAUSED
-        record = replace(record, review=before.review, verdict=before.verdict, verb=None)
-        with noting(problems):
-            if before.saved_in is not None:
-                await ground.pause(vm, record, progress)
-            elif stands:
-                await ground.write(replace(record, is_frozen=True))
-            else:
-                await ground.wake(vm, record, progress, is_restored=False)
-                await ground.write(replace(record, is_frozen=False))
-        explain(
-            error,
-            "Nothing was lost; resume it."
-            if problems
-            else "It was paused again; nothing was lost."
-            if before.saved_in
-            else "It stands still as before; nothing was lost."
-            if stands
-            else "It goes on; nothing was lost.",
-            *(str(problem) for problem in problems),
-        )
-
-    # The verdict
 
     async def judge(
         self, vm: Vm | None, record: Record, wanted: command.Verdict, progress: Progress
@@ -360,7 +167,7 @@ class Handoff:
         )
         kept = f"The {verdict.judgement} is kept; resume the agent to deliver it."
         try:
-            vm, record = await self._bring_back(vm, record, progress)
+            vm, record = await self.bring_back(vm, record, progress)
         except SwarmError as error:
             explain(error, kept)
             raise
@@ -449,10 +256,6 @@ class Handoff:
         explain(error, *(str(problem) for problem in problems))
         return error
 
-    def quarantine(self, agent: AgentId) -> Quarantine:
-        """Where the agent's work is kept apart; close it after use."""
-        return Quarantine(self.terms.shelf.quarantine(agent), self.repository)
-
 
 def pending(shelf: Shelf, record: Record) -> Verdict | None:
     """The verdict on the open review that was given and is not carried out yet."""
@@ -478,21 +281,3 @@ def _begin_signers(path: Path, principal: str, key: str) -> None:
         with durable.storage("write the allowed signers"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             durable.write(path, first_line(principal, key).encode())
-
-
-def address_of(vm: Vm) -> Address:
-    """Raises Refused when none is known."""
-    if vm.tag.address is None:
-        raise Refused(f"{vm.name} cannot be looked into", "No SSH address is known for it.")
-    return vm.tag.address
-
-
-def _count(review: Review) -> Safe:
-    parts = [_plural(len(review.changes), "file")]
-    if review.flags:
-        parts.append(_plural(len(review.flags), "flag"))
-    return literal(", ".join(parts))
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun if count == 1 else noun + 's'}"

@@ -8,6 +8,7 @@ from swarm_tui.amount import render_age
 from swarm_tui.command import (
     Approve,
     Checkpoint,
+    Compare,
     Discard,
     End,
     Extend,
@@ -35,7 +36,19 @@ from swarm_tui.profile import Occasion
 from swarm_tui.text import EMPTY, Safe, literal
 
 Steered = (
-    Past | Fork | Pause | Resume | Kill | End | Extend | Say | Review | Approve | SendBack | Reject
+    Past
+    | Fork
+    | Pause
+    | Resume
+    | Kill
+    | End
+    | Extend
+    | Say
+    | Review
+    | Compare
+    | Approve
+    | SendBack
+    | Reject
 )
 """Commands that change an agent, which the caller holds.
 
@@ -119,6 +132,8 @@ async def steer(
         case Review():
             why = agent.reason if agent.state is State.ASKING else EMPTY
             return await handoff.take(agent.vm, record, why, progress)
+        case Compare():
+            return await handoff.look(agent.vm, record, progress)
         case Approve() | SendBack() | Reject():
             return await handoff.judge(agent.vm, record, command, progress)
     raise NotFound(f"Nothing is known of the VM of {agent.name}")

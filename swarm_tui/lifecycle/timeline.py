@@ -24,7 +24,7 @@ from swarm_tui.ports import Progress
 from swarm_tui.snapshot import Draft
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
-PASSING: Final = frozenset({Verb.CHECKPOINT, Verb.FORK, Verb.ROLL_BACK})
+PASSING: Final = frozenset({Verb.CHECKPOINT, Verb.FORK, Verb.ROLL_BACK, Verb.COMPARE})
 """Verbs that stop an agent only for a moment."""
 TITLE_CELLS: Final = 80
 

@@ -1,25 +1,25 @@
 """Two agents' work beside each other: which files both changed, and how the two differ there.
 
-Each is what a review has of it: the comparison says of which, and is as old as they are.
+Each is what a review has of it: the comparison says of which, and of when that is.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
+from swarm_tui.amount import render_age
 from swarm_tui.errors import NotFound, Refused, ReviewError
 from swarm_tui.handoff import ABSENT, Change
-from swarm_tui.model import AgentId
+from swarm_tui.model import AgentId, State
 from swarm_tui.review.desk import Reading, open_reading, read_file
 from swarm_tui.review.diff import FileDiff
 from swarm_tui.review.shelf import Shelf
-from swarm_tui.text import Safe, sanitize
+from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
 
 class Likeness(StrEnum):
@@ -111,12 +111,27 @@ class Party(NamedTuple):
     name: Safe
     lender: Path | None
     """The repository that its work is for, if it is on this machine."""
+    review: int
+    """Which has its work."""
+    as_of: float
+    """When its work was that, as far as we know."""
+    why_then: Safe = EMPTY
+    """Why it is not of now; empty: it is, or the agent stands still since."""
+
+    def tell(self, state: State | None, now: float) -> Safe:
+        """From when it is, and how the agent is by now; None: there is none any more."""
+        age = literal(f"as of {render_age(now - self.as_of)} ago")
+        by_now = literal(_BY_NOW.get(state, state) if state else "it is gone")
+        return join((age, by_now, self.why_then), ", ")
+
+
+_BY_NOW: Final[Mapping[State, str]] = {State.RUNNING: "running on", State.ASKING: "it asks"}
 
 
 class Comparison:
     """Reads both sides. `close` it, or use it as an async context manager."""
 
-    def __init__(self, a: Reading, b: Reading) -> None:
+    def __init__(self, a: Reading, b: Reading, of_a: Party, of_b: Party) -> None:
         """It closes them. Raises ReviewError when their objects cannot be compared."""
         if len(a.review.head) != len(b.review.head):
             raise ReviewError(
@@ -125,6 +140,8 @@ class Comparison:
             )
         self.a = a
         self.b = b
+        self.of_a = of_a
+        self.of_b = of_b
         self.pairings = pair(a.review.changes, b.review.changes)
         self._both = a.quarantine.beside(b.quarantine)
 
@@ -156,30 +173,21 @@ class Comparison:
                 closing.push_async_callback(one.close)
 
 
-async def open_comparison(shelf: Shelf, a: Party, b: Party) -> Comparison:
-    """From the newest review of each.
+async def open_comparison(shelf: Shelf, *parties: Party) -> Comparison:
+    """Of two agents' reviews.
 
-    Raises Refused for one agent twice, NotFound for one without a review, ReviewError, StoreError.
+    Raises Refused for one agent alone, NotFound, ReviewError, StoreError.
     """
-    if a.agent == b.agent:
-        raise Refused("An agent cannot be compared with itself", a.name)
+    if len({party.agent for party in parties}) != 2:
+        raise Refused("An agent cannot be compared with itself")
+    of_a, of_b = parties
     async with AsyncExitStack() as opened:
-        readings = []
-        for party in (a, b):
-            newest = await asyncio.to_thread(shelf.last, party.agent)
-            if newest is None:
-                raise NotFound(
-                    f"{party.name} was never reviewed",
-                    "Work is compared as reviews have it.",
-                    f"Review it first: `swarm-tui review {party.name}`, or r in the app.",
-                )
-            reading = await open_reading(shelf, party.agent, newest.number, party.lender)
-            readings.append(await opened.enter_async_context(reading))
-        comparison = Comparison(*readings)
+        a, b = [
+            await opened.enter_async_context(
+                await open_reading(shelf, party.agent, party.review, party.lender)
+            )
+            for party in parties
+        ]
+        comparison = Comparison(a, b, of_a, of_b)
         opened.pop_all()
         return comparison
-
-
-async def find_unreviewed(shelf: Shelf, agents: Iterable[AgentId]) -> Sequence[AgentId]:
-    """Those of them that have no review, so that they cannot be compared. Raises StoreError."""
-    return [agent for agent in agents if not await asyncio.to_thread(shelf.numbers, agent)]

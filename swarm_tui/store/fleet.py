@@ -54,7 +54,18 @@ FEWEST_EVENTS: Final = 50
 GONE_KEPT: Final = 2_000
 """Agents that went, remembered so that an older answer brings none back: one that is under way
 comes within seconds, and not while so many go."""
-_REVIEWING: Final = frozenset({Verb.REVIEW, Verb.APPROVE, Verb.SEND_BACK, Verb.REJECT})
+_PASSING: Final = frozenset(
+    {
+        Verb.REVIEW,
+        Verb.COMPARE,
+        Verb.APPROVE,
+        Verb.SEND_BACK,
+        Verb.REJECT,
+        Verb.CHECKPOINT,
+        Verb.FORK,
+    }
+)
+"""Verbs during which who waits for a human waits on, though it stands still for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +370,7 @@ class Store:
             model=known.model,
         )
         held = was.waits_since if was else None
-        if derived.is_waiting or (held is not None and _is_reviewed(derived)):
+        if derived.is_waiting or (held is not None and _waits_on(derived)):
             waits_since = (derived.since or 0.0) if held is None else held
             derived = replace(derived, waits_since=waits_since)
         known.agent = derived
@@ -374,9 +385,8 @@ class Store:
         return max(FEWEST_EVENTS, min(LOG_EVENTS, share))
 
 
-def _is_reviewed(agent: Agent) -> bool:
-    """Whether a review or a verdict is at work on it."""
-    return agent.operation is not None and agent.operation.verb in _REVIEWING
+def _waits_on(agent: Agent) -> bool:
+    return agent.operation is not None and agent.operation.verb in _PASSING
 
 
 def _with_usage(agent: Agent, usage: Usage, seen: float) -> Agent:

@@ -35,6 +35,7 @@ RESTORING: Final = frozenset(
     {
         Verb.RESUME,
         Verb.REVIEW,
+        Verb.COMPARE,
         Verb.APPROVE,
         Verb.SEND_BACK,
         Verb.REJECT,

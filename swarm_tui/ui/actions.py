@@ -288,7 +288,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         ("c",),
         Section.VIEW,
         "compare",
-        "Compare the work of the two selected agents, as their newest reviews have it",
+        "Compare what the two selected agents have done until now; who works goes on",
         FLEET,
     ),
     Action(

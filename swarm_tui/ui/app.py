@@ -329,7 +329,10 @@ class SwarmApp(InOrder, inherit_bindings=False):
                 self._verbs.steer(action, targets)
 
     async def _compare(self, a: AgentId, b: AgentId) -> None:
-        comparison = await self._supervisor.comparison(a, b)
+        def tell(step: Safe, _fraction: float | None) -> None:
+            top(self).footer.say(step)
+
+        comparison = await self._supervisor.comparison(a, b, tell)
         self.push_screen(CompareScreen(self._swarm, comparison))
 
     def _spawn(self, action: Action) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual import on
 from textual.app import ComposeResult
@@ -13,12 +14,12 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from swarm_tui.amount import render_age
 from swarm_tui.errors import SwarmError
-from swarm_tui.handoff import Change, Review
+from swarm_tui.handoff import Change
 from swarm_tui.model import AgentId
 from swarm_tui.review.comparison import Comparison, Likeness, Pairing
 from swarm_tui.review.desk import Reading
+from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
 from swarm_tui.ui.about import tell_file
 from swarm_tui.ui.bar import Bar, Heading
@@ -89,15 +90,33 @@ class _Files(Rows[Pairing]):
 
 
 class _Note(Bar):
-    """That the two did not begin with the same."""
+    """From when each of them is, and whether the two began with the same."""
+
+    def __init__(self, comparison: Comparison, store: Store, now: Callable[[], float]) -> None:
+        super().__init__(id="note")
+        self._comparison = comparison
+        self._store = store
+        self._now = now
+        self.lines = 2 if comparison.is_of_one_base else 3
 
     def draw_line(self, y: int, ink: Ink, width: int) -> tuple[Line, Line]:
-        told = "their bases differ: so may files that neither of them changed"
-        return [Segment(f" {fit(told, width - 2)}", ink.warning)], []
+        if y == 2:
+            told = "their bases differ: so may files that neither of them changed"
+            return [Segment(f" {fit(told, width - 2)}", ink.warning)], []
+        of = (self._comparison.of_a, self._comparison.of_b)[y]
+        known = self._store.agent(of.agent)
+        told = of.tell(known.state if known else None, self._now())
+        review = f"  review {of.review}"
+        room = max(0, width - 5 - cell_len(of.name) - cell_len(review))
+        return [
+            Segment(f" {'AB'[y]} ", ink.accent),
+            Segment(f"{of.name} ", ink.strong),
+            Segment(fit(told, room), ink.warning if of.why_then else ink.text),
+        ], [Segment(f"{review} ", ink.faint)]
 
 
 class CompareScreen(SwarmScreen):
-    """It shows what the reviews have, which do not change; nothing can be done to an agent here."""
+    """It shows what was taken, which does not change; nothing can be done to an agent here."""
 
     PLACE = "compare"
     KEPT = ("help",)
@@ -108,7 +127,8 @@ class CompareScreen(SwarmScreen):
         super().__init__(context)
         self._comparison = comparison
         self._head = Heading("compare")
-        self._note = _Note(id="note")
+        self._note = _Note(comparison, context.store, context.now)
+        self._second = 0
         self._files = _Files(comparison.pairings)
         self._a = _Side.make("A", comparison.a)
         self._b = _Side.make("B", comparison.b)
@@ -128,7 +148,7 @@ class CompareScreen(SwarmScreen):
         yield self.footer
 
     def on_mount(self) -> None:
-        self._note.display = not self._comparison.is_of_one_base
+        self._note.styles.height = self._note.lines
         self._lay()
         self._show_head()
         self.set_focus(self._a.patch)
@@ -161,19 +181,16 @@ class CompareScreen(SwarmScreen):
         return None
 
     def tick(self, dirty: set[AgentId], *, hosts_changed: bool, rearranged: bool) -> None:
-        pass  # reviews do not change
+        if (second := int(self.context.now())) != self._second:
+            self._second = second
+            self._note.refresh()  # its ages move on
 
     def catch_up(self) -> None:
         self._show_head()
 
     def _show_head(self) -> None:
-        sides = (("A", self._comparison.a.review), ("B", self._comparison.b.review))
-        told = join([self._tell(letter, review) for letter, review in sides], "   ")
-        self._head.show(told, literal(plural(len(self._comparison.pairings), "file")))
-
-    def _tell(self, letter: str, review: Review) -> Safe:
-        age = render_age(self.context.now() - review.taken)
-        return join((literal(letter), review.name, literal(f"review {review.number}, {age} ago")))
+        whose = join((self._comparison.of_a.name, literal("and"), self._comparison.of_b.name))
+        self._head.show(whose, literal(plural(len(self._comparison.pairings), "file")))
 
     # What is shown
 

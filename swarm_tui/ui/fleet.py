@@ -10,14 +10,12 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.widgets import Input
-from textual.worker import WorkType
 
 from swarm_tui import views
-from swarm_tui.errors import SwarmError, UsageError
+from swarm_tui.errors import UsageError
 from swarm_tui.filter import complete
 from swarm_tui.model import AgentId, HostState
-from swarm_tui.review.comparison import find_unreviewed
-from swarm_tui.text import EMPTY, Safe, join, literal
+from swarm_tui.text import literal
 from swarm_tui.ui.actions import BY_ID
 from swarm_tui.ui.field import Field
 from swarm_tui.ui.grid import Grid, TableHead, View
@@ -62,10 +60,6 @@ class FleetScreen(SwarmScreen):
         self._known: Mapping[str, Iterable[str]] = {}
         """What there was to filter by when the filter was opened."""
         self._second = 0
-        self._looked_at: frozenset[AgentId] = frozenset()
-        """The two of whom it was asked whether they were reviewed."""
-        self._unreviewed = EMPTY
-        """Which of them were not."""
 
     def compose(self) -> ComposeResult:
         yield self._summary
@@ -123,8 +117,6 @@ class FleetScreen(SwarmScreen):
 
     def catch_up(self) -> None:
         self.grid.show(asked_for=True)
-        self._looked_at = frozenset()
-        self._look_for_reviews()
         self._hosts.update()
         self._explain_nothing()
         self._show_keys()
@@ -132,13 +124,12 @@ class FleetScreen(SwarmScreen):
 
     @on(Grid.Moved)
     def _show_targets(self) -> None:
-        self._look_for_reviews()
         self._show_keys()
         self._show_summary()
 
     def _show_keys(self) -> None:
         keys = {"logs": "l" if self.grid.view is View.TABLE else "L"}
-        self.show_keys(keys, ["compare"] if self._uncomparable() else [])
+        self.show_keys(keys, [] if len(self.grid.selected) == 2 else ["compare"])
 
     def _show_summary(self) -> None:
         self._summary.selected = len(self.grid.selected)
@@ -178,41 +169,12 @@ class FleetScreen(SwarmScreen):
             self.drop_selection()
 
     def do_compare(self) -> None:
-        selected = self._roster.in_order(self.aims())
-        if why := self._uncomparable():
-            self.refuse(literal("Nothing to compare"), why)
-        elif len(selected) == 2:  # or one of them has just gone
+        selected = self._roster.in_order(self.grid.selected)
+        if len(selected) == 2:
             self.context.act(BY_ID["compare"], selected, self.current())
-
-    def _uncomparable(self) -> Safe:
-        """Why the selected agents cannot be compared; empty when they can."""
-        if len(self.grid.selected) != 2:
-            return literal("Select exactly two agents first: space.")
-        if self._looked_at != self.grid.selected:
-            return literal("It is not known yet whether both were reviewed.")
-        return self._unreviewed
-
-    def _look_for_reviews(self) -> None:
-        selected = frozenset(self.grid.selected)
-        if len(selected) == 2 and selected != self._looked_at:
-
-            async def look() -> None:  # made when it begins: it may be called off before
-                await self._find_unreviewed(selected)
-
-            work: WorkType[None] = look
-            self.run_worker(work, exclusive=True)
-
-    async def _find_unreviewed(self, selected: frozenset[AgentId]) -> None:
-        try:
-            lacking = await find_unreviewed(self.context.supervisor.terms.shelf, selected)
-        except SwarmError as error:
-            self._unreviewed = error.title
         else:
-            names = join((self._roster.agents[agent].name for agent in lacking), ", ")
-            never = literal("was never reviewed; r reviews it." if lacking else "")
-            self._unreviewed = join((names, never))
-        self._looked_at = selected
-        self._show_keys()
+            told = literal("Select exactly two agents first: space.")
+            self.refuse(literal("Nothing to compare"), told)
 
     def do_filter(self) -> None:
         self._input.display = self._hint.display = True

@@ -38,7 +38,7 @@ from swarm_tui.fact import (
 )
 from swarm_tui.inventory import Kept
 from swarm_tui.label import make_labels
-from swarm_tui.lifecycle.handoff import Terms
+from swarm_tui.lifecycle import Terms
 from swarm_tui.model import (
     Address,
     Agent,

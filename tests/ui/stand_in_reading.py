@@ -14,7 +14,7 @@ from swarm_tui.errors import ReviewError
 from swarm_tui.handoff import ABSENT, Change, Comment, Commit, Drafts, Flag, Review
 from swarm_tui.model import AgentId
 from swarm_tui.review import flags
-from swarm_tui.review.comparison import Comparison, Pairing, pair
+from swarm_tui.review.comparison import Comparison, Pairing, Party, pair
 from swarm_tui.review.desk import Reading
 from swarm_tui.review.diff import FileDiff, Span, is_binary, make, split_lines
 from swarm_tui.text import Safe, sanitize
@@ -126,8 +126,19 @@ class StandInReading(Reading):
 class StandInComparison(Comparison):
     """Conforms to `Comparison`, on two stand-ins."""
 
-    def __init__(self, a: StandInReading, b: StandInReading) -> None:
+    def __init__(self, a: StandInReading, b: StandInReading, why_then: str = "") -> None:
         self.a, self.b = self._sides = a, b
+        self.of_a, self.of_b = (
+            Party(
+                AgentId(one.review.agent),
+                one.review.name,
+                None,
+                one.review.number,
+                START - 14,
+                sanitize(why),
+            )
+            for one, why in ((a, ""), (b, why_then))
+        )
         self.pairings = pair(a.review.changes, b.review.changes)
 
     async def between(self, pairing: Pairing) -> FileDiff:

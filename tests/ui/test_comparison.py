@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from stand_in import StandInSupervisor, make_app, make_fleet, running, seen, until
+from stand_in import START, StandInSupervisor, make_app, make_fleet, running, seen, until
 from stand_in_reading import StandInComparison, StandInReading, Texts, make_reading
 from test_safety import CORPUS, check
 from textual.pilot import Pilot
 
-from swarm_tui.model import AgentId
-from swarm_tui.paths import locate
+from swarm_tui.amount import render_age
+from swarm_tui.model import AgentId, State
+from swarm_tui.ports import Progress
 from swarm_tui.review.comparison import Comparison
-from swarm_tui.review.shelf import Shelf
+from swarm_tui.text import literal
 from swarm_tui.ui.app import SwarmApp
 from swarm_tui.ui.comparison import CompareScreen
 from swarm_tui.ui.fleet import FleetScreen
@@ -36,35 +38,28 @@ OF_EMBER: Texts = {
 }
 
 
-class StandInShelf(Shelf):
-    """Knows who was reviewed."""
-
-    def __init__(self, swarm: StandInSupervisor) -> None:
-        super().__init__(locate().data)
-        self._swarm = swarm
-
-    def numbers(self, agent: AgentId) -> Sequence[int]:
-        return [2] if agent in self._swarm.readings else []
-
-
 Make = Callable[..., StandInSupervisor]
 
 
 @pytest.fixture
 def make_swarm(monkeypatch: pytest.MonkeyPatch) -> Make:
-    """A fleet of which ember and moss were reviewed."""
+    """A fleet of which the work of ember and moss can be read."""
 
-    async def compared(swarm: StandInSupervisor, a: AgentId, b: AgentId) -> Comparison:
+    async def compared(
+        swarm: StandInSupervisor, a: AgentId, b: AgentId, on_progress: Progress
+    ) -> Comparison:
+        on_progress(literal("moss: taking the work"), None)
+        if swarm.gate:
+            await swarm.gate.wait()
         of_a, of_b = swarm.readings[a], swarm.readings[b]
         assert isinstance(of_a, StandInReading)
         assert isinstance(of_b, StandInReading)
-        return StandInComparison(of_a, of_b)
+        return StandInComparison(of_a, of_b, "cannot be read now: its guest does not answer")
 
     monkeypatch.setattr(StandInSupervisor, "comparison", compared)
 
     def make(of_ember: Texts = OF_EMBER, of_moss: Texts = OF_MOSS) -> StandInSupervisor:
         swarm = make_fleet()
-        swarm.terms = replace(swarm.terms, shelf=StandInShelf(swarm))
         for name, texts in (("ember", of_ember), ("moss", of_moss)):
             agent = swarm.named(name)
             swarm.readings[agent.id] = make_reading(agent.id, agent.name, texts, number=2)
@@ -77,14 +72,13 @@ async def compare(app: SwarmApp, pilot: Pilot[Any], swarm: StandInSupervisor) ->
     fleet = top(app)
     assert isinstance(fleet, FleetScreen)
     fleet.take_selection([swarm.named("ember").id, swarm.named("moss").id])
-    await until(pilot, lambda: not fleet._uncomparable(), "both were reviewed")
     await pilot.press("c")
     await until(pilot, lambda: isinstance(top(app), CompareScreen), "the screen")
 
 
 def letters(swarm: StandInSupervisor, app: SwarmApp) -> dict[str, str]:
     """Which of them is A and which B: as they stand in the fleet."""
-    return {name: "A" if f"A {name}" in seen(app) else "B" for name in ("ember", "moss")}
+    return {name: "A" if f" A {name}" in seen(app) else "B" for name in ("ember", "moss")}
 
 
 async def test_both_diffs_are_beside_each_other_on_a_wide_screen(make_swarm: Make) -> None:
@@ -131,20 +125,35 @@ async def test_a_narrow_screen_shows_one_side_and_changes_over(make_swarm: Make)
             await until(pilot, lambda word=word: word in seen(app), "the side that changed it")  # type: ignore[misc]
 
 
-async def test_it_is_said_why_agents_cannot_be_compared(make_swarm: Make) -> None:
-    swarm = make_swarm()
-    del swarm.readings[swarm.named("moss").id]
-    app = make_app(swarm)
+async def test_two_are_compared_no_more_and_no_fewer(make_swarm: Make) -> None:
+    app = make_app(make_swarm())
     async with running(app, size=(120, 40)) as pilot:
         await pilot.press("c")
         await until(pilot, lambda: "Select exactly two agents" in seen(app), "the reason")
+        assert isinstance(top(app), FleetScreen)
+
+
+async def test_what_is_at_work_is_told_then_from_when_each_side_is(make_swarm: Make) -> None:
+    swarm = make_swarm()
+    swarm.gate = asyncio.Event()
+    app = make_app(swarm)
+    async with running(app) as pilot:
         fleet = top(app)
         assert isinstance(fleet, FleetScreen)
         fleet.take_selection([swarm.named("ember").id, swarm.named("moss").id])
-        await until(pilot, lambda: "moss" in fleet._uncomparable(), "it was looked")
         await pilot.press("c")
-        await until(pilot, lambda: "moss was never reviewed" in seen(app), "the reason")
-        assert top(app) is fleet
+        await until(pilot, lambda: "moss: taking the work" in seen(app), "the step")
+        swarm.gate.set()
+        await until(pilot, lambda: isinstance(top(app), CompareScreen), "the screen")
+        age = render_age(swarm.clock.now() - (START - 14))
+        states = {name: swarm.named(name).state for name in ("ember", "moss")}
+        for name, state in states.items():
+            now = {State.RUNNING: "running on", State.ASKING: "it asks"}.get(state, state)
+            line = f"{name} as of {age} ago, {now}"
+            await until(pilot, lambda line=line: line in seen(app), line)  # type: ignore[misc]
+        assert "cannot be read now: its guest does not" in seen(app)
+        swarm.clock.pass_by(7200)
+        await until(pilot, lambda: "as of 2h" in seen(app), "the age moves on")
 
 
 async def test_other_bases_are_told(make_swarm: Make) -> None:

@@ -23,6 +23,7 @@ from swarm_tui.command import (
     Approve,
     Checkpoint,
     Command,
+    Compare,
     Discard,
     End,
     Extend,
@@ -463,7 +464,18 @@ def expire(bench: Bench) -> Command:
     return End(AGENT, Occasion.EXPIRED)
 
 
+def is_taken(bench: Bench) -> bool:
+    return bool(bench.shelf.numbers(AGENT)) and bench.is_running()
+
+
+def is_taken_and_stands(bench: Bench) -> bool:
+    """Cut off while it was awake for that, it is left frozen."""
+    return bool(bench.shelf.numbers(AGENT)) and not bench.is_running()
+
+
 HANDOFF = {
+    "compare": Case((), Compare(AGENT), is_taken),
+    "compare-saved": Case((Pause(AGENT),), Compare(AGENT), is_taken_and_stands),
     "end": Case((), End(AGENT), is_kept_and_gone),
     "end-saved": Case((Pause(AGENT),), End(AGENT), is_kept_and_gone),
     "end-by-rule": Case((), expire, is_kept_and_gone),

@@ -18,6 +18,7 @@ from swarm_tui.catalogue import Pace
 from swarm_tui.command import (
     Approve,
     Checkpoint,
+    Compare,
     End,
     Extend,
     Fork,
@@ -237,6 +238,8 @@ VERBS: Final[dict[str, tuple[type[Pause] | type[Review] | type[Checkpoint] | Non
     "pause": (None, lambda supervisor, _: supervisor.do(Pause(AGENT))),
     "resume": (Pause, lambda supervisor, _: supervisor.do(Resume(AGENT))),
     "review": (None, lambda supervisor, _: supervisor.do(Review(AGENT))),
+    "compare": (None, lambda supervisor, _: supervisor.do(Compare(AGENT))),
+    "compare-saved": (Pause, lambda supervisor, _: supervisor.do(Compare(AGENT))),
     "approve": (Review, approve),
     "send-back": (Review, send_back),
     "reject": (Review, reject),

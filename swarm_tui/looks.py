@@ -1,0 +1,71 @@
+"""What agents have done until now, for who compares it: taken anew unless it stands still since."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm_tui.command import Command, Compare
+from swarm_tui.errors import NotFound, SwarmError
+from swarm_tui.handoff import Review
+from swarm_tui.inventory import Inventory
+from swarm_tui.lifecycle import of_review
+from swarm_tui.model import Agent
+from swarm_tui.ports import Progress
+from swarm_tui.review.comparison import Party
+from swarm_tui.review.shelf import Shelf
+from swarm_tui.text import EMPTY, Safe, join, literal
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Of one supervisor."""
+
+    shelf: Shelf
+    inventory: Inventory
+    do: Callable[[Command, Progress], Awaitable[Safe]]
+
+    async def party(self, agent: Agent, lender: Path | None, on_progress: Progress) -> Party:
+        """The agent with a review of what it has done until now.
+
+        Where it cannot be taken now, with its newest one, and why. Raises SwarmError when there is
+        none either.
+        """
+        newest: Review | None = await asyncio.to_thread(self.shelf.last, agent.id)
+        if await asyncio.to_thread(self._is_present, agent, newest) and newest:
+            return Party(agent.id, agent.name, lender, newest.number, newest.taken)
+        began = time.time()
+
+        def tell(step: Safe, fraction: float | None) -> None:
+            on_progress(join((agent.name, step), ": "), fraction)
+
+        why = EMPTY
+        try:
+            await self.do(Compare(agent.id), tell)
+        except SwarmError as error:
+            if newest is None:
+                raise
+            why = join((literal("cannot be read now"), error.title, error.detail), ": ")
+        newest = await asyncio.to_thread(self.shelf.last, agent.id)
+        if newest is None:
+            raise NotFound(f"The work of {agent.name} was removed just now")
+        # What was found to be as an earlier review has it was so not before we looked.
+        as_of = newest.taken if why else max(newest.taken, began)
+        return Party(agent.id, agent.name, lender, newest.number, as_of, why)
+
+    def _is_present(self, agent: Agent, newest: Review | None) -> bool:
+        """Whether the agent stands still with what that review has. Blocks."""
+        record = agent.record
+        if record is None or newest is None:
+            return False
+        if record.review is not None:
+            return record.review == newest.number
+        there = (kept.snapshot for kept in self.inventory.known(agent.id))
+        present = next((one for one in there if one.id == record.saved_in), None)
+        if present is None:
+            return False
+        of = of_review(newest.number)
+        return (present.origin.cause, present.origin.told) == (of.cause, of.told)
