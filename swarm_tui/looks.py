@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm_tui.command import Command, Compare
-from swarm_tui.errors import NotFound, SwarmError
+from swarm_tui.errors import NotFound, Refused, SwarmError
 from swarm_tui.handoff import Review
 from swarm_tui.inventory import Inventory
 from swarm_tui.lifecycle import of_review
@@ -27,13 +27,21 @@ class Looks:
     shelf: Shelf
     inventory: Inventory
     do: Callable[[Command, Progress], Awaitable[Safe]]
+    repository_of: Callable[[Agent], Path | None]
 
-    async def party(self, agent: Agent, lender: Path | None, on_progress: Progress) -> Party:
+    async def parties(self, agents: Sequence[Agent], on_progress: Progress) -> Sequence[Party]:
+        """All of them at once, each as `party`. Raises Refused for one that is there twice."""
+        if len({agent.id for agent in agents}) < len(agents):
+            raise Refused("An agent cannot be compared with itself", agents[0].name)
+        return await asyncio.gather(*(self.party(agent, on_progress) for agent in agents))
+
+    async def party(self, agent: Agent, on_progress: Progress) -> Party:
         """The agent with a review of what it has done until now.
 
         Where it cannot be taken now, with its newest one, and why. Raises SwarmError when there is
         none either.
         """
+        lender = self.repository_of(agent)
         newest: Review | None = await asyncio.to_thread(self.shelf.last, agent.id)
         if await asyncio.to_thread(self._is_present, agent, newest) and newest:
             return Party(agent.id, agent.name, lender, newest.number, newest.taken)

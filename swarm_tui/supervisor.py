@@ -257,14 +257,11 @@ class Supervisor:
         number, own = known.record.review, self._repository_of(known)
         return await open_reading(self.terms.shelf, agent, number, own)
 
-    async def comparison(
-        self, a: AgentId, b: AgentId, on_progress: Progress | None = None
-    ) -> Comparison:
+    async def comparison(self, a: AgentId, b: AgentId, tell: Progress | None = None) -> Comparison:
         """What two agents have done until now; close it. As `Looks`; raises SwarmError."""
-        looks = Looks(self.terms.shelf, self._inventory, self.do)
-        known, tell = [self._known(a), self._known(b)], on_progress or _unseen
-        parties = (looks.party(one, self._repository_of(one), tell) for one in known if a != b)
-        return await open_comparison(self.terms.shelf, *await asyncio.gather(*parties))
+        looks = Looks(self.terms.shelf, self._inventory, self.do, self._repository_of)
+        parties = await looks.parties([self._known(a), self._known(b)], tell or _unseen)
+        return await open_comparison(self.terms.shelf, *parties)
 
     def console(self, agent: AgentId) -> AbstractAsyncContextManager[Console]:
         """The agent's serial console. Raises NotFound."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from swarm_tui.amount import render_age
-from swarm_tui.errors import NotFound, Refused, ReviewError
+from swarm_tui.errors import NotFound, ReviewError
 from swarm_tui.handoff import ABSENT, Change
 from swarm_tui.model import AgentId, State
 from swarm_tui.review.desk import Reading, open_reading, read_file
@@ -173,20 +173,14 @@ class Comparison:
                 closing.push_async_callback(one.close)
 
 
-async def open_comparison(shelf: Shelf, *parties: Party) -> Comparison:
-    """Of two agents' reviews.
-
-    Raises Refused for one agent alone, NotFound, ReviewError, StoreError.
-    """
-    if len({party.agent for party in parties}) != 2:
-        raise Refused("An agent cannot be compared with itself")
-    of_a, of_b = parties
+async def open_comparison(shelf: Shelf, of_a: Party, of_b: Party) -> Comparison:
+    """Of two agents' reviews. Raises NotFound, ReviewError, StoreError."""
     async with AsyncExitStack() as opened:
         a, b = [
             await opened.enter_async_context(
                 await open_reading(shelf, party.agent, party.review, party.lender)
             )
-            for party in parties
+            for party in (of_a, of_b)
         ]
         comparison = Comparison(a, b, of_a, of_b)
         opened.pop_all()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm_tui.errors import NotFound, Refused
+from swarm_tui.errors import NotFound
 from swarm_tui.handoff import Review
 from swarm_tui.model import AgentId
 from swarm_tui.review.comparison import Comparison, Likeness, Party, open_comparison
@@ -189,9 +189,3 @@ async def test_the_review_that_is_named_counts(pair: Pair) -> None:
     async with pair.compared() as comparison:
         assert comparison.a.review.number == 2
         assert set(likeness(comparison)) == {"first.txt", "second.txt"}
-
-
-async def test_an_agent_is_not_compared_with_itself(pair: Pair) -> None:
-    await pair.review("ann")
-    with pytest.raises(Refused):
-        await open_comparison(pair.shelf, pair.party("ann"), pair.party("ann"))

@@ -43,7 +43,8 @@ def test_ids_are_unique_and_verbs_keep_their_word() -> None:
 
 
 def test_every_verb_has_a_key() -> None:
-    assert {action.verb for action in ACTIONS if action.verb} == set(Verb)
+    # Comparing is of two, and shows what there is of those whom policy refuses it for.
+    assert {action.verb for action in ACTIONS if action.verb} == set(Verb) - {Verb.COMPARE}
 
 
 @pytest.mark.parametrize("place", SCREENS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarm_tui.command import Checkpoint, Pause, Resume, Review
-from swarm_tui.errors import GuestFailed, GuestUnreachable
+from swarm_tui.errors import GuestFailed, GuestUnreachable, Refused
 from swarm_tui.inventory import Inventory
 from swarm_tui.looks import Looks
 from swarm_tui.model import Cause, Power, State
@@ -44,8 +44,8 @@ async def look(supervisor: Supervisor) -> Party:
     agent = supervisor.store.agent(AGENT)
     assert agent
     inventory = Inventory(supervisor._catalogue.database)
-    looks = Looks(supervisor.terms.shelf, inventory, supervisor.do)
-    return await looks.party(agent, supervisor.repository(AGENT), quiet)
+    looks = Looks(supervisor.terms.shelf, inventory, supervisor.do, supervisor._repository_of)
+    return await looks.party(agent, quiet)
 
 
 def state(supervisor: Supervisor) -> State | None:
@@ -155,3 +155,9 @@ async def test_a_checkpoint_between_review_and_pause_is_no_review(
     assert (await look(supervisor)).review == 2
     verbs = [str(act.verb) for act in supervisor.acts()]
     assert verbs == ["compare", "checkpoint", "pause", "compare"]
+
+
+async def test_an_agent_is_not_compared_with_itself(supervisor: Supervisor) -> None:
+    with pytest.raises(Refused, match="with itself"):
+        await supervisor.comparison(AGENT, AGENT)
+    assert not supervisor.acts()

@@ -469,7 +469,6 @@ def is_taken(bench: Bench) -> bool:
 
 
 def is_taken_and_stands(bench: Bench) -> bool:
-    """Cut off while it was awake for that, it is left frozen."""
     return bool(bench.shelf.numbers(AGENT)) and not bench.is_running()
 
 
