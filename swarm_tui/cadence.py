@@ -60,6 +60,15 @@ def cadence(configured: Snapshots) -> Cadence:
     return Cadence(parse_time(configured.every), configured.every, configured.at_turns == "yes")
 
 
+def cadence_of(agent: Agent, rule: Cadence) -> Cadence:
+    """The rule, but for what the agent's profile says itself."""
+    own = agent.record.birth.checkpoint if agent.record else ""
+    if not own:
+        return rule
+    every_s = None if own == "off" else parse_time(own)
+    return Cadence(every_s, own, rule.at_turns)
+
+
 def due(
     rule: Cadence, agent: Agent, newest: float | None, handed: tuple[float, Safe] | None, now: float
 ) -> Origin | None:
@@ -68,6 +77,7 @@ def due(
     `newest`: when its newest snapshot was made; `handed`: when a person last handed over to it,
     and by what.
     """
+    rule = cadence_of(agent, rule)
     if not _goes_on(agent):
         return None
     since = newest if newest is not None else agent.tag.created
@@ -126,8 +136,8 @@ class Checkpoints:
         self._told: set[HostName] = set()
 
     async def run(self) -> None:
-        """Look again and again, for ever; returns at once where there is nothing to carry out."""
-        while self._rule.every_s is not None or self._rule.at_turns:
+        """Look again and again, for ever."""
+        while True:
             await asyncio.sleep(LOOK_S)
             if self._is_at_work:
                 continue

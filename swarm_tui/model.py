@@ -253,6 +253,8 @@ class Rewound:
     """From when the state is that it went on from."""
     told: Safe
     """"rolled back to green tests"."""
+    snapshot: SnapshotId | None = None
+    """That state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,8 @@ class Birth:
     """The occasion on which its rule was carried out: not again on the same one."""
     unkept: Safe = EMPTY
     """Why its result could not be kept: then no rule ends it until a person acts."""
+    checkpoint: str = ""
+    """Its profile's; see `Profile.checkpoint`."""
     rewound: Rewound | None = None
     """The last time that it was set back, of which its log tells."""
     memory_mib: int | None = None

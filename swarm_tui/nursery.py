@@ -287,4 +287,5 @@ def _birth(command: Spawn, repository: Path | None, memory: int) -> Birth:
         life=life,
         expires=None if life.ttl_s is None else time.time() + life.ttl_s,
         memory_mib=memory >> 20,
+        checkpoint=command.profile.checkpoint,
     )

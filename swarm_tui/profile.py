@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +11,9 @@ from typing import Final
 from swarm_tui.errors import SetupError
 from swarm_tui.label import Label
 from swarm_tui.text import EMPTY, Safe
+
+INTERVAL: Final = re.compile(r"off|[1-9][0-9]{0,2}[mhd]")
+"""How often something is done by itself: "30m", or not at all."""
 
 
 class Ending(StrEnum):
@@ -78,6 +82,9 @@ class Profile:
     ready: int = 0
     """How many are kept ready in advance, on each host."""
     life: Life = ENDLESS
+    checkpoint: str = ""
+    """How long after its newest snapshot a working agent gets one by itself, as `INTERVAL`; "off":
+    never; empty: the setting snapshots.every."""
 
     def variables(self, environ: Mapping[str, str]) -> Mapping[str, str]:
         """The program's whole environment; `environ` is the supervisor's own.

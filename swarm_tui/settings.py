@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from swarm_tui.model import HostName
 from swarm_tui.paths import Paths
+from swarm_tui.profile import INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def _read_socket(raw: object) -> str | Path:
 
 
 def _read_span(raw: object) -> str:
-    if not isinstance(raw, str) or not (raw == "off" or re.fullmatch(r"[1-9][0-9]{0,2}[mhd]", raw)):
+    if not isinstance(raw, str) or not INTERVAL.fullmatch(raw):
         raise ValueError
     return raw
 

@@ -185,8 +185,15 @@ def _facts(entry: Entry) -> Sequence[tuple[str, str]]:
         ("hosts", ", ".join(profile.hosts) or "any that can"),
         ("ready", str(profile.ready)),
         ("time", render_age(life.ttl_s) if life.ttl_s else "no end"),
+        ("checkpoint", _interval(profile)),
         ("then", f"expired: {life.on_expiry}; done: {life.on_done}; failed: {life.on_failed}"),
     ]
+
+
+def _interval(profile: Profile) -> str:
+    if not profile.checkpoint:
+        return "snapshots.every"
+    return "never by time" if profile.checkpoint == "off" else f"every {profile.checkpoint}"
 
 
 def _variables(profile: Profile) -> str:
@@ -223,6 +230,7 @@ def _object(entry: Entry) -> Mapping[str, Any]:
         "hosts": list(profile.hosts),
         "ready": profile.ready,
         "lines": entry.lines,
+        "checkpoint": profile.checkpoint or None,
         "ttl_s": life.ttl_s,
         "on_expiry": life.on_expiry,
         "on_done": life.on_done,

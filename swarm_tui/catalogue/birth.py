@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm_tui.model import AgentId, Birth, Rewound, SnapshotId
-from swarm_tui.profile import Ending, Life, Occasion
+from swarm_tui.profile import INTERVAL, Ending, Life, Occasion
 from swarm_tui.text import sanitize
 
 
@@ -33,8 +33,14 @@ def render_birth(birth: Birth) -> str:
         "acted": birth.acted,
         "unkept": birth.unkept,
         "rewound": birth.rewound
-        and {"at": birth.rewound.at, "to": birth.rewound.to, "told": birth.rewound.told},
+        and {
+            "at": birth.rewound.at,
+            "to": birth.rewound.to,
+            "told": birth.rewound.told,
+            "snapshot": birth.rewound.snapshot,
+        },
         "memory_mib": birth.memory_mib,
+        "checkpoint": birth.checkpoint,
     }
     return json.dumps(facts)
 
@@ -59,6 +65,7 @@ def read_birth(raw: object) -> Birth:
         unkept=sanitize(str(facts.get("unkept") or "")),
         rewound=_read_rewound(facts.get("rewound")),
         memory_mib=_mib(facts.get("memory_mib")),
+        checkpoint=_interval(facts.get("checkpoint")),
     )
 
 
@@ -82,7 +89,13 @@ def _read_rewound(raw: Any) -> Rewound | None:
     if not isinstance(raw, dict):
         raise ValueError("a way back is no object")
     told = sanitize(str(raw.get("told") or ""))
-    return Rewound(_time(raw.get("at")) or 0.0, _time(raw.get("to")) or 0.0, told)
+    snapshot = raw.get("snapshot")
+    return Rewound(
+        _time(raw.get("at")) or 0.0,
+        _time(raw.get("to")) or 0.0,
+        told,
+        None if snapshot is None else SnapshotId(sanitize(str(snapshot))),
+    )
 
 
 def _time(raw: object) -> float | None:
@@ -91,6 +104,14 @@ def _time(raw: object) -> float | None:
     if not isinstance(raw, int | float) or isinstance(raw, bool) or not math.isfinite(raw):
         raise ValueError(f"{raw!r} is no time")
     return float(raw)
+
+
+def _interval(raw: object) -> str:
+    if raw in (None, ""):
+        return ""
+    if not isinstance(raw, str) or not INTERVAL.fullmatch(raw):
+        raise ValueError(f"{raw!r} is no interval")
+    return raw
 
 
 def _mib(raw: object) -> int | None:

@@ -19,7 +19,7 @@ from swarm_tui.errors import ConfigError, NotFound, UsageError
 from swarm_tui.label import make_labels
 from swarm_tui.lifespan import parse_time
 from swarm_tui.profile import PLAIN, Ending, Life, Profile
-from swarm_tui.settings import ARGV, NAME, Kind, choice, integer
+from swarm_tui.settings import ARGV, NAME, SPAN, Kind, choice, integer
 from swarm_tui.text import Safe, sanitize
 
 _SHIPPED: Final = Path(__file__).parent
@@ -198,6 +198,7 @@ _KEYS: Final[Mapping[str, Kind]] = {
     "labels": Kind('a list of labels, "key" or "key=value"', _read_labels),
     "hosts": Kind("a list of hosts' names", _read_hosts),
     "ready": integer(0, 64),
+    "checkpoint": SPAN,
 }
 _LIFE: Final[Mapping[str, Kind]] = {
     "ttl": Kind("a time such as 90s, 30m, 2h or 3d, or never", _read_span),

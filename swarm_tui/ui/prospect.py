@@ -58,6 +58,7 @@ def tell_prospect(commands: Sequence[Spawn], outlook: Outlook) -> Iterable[Fact]
     yield Fact("work", f"{profile.repository} at {profile.ref}") if profile.repository else own
     yield Fact("runs", shlex.join(profile.command) if profile.command else "the image's own agent")
     yield from _tell_environment(profile, outlook.lacking)
+    yield from _tell_checkpoint(profile)
     yield Fact("ends", _tell_life(profile.life))
     if profile.ready:
         yield Fact("ready", _tell_ready(profile, outlook.stocks))
@@ -129,6 +130,13 @@ def _tell_environment(profile: Profile, lacking: Sequence[str]) -> Iterable[Fact
     if names:
         told = f"not set here: {', '.join(lacking)}" if lacking else ""
         yield Fact("with", ", ".join(names), "bad" if lacking else "text", told)
+
+
+def _tell_checkpoint(profile: Profile) -> Iterable[Fact]:
+    if profile.checkpoint:
+        by_time = profile.checkpoint != "off"
+        told = f"one every {profile.checkpoint}" if by_time else "none by time"
+        yield Fact("saved", f"checkpoints: {told}", "muted")
 
 
 def _tell_life(life: Life) -> str:

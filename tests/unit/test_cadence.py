@@ -68,7 +68,6 @@ async def at_work(lab: Lab, rule: Cadence) -> AsyncIterator[Supervisor]:
     """A supervisor that looks on, and carries this out."""
     async with lab.running(is_following=True) as supervisor:
         supervisor.checkpoints._rule = rule
-        supervisor._start_task(supervisor.checkpoints.run(), "make checkpoints")
         await until(lambda: lab.state(supervisor) is State.RUNNING)
         yield supervisor
 
@@ -126,6 +125,23 @@ def test_who_is_left_alone(facts: dict[str, object]) -> None:
     assert due(HOURLY, known(**facts), None, None, NOW) is None
 
 
+def of_profile(checkpoint: str) -> Agent:
+    assert RECORD
+    return known(record=replace(RECORD, birth=Birth(checkpoint=checkpoint)))
+
+
+def test_a_profile_says_it_itself() -> None:
+    often, never = of_profile("10m"), of_profile("off")
+    for rule in (HOURLY, cadence.SILENT):
+        found = due(rule, often, NOW - 600, None, NOW)
+        assert found
+        assert found.told == "every 10m"
+        assert due(rule, often, NOW - 599, None, NOW) is None
+    assert due(HOURLY, never, NOW - 9000, None, NOW) is None
+    asking = replace(never, state=State.ASKING)
+    assert due(HOURLY, asking, NOW - 9000, None, NOW), "its turns are not by time"
+
+
 def test_a_guest_that_asks_all_the_time_has_no_more_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -143,6 +159,17 @@ async def test_by_interval_while_it_goes_on_and_told_as_a_rules_act(lab: Lab) ->
         first = made(lab)[0]
         assert first.origin == Origin(Cause.INTERVAL, literal("every 10 ms"), BY_RULE)
         assert supervisor.acts()[0].detail.startswith("by rule: every 10 ms; snapshot")
+
+
+async def test_by_the_interval_of_its_profile_where_none_is_configured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cadence, "parse_time", lambda told: {"1m": 0.01}[told])
+    born = Record(AGENT, literal("ember"), HOST, birth=Birth(checkpoint="1m"))
+    lab.catalogue.write(born)
+    async with at_work(lab, cadence.SILENT):
+        await until(lambda: made(lab))
+        assert made(lab)[0].origin == Origin(Cause.INTERVAL, literal("every 1m"), BY_RULE)
 
 
 async def test_a_message_and_an_ask_are_turns(lab: Lab) -> None:
@@ -174,7 +201,6 @@ async def test_none_of_who_is_saved_or_under_review(lab: Lab) -> None:
         await supervisor.do(Review(AGENT))
     async with lab.running(is_following=True) as supervisor:
         supervisor.checkpoints._rule = OFTEN
-        supervisor._start_task(supervisor.checkpoints.run(), "make checkpoints")
         await until(lambda: lab.state(supervisor) is State.SAVED)
         await several_looks(supervisor)
         assert len(made(lab)) == 1

@@ -41,14 +41,14 @@ async def test_an_agent_is_on_record_and_on_the_screen_before_it_is_there(lab: L
     life = Life(60.0, Ending.END)
     async with lab.running() as supervisor:
         spawning = asyncio.create_task(
-            supervisor.do(Spawn(HOST, "cobalt", profile=profile(life=life)))
+            supervisor.do(Spawn(HOST, "cobalt", profile=profile(life=life, checkpoint="10m")))
         )
         await until(lambda: supervisor.store.agent(SECOND) is not None)
         assert SECOND not in lab.world.agents()
         record = lab.catalogue.record(SECOND)
         assert record
         assert (record.verb, record.name, record.birth.profile) == (Verb.SPAWN, "cobalt", "web")
-        assert record.birth.life == life
+        assert (record.birth.life, record.birth.checkpoint) == (life, "10m")
         agent = supervisor.store.agent(SECOND)
         assert agent
         assert (agent.state, agent.name) == (State.STARTING, "cobalt")

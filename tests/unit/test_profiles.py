@@ -24,6 +24,7 @@ command = ["fix", "--task", "{task}"]
 labels = ["team=web", "urgent"]
 hosts = ["lab", "edge"]
 ready = 3
+checkpoint = "10m"
 
 [environment]
 MODEL = "big"
@@ -57,6 +58,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert [label.text for label in profile.labels] == ["team=web", "urgent"]
     assert profile.hosts == ("lab", "edge")
     assert profile.life == Life(7200.0, Ending.END, Ending.END, Ending.PAUSE)
+    assert profile.checkpoint == "10m"
     assert profile.variables({"MY_KEY": "s3cret"}) == {"MODEL": "big", "KEY": "s3cret"}
     with pytest.raises(SetupError, match="needs MY_KEY"):
         profile.variables({})

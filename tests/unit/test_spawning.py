@@ -115,6 +115,7 @@ def test_profiles_are_listed_with_what_is_wrong_of_them(tell: Tell) -> None:
     code, out, _ = tell("profiles", "shop")
     assert (code, "128 MiB  (line 2)" in out, "2h00  (line 5)" in out) == (0, True, True)
     assert "ref          HEAD  (default)" in out
+    assert "checkpoint   snapshots.every  (default)" in out
 
 
 def test_of_an_environment_only_the_names_are_told(tell: Tell, tmp_path: Path) -> None:
