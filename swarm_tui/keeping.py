@@ -31,7 +31,7 @@ from swarm_tui.model import AgentId, HostName, HostState, Snapshot, Verb
 from swarm_tui.profile import Profile
 from swarm_tui.profiles import load as load_profiles
 from swarm_tui.report import error_object, write_json, write_table
-from swarm_tui.retention import Keeping, holding, keeping, plan
+from swarm_tui.retention import Keeping, gone_back_to, holding, keeping, plan
 from swarm_tui.snapshot import Archive
 from swarm_tui.supervisor import Supervisor
 from swarm_tui.text import Safe, join, literal, sanitize
@@ -209,7 +209,8 @@ async def _agents(view: View) -> Sequence[Leftover]:
 async def _snapshots(view: View) -> Sequence[Leftover]:
     """Those that are kept here and that the rules of retention let go; nothing that is held."""
     archive, store = view.supervisor.snapshots, view.supervisor.store
-    held = holding(store.agents)
+    records = await asyncio.to_thread(view.catalogue.records)
+    held = holding(lambda: records)
     there = {
         agent: await asyncio.to_thread(_read_all, archive, agent.id) for agent in store.agents()
     }
@@ -226,7 +227,13 @@ async def _snapshots(view: View) -> Sequence[Leftover]:
             ),
         )
         for agent, snapshots in there.items()
-        for one in plan(snapshots, view.rules, held(agent.id), time.time(), total)
+        for one in plan(
+            snapshots,
+            view.rules,
+            {**gone_back_to(agent.record), **held(agent.id)},
+            time.time(),
+            total,
+        )
     ]
 
 

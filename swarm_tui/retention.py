@@ -1,9 +1,10 @@
 """Which snapshots of an agent are kept, and which go when there are newer ones.
 
 Of those that nobody holds the newest stay, as many as `Keeping.keep` says; of these go the ones
-that are too old, and the oldest while they take up more room than they may. What a person asked
-for is not counted by `keep`; what a person named or pinned, or something needs (it is the present,
-a review or a fork needs it) never goes.
+that are too old, and the oldest while they take up more room than they may, but never the newest
+of all. What a person asked for is not counted by `keep`; what a person named or pinned, or
+something needs (it is the present, a review or a fork needs it) never goes, nor does by a rule what
+the agent was rolled back to last.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from swarm_tui.model import Agent, AgentId, Cause, Record, Snapshot, SnapshotId
+from swarm_tui.model import AgentId, Cause, Record, Snapshot, SnapshotId
 from swarm_tui.settings import Snapshots
 from swarm_tui.text import Safe, literal, sanitize
 
 _DAY_S: Final = 86_400.0
+_ASKED_FOR: Final = frozenset({Cause.CHECKPOINT, Cause.ROLL_BACK})
+"""What a person had kept: as it went on, or when it was given up for an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Retention:
 
     rules: Keeping = Keeping()
     holds: Callable[[AgentId], Mapping[SnapshotId, Safe]] = lambda agent: {}
-    """What holds an agent's snapshots, in words."""
+    """What holds an agent's snapshots, in words, by the records as they are now."""
     total_bytes: Callable[[], int] = lambda: 0
     """What the snapshots of all agents take up."""
 
@@ -66,12 +69,13 @@ def plan(
     `held`: those that something holds, with what; `total_bytes`: as in `Retention`.
     """
     free = [one for one in snapshots if one.id not in held and not one.is_held]
-    counted = [one for one in free if one.origin.cause is not Cause.CHECKPOINT]
+    counted = [one for one in free if one.origin.cause not in _ASKED_FOR]
     over = counted[: max(0, len(counted) - rules.keep)]
     going = {one.id: literal(f"more than the {rules.keep} that are kept") for one in over}
+    spare = [one for one in free if one is not snapshots[-1]]
     if rules.age_s is not None:
         told = literal(f"older than {rules.age_s / _DAY_S:g} days")
-        for one in free:
+        for one in spare:
             if now - one.created > rules.age_s:
                 going.setdefault(one.id, told)
     own = sum(one.size_bytes for one in snapshots)
@@ -79,7 +83,7 @@ def plan(
         (rules.agent_bytes, own, "of its agent"),
         (rules.total_bytes, max(own, total_bytes), "of all agents"),
     ):
-        for one in free:
+        for one in spare:
             gone = sum(other.size_bytes for other in free if other.id in going)
             if quota is None or used - gone <= quota:
                 break
@@ -102,6 +106,14 @@ def holds(record: Record | None, others: Collection[Record]) -> Mapping[Snapshot
     return held
 
 
+def gone_back_to(record: Record | None) -> Mapping[SnapshotId, Safe]:
+    """What an agent was rolled back to last: a person may want to go there again, or discard it."""
+    rewound = record.birth.rewound if record else None
+    if rewound is None or rewound.snapshot is None:
+        return {}
+    return {rewound.snapshot: literal("it was rolled back to")}
+
+
 def forks(agent: AgentId, others: Collection[Record]) -> Mapping[SnapshotId, Sequence[Record]]:
     """What was forked from an agent's snapshots, of each of them."""
     below: dict[SnapshotId, list[Record]] = {}
@@ -112,13 +124,13 @@ def forks(agent: AgentId, others: Collection[Record]) -> Mapping[SnapshotId, Seq
 
 
 def holding(
-    agents: Callable[[], Collection[Agent]],
+    records: Callable[[], Collection[Record]],
 ) -> Callable[[AgentId], Mapping[SnapshotId, Safe]]:
     """`holds` of each of these agents."""
 
     def holds_of(agent: AgentId) -> Mapping[SnapshotId, Safe]:
-        records = [known.record for known in agents() if known.record]
-        return holds(next((one for one in records if one.id == agent), None), records)
+        there = records()
+        return holds(next((one for one in there if one.id == agent), None), there)
 
     return holds_of
 

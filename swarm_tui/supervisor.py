@@ -119,7 +119,7 @@ class Supervisor:
         self._catalogue = catalogue
         self.results = Results(catalogue.database, catalogue.root.parent / "results")
         self._retention = Retention(
-            keeping, holding(self.store.agents), self._inventory.total_bytes
+            keeping, holding(catalogue.records), self._inventory.total_bytes
         )
         self._is_following = is_following
         self._tasks = Tasks()

@@ -24,7 +24,7 @@ from swarm_tui.errors import (
 )
 from swarm_tui.model import Address, AgentId, Capabilities, Power, Record, SnapshotId, Vm
 from swarm_tui.ports import Guest, Hypervisor, Progress, Spawner
-from swarm_tui.retention import Going, Retention, plan, tell_going
+from swarm_tui.retention import Going, Retention, gone_back_to, plan, tell_going
 from swarm_tui.snapshot import Archive
 from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 
@@ -191,7 +191,8 @@ class Ground:
     def _prune(self, agent: AgentId, in_use: SnapshotId | None) -> Sequence[Going]:
         """Blocks."""
         there = [self.snapshots.read(agent, name) for name in self.snapshots.ids(agent)]
-        held = dict(self.retention.holds(agent))
+        gone_back = gone_back_to(self.catalogue.record(agent))
+        held = {**gone_back, **self.retention.holds(agent)}
         if in_use:
             held[in_use] = literal("it is the present")
         total = self.retention.total_bytes()

@@ -180,7 +180,7 @@ class Timeline(Lifecycle):
         present = record
         progress(literal("going back"), None)
         back = sanitize(f"rolled back to {snapshot.title or snapshot.origin.told or chosen}")
-        rewound = Rewound(time.time(), snapshot.created, back)
+        rewound = Rewound(time.time(), snapshot.created, back, chosen)
         record = await self.write(
             replace(
                 record,

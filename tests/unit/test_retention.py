@@ -96,3 +96,9 @@ def test_the_present_a_review_and_a_fork_hold() -> None:
         birth=Birth(parent=AGENT, snapshot=SnapshotId("s2")),
     )
     assert holds(record, [record, fork]) == {"s1": "review 3", "s2": "cobalt was forked from it"}
+
+
+def test_neither_age_nor_size_takes_the_newest() -> None:
+    rules = Keeping(age_s=1.0, agent_bytes=1, total_bytes=1)
+    assert list(gone(rules, made(0), made(1), now=1e9, total=1 << 40)) == ["s0"]
+    assert not gone(rules, made(0), now=1e9, total=1 << 40)
