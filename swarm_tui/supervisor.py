@@ -393,8 +393,6 @@ class Supervisor:
                 spawned.append(replace(made, host=placed.host, reason=placed.reason))
                 with contextlib.suppress(SwarmError):  # it is there; the next list will show it
                     await place.watch.reread(made.agent)
-                if self._is_following:
-                    self._guests.tend(made.agent, self.store.agent(made.agent))
                 return tell(spawned[0])
 
             told = join((command.profile.name, sanitize(command.task), placed.reason), "; ")
@@ -452,8 +450,6 @@ class Supervisor:
             yield progress
         finally:
             self._apply(OperationChanged(agent.id, None))
-            if self._is_following:
-                self._guests.tend(agent.id, self.store.agent(agent.id))
 
     def _lifecycle(self, agent: Agent, claim: Claim) -> Timeline | None:
         """The sequences on the agent's host while it is ours; None before it was connected.

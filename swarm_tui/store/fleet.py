@@ -137,7 +137,8 @@ class Store:
         return dirty
 
     def take_moved(self) -> set[AgentId]:
-        """Ids of agents whose VM came, went or changed its power since the last call."""
+        """Ids of agents whose VM came, went or changed its power, or of which a verb let go,
+        since the last call."""
         moved, self._moved = self._moved, set()
         return moved
 
@@ -194,6 +195,8 @@ class Store:
                 return self._settle(agent, known)
             case OperationChanged(agent, operation):
                 if known := self._known.get(agent):
+                    if operation is None:
+                        self._moved.add(agent)
                     known.operation = operation
                     return self._derive(agent, known)
         return False
