@@ -6,14 +6,18 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm_tui.config import Loaded
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId
 from swarm_tui.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from swarm_tui.profiles import Entry
 
 
 def run_app(
@@ -22,11 +26,13 @@ def run_app(
     shell_argv: Callable[[AgentId], list[str]],
     banner: str = "",
     view: str = "",
+    more: Sequence[Entry] = (),
 ) -> int:
     """Show the screen until the person leaves; returns the exit code.
 
     `shell_argv` gives the command that joins a terminal to an agent's shell; `view` is the name of
-    the one to begin with. Raises NotFound, ConfigError.
+    the one to begin with, and `more` are profiles besides those in files. Raises NotFound,
+    ConfigError.
     """
     from swarm_tui import profiles, views
 
@@ -48,7 +54,7 @@ def run_app(
         notify_command=ui.notify_command,
         is_plain=is_plain,
         person=login(),
-        profiles=lambda: profiles.load(loaded.paths.profiles).entries,
+        profiles=lambda: [*more, *profiles.load(loaded.paths.profiles).entries],
         find_image=partial(_find_image, loaded.paths.cache),
         views_file=loaded.paths.views,
         start=views.find(loaded.paths.views, view) if view else views.BUILT_IN[0],
@@ -77,5 +83,5 @@ def _find_image(cache: Path, name: str) -> str:
     try:
         find_image(cache, name)
     except SwarmError as error:
-        return " ".join((error.title, error.hint))
+        return f"{error.title}: {error.hint}"
     return ""

@@ -56,8 +56,10 @@ class Stop(Inked):
             self.screen.focus_next()
 
 
-class ProfileRows(Stop, Rows[Entry], can_focus=True):
+class ProfileRows(Rows[Entry], Stop, can_focus=True):
     """The profiles, with a word of each."""
+
+    # Textual takes default CSS from the first base alone: without that of Rows nothing scrolls.
 
     def show(self, entries: Sequence[Entry]) -> None:
         self._rows = entries
@@ -65,6 +67,9 @@ class ProfileRows(Stop, Rows[Entry], can_focus=True):
         self._cursor = names.index(literal(_FIRST)) if _FIRST in names else 0
         self._resize()
         self.refresh()
+
+    def on_resize(self) -> None:
+        self._scroll_to_cursor()
 
     def draw_row(self, row: Entry, ink: Ink, width: int) -> tuple[Line, Line]:
         told, style = (row.profile.about, ink.muted) if row.profile else ("", ink.bad)

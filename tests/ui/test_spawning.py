@@ -48,6 +48,18 @@ def demo(folder: Path) -> Profile:
     return load(folder).find("demo")
 
 
+async def test_of_many_profiles_the_one_under_the_cursor_is_always_seen(tmp_path: Path) -> None:
+    own = {f"a{number}": "" for number in range(9)}  # before the one that it begins with
+    app = app_of(make_fleet(), tmp_path, **own)
+    async with running(app) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: "▌ demo" in seen(app), "the first one")
+        await pilot.press("end")
+        await until(pilot, lambda: "▌ opencode" in seen(app), "the last one")
+        await pilot.press("home")
+        await until(pilot, lambda: "▌ a0" in seen(app), "the top")
+
+
 async def test_one_agent_is_asked_for_in_a_few_keys_and_tells_how_it_went(tmp_path: Path) -> None:
     swarm = make_fleet()
     app = app_of(swarm, tmp_path)
