@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from swarm_tui.audit import Audit
     from swarm_tui.lifecycle import Terms
     from swarm_tui.local.spawner import LocalSpawner
+    from swarm_tui.profile import Profile
     from swarm_tui.review.shelf import Shelf
     from swarm_tui.snapshot import Archive, Snapshots
     from swarm_tui.supervisor import Supervisor
@@ -327,11 +328,16 @@ def _raise_file_limit() -> None:
 
 
 def make_simulated(
-    agents: int, home: Path, guest: Guest | None = None, logs: Spool | None = None
+    agents: int,
+    home: Path,
+    guest: Guest | None = None,
+    logs: Spool | None = None,
+    wanted: Callable[[], Sequence[Profile]] = tuple,
 ) -> tuple[Supervisor, SimulatedSwarm]:
     """A supervisor over a simulated swarm; what it keeps is in `home`, which the caller removes.
 
-    Its verdicts are signed by nobody. With a `guest` its agents are reached in another way.
+    Its verdicts are signed by nobody. With a `guest` its agents are reached in another way. Of the
+    `wanted` profiles some are pretended to be ready.
     """
     from swarm_tui.adapters.simulated import SimulatedSwarm
     from swarm_tui.audit import Audit
@@ -339,12 +345,14 @@ def make_simulated(
     from swarm_tui.review.shelf import Shelf
     from swarm_tui.site import Site
     from swarm_tui.snapshot import Snapshots
+    from swarm_tui.stocks import Stocks
     from swarm_tui.supervisor import Supervisor
 
     swarm = SimulatedSwarm(agents, folder=home)
+    hypervisor, spawner = swarm.hypervisor(), swarm.spawner()
     store = database.open_database(f"sqlite://{home / 'store.db'}")
     supervisor = Supervisor(
-        [Site(swarm.hypervisor(), swarm.spawner(), swarm.repository)],
+        [Site(hypervisor, spawner, swarm.repository)],
         guest or swarm.guest,
         Catalogue(store, home / "catalogue"),
         Snapshots(home / "snapshots"),
@@ -357,6 +365,7 @@ def make_simulated(
             1 << 20,
         ),
         logs=logs,
+        stocks=Stocks({hypervisor.host: spawner}, wanted),
     )
     return supervisor, swarm
 

@@ -29,7 +29,8 @@ from swarm_tui.command import Spawn
 from swarm_tui.config import Loaded
 from swarm_tui.database import open_database
 from swarm_tui.model import Agent, AgentId, Birth, Record
-from swarm_tui.profile import ENDLESS, Ending, Life
+from swarm_tui.profile import ENDLESS, Ending, Life, Profile
+from swarm_tui.profiles import Entry
 from swarm_tui.report import agent_object, write_json
 from swarm_tui.stage import run_app
 from swarm_tui.supervisor import Supervisor
@@ -43,6 +44,9 @@ _LIVES: Final = (
     Life(1800.0, Ending.END),
     Life(on_done=Ending.END, on_failed=Ending.PAUSE),
     Life(7200.0, Ending.PAUSE, on_done=Ending.END),
+)
+READY: Final = Profile(
+    literal("quick"), literal("Simulated: some are made in advance, as H shows"), ready=3
 )
 _LIVED: Final = 25
 """So many of each kind have such lives."""
@@ -73,9 +77,11 @@ def simulate(agents: int, loaded: Loaded, view: str) -> int:
     """The app on a swarm that is pretended in memory."""
     home = Path(tempfile.mkdtemp(prefix="swarm-tui-simulated-"))
     try:
-        supervisor, swarm = make_simulated(agents, home)
+        supervisor, swarm = make_simulated(agents, home, wanted=lambda: [READY])
         give_lives(Catalogue(open_database(f"sqlite://{home / 'store.db'}"), home / "c"), swarm)
-        return run_app(supervisor, loaded, _no_shell, "simulated: nothing here is real", view)
+        more = [Entry(READY.name, home, True, READY)]
+        banner = "simulated: nothing here is real"
+        return run_app(supervisor, loaded, _no_shell, banner, view, more)
     finally:
         shutil.rmtree(home)
 

@@ -13,8 +13,9 @@ from typing import Final
 
 from swarm_tui.adapters.simulated.clock import Clock, ManualClock, RealClock
 from swarm_tui.adapters.simulated.guest import SimulatedGuest
-from swarm_tui.adapters.simulated.hypervisor import SimulatedHypervisor, SimulatedSpawner
+from swarm_tui.adapters.simulated.hypervisor import SimulatedHypervisor
 from swarm_tui.adapters.simulated.project import Project
+from swarm_tui.adapters.simulated.spawner import SimulatedSpawner
 from swarm_tui.adapters.simulated.world import Machine, World
 from swarm_tui.errors import SwarmError
 from swarm_tui.model import AgentId, Hint, Power, Vm

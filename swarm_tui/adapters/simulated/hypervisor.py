@@ -1,4 +1,4 @@
-"""The simulated swarm's side of `ports.Hypervisor` and `ports.Spawner`."""
+"""The simulated swarm's side of `ports.Hypervisor`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from swarm_tui.adapters.simulated.life import Life
 from swarm_tui.adapters.simulated.world import (
-    BOOT_S,
-    MEMORY,
     Machine,
     Site,
     World,
@@ -30,9 +28,8 @@ from swarm_tui.errors import (
     SwarmError,
 )
 from swarm_tui.model import AgentId, Capabilities, Counters, Hint, HostName, Power, Vm
-from swarm_tui.ports import HostFacts, Needs, OnNamed, Order, Progress, Spawned
-from swarm_tui.profile import Profile
-from swarm_tui.text import literal, sanitize
+from swarm_tui.ports import HostFacts, Progress
+from swarm_tui.text import literal
 
 VERSION: Final = "1"
 _COUNTERS: Final = tuple(name for name in Counters.__slots__ if name != "monotonic")
@@ -89,7 +86,7 @@ class SimulatedHypervisor:
 
     async def counters(self) -> Mapping[AgentId, Counters]:
         await self._begin("counters")
-        readings = {}
+        readings: dict[AgentId, Counters] = {}
         machines = list(self._site.machines.items())
         for start in range(0, len(machines), _SLICE):
             now = self._world.clock.monotonic()
@@ -100,14 +97,14 @@ class SimulatedHypervisor:
                     if machine.life.has_crashed:
                         self._world.live(machine)
             await asyncio.sleep(0)
+        self._site.held = sum(reading.memory_host or 0 for reading in readings.values())
         return readings
 
     async def facts(self) -> HostFacts:
         await self._begin("facts")
         machines = self._site.machines.values()
         total = max(_LEAST_MEMORY, 2 * sum(machine.vm.memory_bytes or 0 for machine in machines))
-        given = sum(machine.vm.memory_bytes or 0 for machine in machines if machine.is_active)
-        return HostFacts(cpus=_CPUS, memory_total=total, memory_free=total - given)
+        return HostFacts(cpus=_CPUS, memory_total=total, memory_free=total - self._site.held)
 
     async def define(self, definition: str) -> AgentId:
         await self._begin("define")
@@ -176,11 +173,11 @@ class SimulatedHypervisor:
 
     async def check_saved(self, target: Path) -> None:
         await self._begin("check_saved")
-        _read(target)
+        read_saved(target)
 
     async def restore(self, agent: AgentId, target: Path) -> None:
         machine = await self._find("restore", agent)
-        saved = _read(target)
+        saved = read_saved(target)
         if saved["agent"] != agent:
             raise SnapshotError(
                 "The saved memory is of another agent", f"{target} is of {saved['agent']}."
@@ -298,43 +295,6 @@ class SimulatedConsole:
         self._world.poke(self._machine)
 
 
-class SimulatedSpawner:
-    """Makes simulated agents on one host."""
-
-    def __init__(self, world: World, site: Site) -> None:
-        self._world = world
-        self._site = site
-
-    def needs(self, profile: Profile) -> Needs:
-        return Needs(_memory(profile), 0)
-
-    async def spawn(self, order: Order, on_progress: Progress, on_named: OnNamed) -> Spawned:
-        """Neither a repository nor a program gets there: its life is made up, as all others are."""
-        world, begun, profile = self._world, self._world.clock.monotonic(), order.profile
-        on_progress(literal("making the simulated VM"), 0.0)
-        with world.naming(order.name) as (agent, name):
-            await on_named(agent, sanitize(name))
-            await world.gate("spawn", self._site)
-            if profile.repository:
-                on_progress(literal("delivering the simulated project instead"), 0.3)
-            machine = world.spawn(self._site, agent, name, order, _memory(profile), profile.vcpus)
-        on_progress(literal("waiting for its first answer"), 0.5)
-        if world.delays:
-            await world.until(begun + BOOT_S)
-        return Spawned(machine.vm.id, machine.vm.name, world.clock.monotonic() - begun)
-
-    async def discard(self, vm: Vm) -> None:
-        await self._world.gate("discard", self._site)
-        if vm.id in self._site.machines:
-            raise Refused("Cannot remove the VM's files", "it is still defined")
-        if self._world.project:
-            await asyncio.to_thread(self._world.project.forget, vm.id)
-
-
-def _memory(profile: Profile) -> int:
-    return profile.memory_mib << 20 if profile.memory_mib else MEMORY
-
-
 def _exists(target: Path) -> bool:
     return target.is_symlink() or target.exists()
 
@@ -349,7 +309,11 @@ def _write(target: Path, content: str) -> None:
         raise HostError("Cannot save the VM", str(error)) from error
 
 
-def _read(target: Path) -> dict[str, Any]:
+def read_saved(target: Path) -> dict[str, Any]:
+    """What `save` or `dump` wrote: the agent's id, its life, whether it was frozen. Blocks.
+
+    Raises SnapshotError.
+    """
     with storage("read the simulated memory"):
         content = target.read_text(errors="replace")
     return _parse(content, str(target))

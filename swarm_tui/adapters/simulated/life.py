@@ -218,6 +218,21 @@ class Life:
         script, old = self._script, former._script
         script.answers, script.taken = list(old.answers), old.taken
 
+    def branch(self, chance: int, parent: str, now: float, wall: float) -> None:
+        """It is a fork's from now on: its log begins anew, and what it draws is its own.
+
+        What its parent waits for, it waits for, too.
+        """
+        position = self.position(now)
+        self._date(position, wall)
+        self._script.draws.state ^= Draws(chance).state
+        self._file.clear()
+        self._origin = self.total = 0
+        self._emit(position, EventKind.LOG, f"forked from {parent}; what was before is in its log")
+        for line in self._step.lines[: self._said]:
+            if line.kind in (EventKind.ASK, EventKind.DONE):
+                self._write(position, line)
+
     def note(self, text: str, now: float, wall: float) -> None:
         """A message came in."""
         self.live(now)

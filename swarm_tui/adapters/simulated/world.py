@@ -40,7 +40,9 @@ LIVELY_SWARM: Final = 2000
 """Beyond this many agents each takes longer over its steps, so that all together say no more:
 about 1,200 lines a second. Their figures change as often as ever."""
 
-_LONG: Final = frozenset({"save", "restore", "dump", "checkpoint", "fork", "spawn"})
+_LONG: Final = frozenset(
+    {"save", "restore", "dump", "checkpoint", "fork", "spawn", "claim", "replenish"}
+)
 _PACE_S: Final = {
     "save": 0.6,
     "restore": 0.4,
@@ -48,6 +50,8 @@ _PACE_S: Final = {
     "checkpoint": 0.1,
     "fork": 0.9,
     "spawn": 1.2,
+    "claim": 0.4,
+    "replenish": 1.5,
 }
 """How long the slow calls take on a real local swarm."""
 _LABELS: Final = tuple(map(make_labels, (["team=web"], ["team=core", "urgent"], ["team=core"], [])))
@@ -63,6 +67,8 @@ class Site:
     address: str
     """Of its guests; a name that can never be resolved (RFC 2606)."""
     is_lost: bool = False
+    held: int = 0
+    """Bytes of memory that its VMs have taken, as they were counted last."""
     machines: dict[AgentId, Machine] = field(default_factory=dict)
     listeners: list[Callable[[Hint], None]] = field(default_factory=list)
 
@@ -121,6 +127,7 @@ class World:
         self._by_address: dict[tuple[str, int], Machine] = {}
         self._slots: dict[int, list[asyncio.Future[None]]] = {}
         self._born = 0
+        self._addresses = 0
         self._promised: set[str] = set()
         """Names of machines that are about to be."""
         for index, fate in enumerate(fates(agents)):
@@ -179,6 +186,28 @@ class World:
         machine.boots_until = self.clock.monotonic() + BOOT_S / self._speed
         self.hint(machine, "defined")
         self.turn(machine, Power.RUNNING, "booted", "started")
+        return machine
+
+    def fork(
+        self,
+        site: Site,
+        agent: AgentId,
+        name: str,
+        tag: Tag,
+        definition: Definition,
+        life: Life,
+    ) -> Machine:
+        """A new machine that goes on with a life, at an address of its own."""
+        own = replace(
+            tag,
+            owner=literal(OWNERS[0]),
+            created=round(self.clock.wall(), 3),
+            address=self._next_address(site),
+        )
+        memory = definition.memory_bytes or MEMORY
+        machine = self._add(site, agent, name, own, memory, definition.vcpus or 1, life)
+        self.hint(machine, "defined")
+        self.turn(machine, Power.RUNNING, "from snapshot", "started", "resumed")
         return machine
 
     def define(self, site: Site, xml: str) -> Machine:
@@ -277,9 +306,10 @@ class World:
         return AgentId(str(uuid.uuid5(_IDS, f"{self._seed}/{self._born}")))
 
     def _next_address(self, site: Site) -> Address:
+        self._addresses += 1  # not the agents: many may be named before the first is there
         return Address(
             host=site.address,
-            port=1 + self._born % 65_535,
+            port=1 + (self._addresses - 1) % 65_535,
             host_key="ssh-ed25519 simulated",
             identity=Path("/nonexistent/simulated"),
         )
