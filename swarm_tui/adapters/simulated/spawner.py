@@ -83,10 +83,10 @@ class SimulatedSpawner:
         """It goes on with its parent's story, and by chances of its own."""
         world, begun = self._world, self._world.clock.monotonic()
         on_progress(literal("copying the simulated memory"), None)
-        saved = await asyncio.to_thread(read_saved, parent.memory)
         definition = parse_definition(parent.definition)
         with world.naming(name) as (agent, own):
             await on_named(agent, sanitize(own))
+            saved = await asyncio.to_thread(read_saved, parent.memory)
             await world.gate("fork", self._site)
             life, now = Life.from_json(saved["life"]), world.clock.monotonic()
             life.branch(int(agent[:8], 16), parent.name, now, world.clock.wall())
