@@ -7,17 +7,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from swarm_tui.command import Command, Compare
-from swarm_tui.errors import NotFound, Refused, SwarmError
+from swarm_tui.errors import Busy, NotFound, Refused, SwarmError
 from swarm_tui.handoff import Review
 from swarm_tui.inventory import Inventory
 from swarm_tui.lifecycle import of_review
-from swarm_tui.model import Agent
+from swarm_tui.model import Agent, AgentId
 from swarm_tui.ports import Progress
 from swarm_tui.review.comparison import Party
 from swarm_tui.review.shelf import Shelf
 from swarm_tui.text import EMPTY, Safe, join, literal
+
+PATIENCE_S: Final = 30.0
+LOOK_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Looks:
     inventory: Inventory
     do: Callable[[Command, Progress], Awaitable[Safe]]
     repository_of: Callable[[Agent], Path | None]
+    agent: Callable[[AgentId], Agent | None]
+    """As it is by now."""
 
     async def parties(self, agents: Sequence[Agent], on_progress: Progress) -> Sequence[Party]:
         """All of them at once, each as `party`. Raises Refused for one that is there twice."""
@@ -52,7 +58,7 @@ class Looks:
 
         why = EMPTY
         try:
-            await self.do(Compare(agent.id), tell)
+            await self._take(agent.id, tell)
         except SwarmError as error:
             if newest is None:
                 raise
@@ -63,6 +69,21 @@ class Looks:
         # What was found to be as an earlier review has it was so not before we looked.
         as_of = newest.taken if why else max(newest.taken, began)
         return Party(agent.id, agent.name, lender, newest.number, as_of, why)
+
+    async def _take(self, agent: AgentId, on_progress: Progress) -> None:
+        """Take it, after what is at work on the agent, if that comes to an end soon."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                await self.do(Compare(agent), on_progress)
+                return
+            except (Busy, Refused):
+                known = self.agent(agent)
+                if known is None or known.operation is None or time.monotonic() > until:
+                    raise
+                at_work = known.operation
+                on_progress(literal(f"{at_work.verb} is at work on it: {at_work.step}"), None)
+            await asyncio.sleep(LOOK_S)
 
     def _is_present(self, agent: Agent, newest: Review | None) -> bool:
         """Whether the agent stands still with what that review has. Blocks."""

@@ -96,9 +96,10 @@ def holds(record: Record | None, others: Collection[Record]) -> Mapping[Snapshot
     held: dict[SnapshotId, Safe] = {}
     if record is None:
         return held
-    for other in others:
-        if other.birth.parent == record.id and other.birth.snapshot:
-            held[other.birth.snapshot] = sanitize(f"{other.name} was forked from it")
+    for snapshot, (first, *more) in forks(record.id, others).items():
+        besides = f" and {len(more)} more" if more else ""
+        were = "were" if more else "was"
+        held[snapshot] = sanitize(f"{first.name}{besides} {were} forked from it")
     for name in (record.saved_in, record.saving_in):
         if name:
             told = "it is the present" if record.review is None else f"review {record.review}"

@@ -259,7 +259,8 @@ class Supervisor:
 
     async def comparison(self, a: AgentId, b: AgentId, tell: Progress | None = None) -> Comparison:
         """What two agents have done until now; close it. As `Looks`; raises SwarmError."""
-        looks = Looks(self.terms.shelf, self._inventory, self.do, self._repository_of)
+        stores = (self.terms.shelf, self._inventory)
+        looks = Looks(*stores, self.do, self._repository_of, self.store.agent)
         parties = await looks.parties([self._known(a), self._known(b)], tell or _unseen)
         return await open_comparison(self.terms.shelf, *parties)
 

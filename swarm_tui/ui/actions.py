@@ -388,7 +388,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Section.APP,
         "",
         "Read everything again now; try lost hosts at once",
-        (*BOTH, "hosts", "timeline"),
+        (*BOTH, "hosts", "timeline", "compare"),
     ),
     Action("error", ("e",), Section.APP, "", "Read the last error again, in full", ALL),
     Action("help", ("question_mark",), Section.APP, "help", "This list", ALL),

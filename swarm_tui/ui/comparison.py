@@ -22,6 +22,7 @@ from swarm_tui.review.desk import Reading
 from swarm_tui.store import Store
 from swarm_tui.text import Safe, join, literal
 from swarm_tui.ui.about import tell_file
+from swarm_tui.ui.actions import BY_ID
 from swarm_tui.ui.bar import Bar, Heading
 from swarm_tui.ui.diffs import Diffs
 from swarm_tui.ui.figures import fit, fit_right, plural
@@ -304,6 +305,11 @@ class CompareScreen(SwarmScreen):
     def do_whole(self) -> None:
         for side in (self._a, self._b):
             side.patch.choose_whole()
+
+    def do_refresh(self) -> None:
+        both = [self._comparison.of_a.agent, self._comparison.of_b.agent]
+        self.dismiss()
+        self.context.act(BY_ID["compare"], both, None)
 
     def do_back(self) -> None:
         self.dismiss()

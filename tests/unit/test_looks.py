@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from swarm_tui import looks
 from swarm_tui.command import Checkpoint, Pause, Resume, Review
 from swarm_tui.errors import GuestFailed, GuestUnreachable, Refused
 from swarm_tui.inventory import Inventory
 from swarm_tui.looks import Looks
 from swarm_tui.model import Cause, Power, State
+from swarm_tui.ports import Progress
 from swarm_tui.review.comparison import Party
 from swarm_tui.snapshot import Snapshots
 from swarm_tui.supervisor import Supervisor
 
 from .hall import Hall, make_hall
-from .lab import Lab
+from .lab import Lab, until
 from .standin import AGENT, Call
 from .workbench import quiet
 
@@ -40,12 +43,18 @@ async def supervisor(lab: Lab) -> AsyncIterator[Supervisor]:
         yield supervisor
 
 
-async def look(supervisor: Supervisor) -> Party:
+async def look(supervisor: Supervisor, on_progress: Progress = quiet) -> Party:
     agent = supervisor.store.agent(AGENT)
     assert agent
     inventory = Inventory(supervisor._catalogue.database)
-    looks = Looks(supervisor.terms.shelf, inventory, supervisor.do, supervisor._repository_of)
-    return await looks.party(agent, quiet)
+    reading = Looks(
+        supervisor.terms.shelf,
+        inventory,
+        supervisor.do,
+        supervisor._repository_of,
+        supervisor.store.agent,
+    )
+    return await reading.party(agent, on_progress)
 
 
 def state(supervisor: Supervisor) -> State | None:
@@ -119,6 +128,26 @@ async def test_whose_vcpus_stand_still_stands_still_again(
     assert hall.world.power() is Power.PAUSED
     assert state(supervisor) is State.PAUSED
     await supervisor.do(Resume(AGENT))
+    hall.assert_free()
+
+
+async def test_what_is_at_work_on_it_is_waited_for(
+    hall: Hall, lab: Lab, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "LOOK_S", 0.01)
+    await look(supervisor)
+    hall.work("more.txt")
+    plan = lab.world.plans["dump"] = Call(gate=asyncio.Event())
+    assert plan.gate
+    at_work = asyncio.create_task(supervisor.do(Checkpoint(AGENT)))
+    await until(lambda: "dump" in lab.world.calls)
+    told: list[str] = []
+    looking = asyncio.create_task(look(supervisor, lambda step, _: told.append(step)))
+    await until(lambda: any("checkpoint is at work on it" in step for step in told))
+    plan.gate.set()
+    then = await looking
+    await at_work
+    assert (then.review, then.why_then) == (2, "")
     hall.assert_free()
 
 
