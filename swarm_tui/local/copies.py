@@ -36,7 +36,6 @@ _HEADER: Final = struct.Struct("=16sIIIII56s")
 _PAGE: Final = 4096
 _LONGEST: Final = 16 << 20
 _BEGIN: Final = f"""\
-set -e
 {IDENTIFY}
 events=/run/swarm/events.jsonl
 [ -e $events ] || exit 0

@@ -23,6 +23,11 @@ TRANSLATIONS_MIB: Final = 64
 LOOPBACK: Final = "127.0.0.1"
 
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
+_FEW_QUESTIONS: Final = """
+  <qemu:capabilities><qemu:del capability='cpu-unavailable-features'/></qemu:capabilities>"""
+"""At each start libvirt asks QEMU for the features of its processor, for each by itself: four
+hundred questions. A QEMU without this capability is asked for all of them at once, as feature-words
+(src/qemu/qemu_process.c, qemuProcessFetchGuestCPU; newer ones may always ask one by one)."""
 _ARGUMENT: Final = f"{{{_QEMU}}}arg"
 
 
@@ -58,7 +63,9 @@ class Machine:
 
     @property
     def nic(self) -> str:
-        return f"virtio-net-pci,netdev=swarm0,mac={self.mac},romfile=,bus=pcie.0,addr=0x10"
+        # Nobody but QEMU itself is on its network, to whom a fork would have to announce itself.
+        words = ("netdev=swarm0", f"mac={self.mac}", "guest_announce=off", "romfile=")
+        return f"virtio-net-pci,{','.join(words)},bus=pcie.0,addr=0x10"
 
 
 def render(machine: Machine, mould: Mould, initrd: Path, mode: Mode) -> str:
@@ -69,6 +76,7 @@ def render(machine: Machine, mould: Mould, initrd: Path, mode: Mode) -> str:
     """
     kernel = mould.image.kernel if mode is Mode.KVM else mould.image.kernel_elf
     cpu = "host-passthrough" if mode is Mode.KVM else "maximum"
+    capabilities = "" if mode is Mode.KVM else _FEW_QUESTIONS
     cache = f"<tcg><tb-cache unit='MiB'>{TRANSLATIONS_MIB}</tb-cache></tcg>"
     arguments = ("-netdev", machine.netdev, "-device", machine.nic)
     return f"""\
@@ -106,7 +114,7 @@ def render(machine: Machine, mould: Mould, initrd: Path, mode: Mode) -> str:
   </devices>
   <qemu:commandline>
     {"".join(f"<qemu:arg value={quoteattr(argument)}/>" for argument in arguments)}
-  </qemu:commandline>
+  </qemu:commandline>{capabilities}
 </domain>
 """
 

@@ -7,7 +7,6 @@ host key, names, clock, randomness.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 import time
@@ -15,6 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace as replace_fields
+from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
@@ -30,6 +30,7 @@ from swarm_tui.local.image import Image
 from swarm_tui.local.machine import Machine
 from swarm_tui.local.pool import STEM, Found, Pool, Way, key_of, pools_in
 from swarm_tui.local.project import ensure_project
+from swarm_tui.local.turns import Turns
 from swarm_tui.model import Address, AgentId, Tag, Vm
 from swarm_tui.outpost.network import remove_network
 from swarm_tui.outpost.programs import telling
@@ -129,7 +130,7 @@ class LocalSwarm:
         self._preparing = asyncio.Lock()
         self._naming = asyncio.Lock()
         self._pending: set[Machine] = set()
-        self._slots = asyncio.Semaphore(os.cpu_count() or 1)
+        self._turns = Turns()
         self._forks = kind if isinstance(kind, Forks) else None
 
     @property
@@ -159,7 +160,7 @@ class LocalSwarm:
         mould = await self.prepare(on_progress, order.profile)
         pool = self._pool(order.profile) if order.profile.ready and self._forks else None
         agent, way, is_claiming = AgentId(str(uuid.uuid4())), Way.MISS, pool is not None
-        async with self._slots:
+        async with self._turns.turn():
             is_retry, turn = False, time.monotonic()
             for attempt in range(1, ATTEMPTS + 1):
                 machine = await self._take_place(agent, name, on_named, is_retry=is_retry)
@@ -194,7 +195,7 @@ class LocalSwarm:
         """As `ports.Forker` says."""
         began = time.monotonic()
         _check_name(name)
-        async with self._slots:
+        async with self._turns.turn():
             agent = AgentId(str(uuid.uuid4()))
             machine = await self._take_place(agent, name, on_named, is_retry=False)
             try:
@@ -366,10 +367,12 @@ class LocalSwarm:
                 identity = render_identity(
                     machine.name, host_key.private, time.time(), order.task, program
                 )
-                await self._home.execute(first, f"exec {IDENTIFY}", identity, self._kind.answer_s)
-            finally:
-                # The next contact must find the agent's own key.
+                await self._home.execute(first, IDENTIFY, identity, self._kind.answer_s)
+            except BaseException:
                 await self._home.guest.forget(first)
+                raise
+            # Its program waits for the end of this connection.
+            self._turns.begin_later(partial(self._home.guest.forget, first))
             return way
         except BaseException as error:
             await asyncio.wait({furnishing})

@@ -140,6 +140,8 @@ async def test_an_identity_is_given_and_the_agent_starts(
         assert await machine.run("hostname; cat /etc/hostname") == "agent-07\nagent-07\n"
         # The connection that gave the identity goes on.
         assert (await earlier.run("hostname", timeout=ANSWER_S)).stdout == "agent-07\n"
+        # Its program waits for that connection's end.
+        assert await machine.run("cat /run/swarm/events.jsonl") == ""
     assert abs(int(await machine.run("date +%s")) - now) < 60
     assert len((await machine.run("cat /etc/machine-id")).strip()) == 32
     assert await machine.run("cat /run/swarm/task") == "Teach it furlongs\nand grains"

@@ -19,8 +19,66 @@ from typing import Final
 
 from swarm_tui.errors import UsageError
 
-IDENTIFY: Final = "/usr/lib/swarm/identify"
-"""Run as root, with `render_identity` on standard input, once in every new guest."""
+IDENTIFY: Final = r"""
+# Make a fork, or a fresh guest, somebody of its own; then let its agent start.
+# Standard input holds lines of key=value: name, time (Unix seconds), entropy, and, as printf's %b
+# reads them, host_key (dropbear's format), task, program and environment. New connections find the
+# new host key, because the SSH server reads it for each of them; the one that runs this goes on.
+# What can be done without a process is: under software emulation each one costs milliseconds.
+set -e
+umask 022
+task= program= environment=
+while IFS= read -r line; do
+  value=${line#*=}
+  case ${line%%=*} in
+    name) name=$value ;;
+    time) time=$value ;;
+    entropy) entropy=$value ;;
+    host_key) host_key=$value ;;
+    task) task=$value ;;
+    program) program=$value ;;
+    environment) environment=$value ;;
+  esac
+done
+
+# As refresh does: what is written is only mixed into the input pool, the reseed makes it count.
+printf %s "$entropy" >/dev/urandom
+/usr/lib/swarm/reseed </dev/urandom
+date -s "@$time" >/dev/null
+
+echo "$name" >/proc/sys/kernel/hostname
+echo "$name" >/etc/hostname
+printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" >/etc/hosts
+printf '[user]\n\tname = %s\n\temail = agent@%s\n' "$name" "$name" >/home/agent/.gitconfig
+IFS=- read -r a b c d e </proc/sys/kernel/random/uuid
+echo "$a$b$c$d$e" >/etc/machine-id
+[ -z "$task" ] || printf %b "$task" >/run/swarm/task
+
+umask 077
+printf %b "$host_key" >/etc/dropbear/host_key.new
+mv /etc/dropbear/host_key.new /etc/dropbear/host_key
+
+# The program stays over a reboot. Its environment holds secrets and is in memory alone. Neither is
+# ever an argument of a process: those can be listed.
+if [ -n "$program" ]; then
+  [ -d /etc/swarm ] || mkdir -m 755 /etc/swarm
+  set -- /etc/swarm/program
+  printf %b "$program" >/etc/swarm/program
+  if [ -n "$environment" ]; then
+    set -- "$@" /run/swarm/environment
+    printf %b "$environment" >/run/swarm/environment
+  fi
+  chown 1000:1000 "$@"
+fi
+umask 022
+
+echo "$PPID" >/run/swarm/go # see agent-keeper
+sync </dev/null >/dev/null 2>&1 &
+"""
+"""Run as root, with `render_identity` on standard input, once in every new guest.
+
+It comes from here and not with the image, so that older guests understand what they are told.
+"""
 REFRESH: Final = "/usr/lib/swarm/refresh"
 """Run as root after a restore: `refresh UNIXTIME`, with base64 entropy on standard input."""
 
@@ -29,6 +87,8 @@ DELIVER: Final = "/usr/lib/swarm/deliver"
 OWN_AGENT: Final = "/usr/lib/swarm/agent"
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SPECIAL: Final = re.compile(rb"[^ -\[\]-~]")
+"""All but printable ASCII, and the backslash."""
 _MAGIC: Final = b"openssh-key-v1\0"
 _TYPE: Final = b"ssh-ed25519"
 
@@ -88,8 +148,8 @@ def render_identity(
     """Standard input for `IDENTIFY`: a name (host name of the guest), a private host key in
     dropbear's format, the time in Unix seconds, a task and a program, and fresh entropy.
 
-    From then on, new connections find the new host key; the one that ran it goes on. Raises
-    ValueError when `name` is not a plain host name.
+    From then on, new connections find the new host key; the one that ran it goes on, and at its end
+    the agent's program begins. Raises ValueError when `name` is not a plain host name.
     """
     label = name.replace("-", "")
     if not (label.isascii() and label.isalnum() and len(name) <= 63):
@@ -98,12 +158,17 @@ def render_identity(
         "name": name.encode(),
         "time": str(round(now)).encode(),
         "entropy": base64.b64encode(secrets.token_bytes(64)),
-        "host_key": base64.b64encode(host_key),
-        "task": base64.b64encode(task.encode()),
-        "program": base64.b64encode(program.script),
-        "environment": base64.b64encode(program.environment),
+        "host_key": _escaped(host_key),
+        "task": _escaped(task.encode()),
+        "program": _escaped(program.script),
+        "environment": _escaped(program.environment),
     }
     return b"".join(b"%s=%s\n" % (key.encode(), value) for key, value in values.items())
+
+
+def _escaped(data: bytes) -> bytes:
+    """One line, that a shell's own printf turns into these bytes again (POSIX printf, %b)."""
+    return _SPECIAL.sub(lambda byte: b"\\0%03o" % byte[0][0], data)
 
 
 def dropbear_key(openssh: bytes) -> bytes:
