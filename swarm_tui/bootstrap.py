@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from swarm_tui import database
-from swarm_tui.cadence import cadence
+from swarm_tui.cadence import SILENT, Cadence, cadence
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.config import Loaded
 from swarm_tui.database import Database
@@ -333,11 +333,12 @@ def make_simulated(
     guest: Guest | None = None,
     logs: Spool | None = None,
     wanted: Callable[[], Sequence[Profile]] = tuple,
+    rule: Cadence = SILENT,
 ) -> tuple[Supervisor, SimulatedSwarm]:
     """A supervisor over a simulated swarm; what it keeps is in `home`, which the caller removes.
 
     Its verdicts are signed by nobody. With a `guest` its agents are reached in another way. Of the
-    `wanted` profiles some are pretended to be ready.
+    `wanted` profiles some are pretended to be ready; `rule`: by which checkpoints are made.
     """
     from swarm_tui.adapters.simulated import SimulatedSwarm
     from swarm_tui.audit import Audit
@@ -364,6 +365,7 @@ def make_simulated(
             home / "allowed_signers",
             1 << 20,
         ),
+        cadence=rule,
         logs=logs,
         stocks=Stocks({hypervisor.host: spawner}, wanted),
     )

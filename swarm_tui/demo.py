@@ -24,6 +24,7 @@ from swarm_tui.bootstrap import (
     open_shelf,
     open_snapshots,
 )
+from swarm_tui.cadence import cadence
 from swarm_tui.catalogue import Catalogue
 from swarm_tui.command import Spawn
 from swarm_tui.config import Loaded
@@ -77,7 +78,8 @@ def simulate(agents: int, loaded: Loaded, view: str) -> int:
     """The app on a swarm that is pretended in memory."""
     home = Path(tempfile.mkdtemp(prefix="swarm-tui-simulated-"))
     try:
-        supervisor, swarm = make_simulated(agents, home, wanted=lambda: [READY])
+        rule = cadence(loaded.config.snapshots)
+        supervisor, swarm = make_simulated(agents, home, wanted=lambda: [READY], rule=rule)
         give_lives(Catalogue(open_database(f"sqlite://{home / 'store.db'}"), home / "c"), swarm)
         more = [Entry(READY.name, home, True, READY)]
         banner = "simulated: nothing here is real"

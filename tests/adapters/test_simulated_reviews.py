@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm_tui import cadence
 from swarm_tui.adapters.simulated import ManualClock, SimulatedSwarm, shop
 from swarm_tui.adapters.simulated.edits import File, Files, Part, apply
 from swarm_tui.adapters.simulated.project import BASE, State, story
@@ -280,3 +281,28 @@ async def test_the_demo_gives_its_agents_work_to_review(tmp_path: Path) -> None:
         await supervisor.connected(DEADLINE_S)
         told = await supervisor.do(Review(swarm.ids()[1]))
     assert "review 1 is open: 3 files" in told
+
+
+async def test_what_is_kept_by_itself_stands_in_the_timeline_with_its_occasion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cadence, "LOOK_S", 0.01)
+    rule = cadence.Cadence(3600.0, "1h", at_turns=True)
+    supervisor, swarm = make_simulated(1, tmp_path, rule=rule)
+    [agent] = swarm.ids()
+
+    async def told() -> list[str]:
+        kept, problem = await supervisor.past(agent)
+        assert problem is None
+        return [f"{one.snapshot.origin.told} by {one.snapshot.origin.by}" for one in kept]
+
+    async with supervisor:
+        await supervisor.connected(DEADLINE_S)
+        deadline = time.monotonic() + DEADLINE_S
+        while not await told():
+            assert time.monotonic() < deadline, "none is made"
+            await asyncio.sleep(0.01)
+        await supervisor.do(Review(agent))
+        first, second = await told()
+    assert first in ("every 1h by rule", "turn: it asks by rule")
+    assert second.startswith("review 1 by ")

@@ -133,11 +133,11 @@ def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]
     assert len({agent["ssh"]["host_key"] for agent in (known[origin], *twigs)}) == 4
     for twig in twigs[:2]:
         assert in_guest(swarm, twig["name"], "echo $(hostname) >/workspace/made")
-        assert swarm.json("review", twig["name"])["files"]
     compared = swarm.run("compare", twigs[0]["name"], twigs[1]["name"], "--patch")
     assert compared.returncode == 0, compared.stderr
     assert "-twig-1" in compared.stdout
     assert "+twig-2" in compared.stdout
+    assert all(swarm.agent(twig["name"])["state"] != "saved" for twig in twigs)
     for twig in twigs:
         swarm.json("kill", twig["name"], "--yes")
 
