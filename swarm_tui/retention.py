@@ -116,9 +116,9 @@ def gone_back_to(record: Record | None) -> Mapping[SnapshotId, Safe]:
 
 
 def forks(agent: AgentId, others: Collection[Record]) -> Mapping[SnapshotId, Sequence[Record]]:
-    """What was forked from an agent's snapshots, of each of them."""
+    """What was forked from an agent's snapshots, of each of them, by name."""
     below: dict[SnapshotId, list[Record]] = {}
-    for other in others:
+    for other in sorted(others, key=lambda record: record.name):
         if other.birth.parent == agent and other.birth.snapshot:
             below.setdefault(other.birth.snapshot, []).append(other)
     return below

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 from rich.segment import Segment
@@ -21,7 +21,7 @@ from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 from swarm_tui.ui.action import Action
 from swarm_tui.ui.actions import BY_ID, at
 from swarm_tui.ui.agent import AgentScreen
-from swarm_tui.ui.bar import Bar, Heading
+from swarm_tui.ui.bar import Bar, Footer, Heading
 from swarm_tui.ui.dialogs import Confirm
 from swarm_tui.ui.figures import fit, fit_right, plural, wrap
 from swarm_tui.ui.glyphs import STATE_GLYPHS
@@ -40,6 +40,8 @@ _WIDE: Final = 110
 _DETAIL_LINES: Final = 4
 _DAY_S: Final = 86_400
 _OF_A_SNAPSHOT: Final = ("roll-back", "fork-from", "mark-pin", "mark-name", "discard")
+_LABELS: Final = {"checkpoint": "checkpoint"}
+"""Of what other footers have no room for."""
 _STANDING: Final = {
     "missing": literal("gone from its host"),
     "unseen": literal("not looked for"),
@@ -201,6 +203,8 @@ class TimelineScreen(OneAgentScreen, ReadingScreen):
 
     def __init__(self, context: Context, agent: AgentId, verbs: Verbs) -> None:
         super().__init__(context, agent)
+        here = [replace(one, label=_LABELS.get(one.id, one.label)) for one in at(self.PLACE)]
+        self.footer = Footer(here, kept=self.KEPT, id="footer")
         self._verbs = verbs
         self._head = Heading("timeline")
         self._points = _Points(context.now)
