@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from memory import FOLDER, is_roomy
 
 USER: Final = "tests"
 STARTS_IN_S: Final = 60.0
@@ -110,7 +111,8 @@ class Cluster:
 @contextmanager
 def cluster(*, is_durable: bool = False) -> Iterator[Cluster]:
     """A running one. Its folder's name is short: a socket's has at most 107 characters."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    is_in_memory = not is_durable and is_roomy()
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=FOLDER if is_in_memory else "/tmp"))
     made = Cluster(folder, is_durable=is_durable)
     try:
         made.start()

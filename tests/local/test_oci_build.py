@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,14 +30,15 @@ from .oci import make_layer, make_layout, take_busybox
 
 
 @pytest.fixture(scope="module")
-def cache(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(image: Image) -> Iterator[Path]:
     """Of these tests' own, with our own image in it: links, for nobody changes such files."""
     ours = image.folder.parent.parent
-    cache = tmp_path_factory.mktemp("cache")
+    cache = Path(tempfile.mkdtemp(prefix="swarm-tui-oci-", dir=ours.parent))
     for name in ("debs", "images", "kernels"):
         shutil.copytree(ours / name, cache / name, copy_function=os.link, symlinks=True)
     shutil.copy2(ours / "packages.json", cache)
-    return cache
+    yield cache
+    shutil.rmtree(cache)
 
 
 @pytest.fixture(scope="module")
