@@ -33,7 +33,7 @@ from swarm_tui.ui.action import Action
 from swarm_tui.ui.actions import BY_ID, at
 from swarm_tui.ui.acts import AuditScreen
 from swarm_tui.ui.agent import AgentScreen
-from swarm_tui.ui.comparison import CompareScreen
+from swarm_tui.ui.comparison import Comparisons
 from swarm_tui.ui.dialogs import Confirm, fault_dialog, help_dialog, read_dialog
 from swarm_tui.ui.fleet import FleetScreen
 from swarm_tui.ui.glyphs import PlainFilter
@@ -137,6 +137,7 @@ class SwarmApp(InOrder, inherit_bindings=False):
         )
         self._jobs: set[asyncio.Task[object]] = set()
         self._reviews = Reviews(self, self._swarm, self._start, self._tell)
+        self._comparisons = Comparisons(self, self._swarm, self._start, self._tell)
         self._verbs = Verbs(self, self._swarm, self._start, self._tell)
         self._last_error: BaseException | None = None
         self._is_away = False
@@ -301,7 +302,7 @@ class SwarmApp(InOrder, inherit_bindings=False):
             case "results":
                 self.push_screen(ResultsScreen(self._swarm))
             case "compare":
-                self._start(self._compare(*targets), "compare")
+                self._comparisons.open(*targets)
             case "hosts":
                 self.push_screen(HostsScreen(self._swarm))
             case "waiting":
@@ -327,13 +328,6 @@ class SwarmApp(InOrder, inherit_bindings=False):
                 self._verbs.show_batches()
             case _ if action.verb:
                 self._verbs.steer(action, targets)
-
-    async def _compare(self, a: AgentId, b: AgentId) -> None:
-        def tell(step: Safe, _fraction: float | None) -> None:
-            top(self).footer.say(step)
-
-        comparison = await self._supervisor.comparison(a, b, tell)
-        self.push_screen(CompareScreen(self._swarm, comparison))
 
     def _spawn(self, action: Action) -> None:
         if self._verbs.refuse(action, None) or not self._supervisor.spawners():

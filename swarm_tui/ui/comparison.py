@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, Literal, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual import on
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
 from textual.widget import Widget
 
 from swarm_tui.errors import SwarmError
@@ -32,7 +33,7 @@ from swarm_tui.ui.logs import PaneTitle
 from swarm_tui.ui.page import Page
 from swarm_tui.ui.patch import Patch
 from swarm_tui.ui.rows import Rows
-from swarm_tui.ui.screen import Context, SwarmScreen
+from swarm_tui.ui.screen import Context, SwarmScreen, top
 from swarm_tui.ui.sheet import Para
 
 _WIDE_CELLS: Final = 120
@@ -313,6 +314,49 @@ class CompareScreen(SwarmScreen):
 
     def do_back(self) -> None:
         self.dismiss()
+
+
+class Comparisons:
+    """What is compared outlives the screen on which it was asked for."""
+
+    def __init__(
+        self,
+        app: App[Any],
+        context: Context,
+        start: Callable[[Coroutine[Any, Any, object], str], None],
+        tell: Callable[[Safe, Safe], None],
+    ) -> None:
+        """`start` begins a job of the app, by name; `tell` shows a title and a sentence."""
+        self._app = app
+        self._swarm = context
+        self._start = start
+        self._tell = tell
+        self._is_reading = False
+
+    def open(self, a: AgentId, b: AgentId) -> None:
+        """Take the work of both, and show it; one at a time."""
+        if self._is_reading:
+            top(self._app).footer.say("their work is being taken")
+            return
+        self._is_reading = True
+        self._start(self._read(a, b, self._app.screen), "compare")
+
+    async def _read(self, a: AgentId, b: AgentId, place: Screen[Any]) -> None:
+        """`place` is where the person was; who has gone on since is told, not interrupted."""
+
+        def say(step: Safe, _fraction: float | None) -> None:
+            top(self._app).footer.say(step)
+
+        try:
+            comparison = await self._swarm.supervisor.comparison(a, b, say)
+        finally:
+            self._is_reading = False
+        if self._app.screen is place:
+            self._app.push_screen(CompareScreen(self._swarm, comparison))
+            return
+        await comparison.close()
+        whose = join((comparison.of_a.name, literal("and"), comparison.of_b.name))
+        self._tell(join((literal("Taken to be compared:"), whose)), literal("press c on them"))
 
 
 def _is_seen(patch: Patch) -> bool:

@@ -156,6 +156,28 @@ async def test_what_is_at_work_is_told_then_from_when_each_side_is(make_swarm: M
         await until(pilot, lambda: "as of 2h" in seen(app), "the age moves on")
 
 
+async def test_who_has_gone_on_meanwhile_is_told_and_not_interrupted(make_swarm: Make) -> None:
+    swarm = make_swarm()
+    swarm.gate = asyncio.Event()
+    app = make_app(swarm)
+    async with running(app) as pilot:
+        fleet = top(app)
+        assert isinstance(fleet, FleetScreen)
+        fleet.take_selection([swarm.named("ember").id, swarm.named("moss").id])
+        await pilot.press("c")
+        await until(pilot, lambda: "moss: taking the work" in seen(app), "the step")
+        await pilot.press("c")
+        await until(pilot, lambda: "their work is being taken" in seen(app), "one at a time")
+        await pilot.press("m")
+        await until(pilot, lambda: app.screen is not fleet, "the dialog")
+        swarm.gate.set()
+        await until(pilot, lambda: "press c on them" in seen(app), "it is told")
+        assert not any(isinstance(screen, CompareScreen) for screen in app.screen_stack)
+        for reading in swarm.readings.values():
+            assert isinstance(reading, StandInReading)
+            assert reading.is_closed
+
+
 async def test_other_bases_are_told(make_swarm: Make) -> None:
     swarm = make_swarm()
     moss = swarm.readings[swarm.named("moss").id]
