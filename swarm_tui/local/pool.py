@@ -288,7 +288,8 @@ def _seconds(raw: object) -> tuple[float, ...]:
 @contextmanager
 def _locked(path: Path, *, is_patient: bool = False) -> Iterator[bool]:
     """Hold a lock between processes that the kernel lets go of when we die; whether we do."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with telling("lock the pool"):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if is_patient else fcntl.LOCK_NB))
     except BlockingIOError:

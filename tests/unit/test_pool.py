@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,32 +110,6 @@ def test_without_a_ready_one_the_stem_is_copied_and_stays(pool: Pool, tmp_path: 
     assert (machine.folder / "disk.qcow2").read_bytes() == b"a guest"
     assert pool.stem(KEY)
     assert pool.copy("other", seat(tmp_path / "agents", 2), lambda: host_key(8)) is None
-
-
-@pytest.mark.parametrize("step", ["_copy_disk", "write_template", "_sync"])
-def test_one_that_is_cut_off_is_never_claimed_and_goes_with_the_next_filling(
-    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    """A kill runs no clean-up: so the removal is taken away, too."""
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as cut:
-        cut.setattr(pools, step, kill)
-        cut.setattr(shutil, "rmtree", lambda *_, **__: None)
-        with pytest.raises(Killed):
-            pool.add(KEY, host_key(0))
-    left = [path.name for path in (pool.folder / KEY).iterdir() if path.name != STEM]
-    assert len(left) == 1
-    assert pool.claim(KEY, seat(tmp_path / "agents", 1)) is None
-    assert pool.lacks(KEY) == 4
-    with pool.held():
-        pool.sweep(KEY)
-    assert [path.name for path in (pool.folder / KEY).iterdir()] == [STEM]
 
 
 def test_a_stem_that_was_cut_off_is_found_and_none_is_made_of_it(
