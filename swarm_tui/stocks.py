@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -63,12 +63,13 @@ class Stocks:
     async def run(
         self,
         foresee: Callable[[Spawn], Forecast],
-        busy: Collection[object],
+        is_busy: Callable[[HostName], bool],
         on_fault: Callable[[BaseException], None],
     ) -> None:
         """Fill and look again and again, for ever.
 
-        Nothing is begun while anything is `busy`, or where `foresee` finds no memory for it.
+        Nothing is begun on a host that `is_busy`, or where `foresee` finds no memory for it: what
+        a person waits for goes first.
         """
         if not self._stockers:
             return
@@ -78,7 +79,7 @@ class Stocks:
             try:
                 if not any(profile.ready for profile in await self._wanted()) and not self.seen:
                     continue
-                is_filled = not busy and await self._fill_one(foresee, on_fault)
+                is_filled = await self._fill_one(foresee, is_busy, on_fault)
                 if is_filled or time.monotonic() - looked > READ_S:
                     looked = time.monotonic()
                     await self.read()
@@ -109,14 +110,19 @@ class Stocks:
         return await self._stockers[host].drain(profile)
 
     async def _fill_one(
-        self, foresee: Callable[[Spawn], Forecast], on_fault: Callable[[BaseException], None]
+        self,
+        foresee: Callable[[Spawn], Forecast],
+        is_busy: Callable[[HostName], bool],
+        on_fault: Callable[[BaseException], None],
     ) -> bool:
         """Make one where one is wanted; whether any was."""
         for profile in await self._wanted():
             for host in self.hosts(profile):
                 stocker = self._stockers[host]
                 rest = self._rests.setdefault((host, profile.name), _Rest())
-                if time.monotonic() < rest.until or foresee(Spawn(host, profile=profile)).error:
+                if time.monotonic() < rest.until or is_busy(host):
+                    continue
+                if foresee(Spawn(host, profile=profile)).error:
                     continue
                 try:
                     order = await self._recent_order(profile)

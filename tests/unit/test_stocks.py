@@ -59,6 +59,10 @@ def roomy(_: object) -> Forecast:
     return Forecast(())
 
 
+def idle(_: HostName) -> bool:
+    return False
+
+
 async def until(stocks: Stocks, ready: int) -> None:
     async with asyncio.timeout(10):
         while True:
@@ -70,16 +74,16 @@ async def until(stocks: Stocks, ready: int) -> None:
 async def test_it_fills_up_to_what_is_wanted_and_tells_it() -> None:
     stocker, faults = StandInStocker(), list[BaseException]()
     stocks = Stocks({HOST: stocker}, lambda: [QUICK, Profile()])
-    running = asyncio.create_task(stocks.run(roomy, (), faults.append))
+    running = asyncio.create_task(stocks.run(roomy, idle, faults.append))
     await until(stocks, 2)
     running.cancel()
     assert (stocker.ready, stocker.tried, faults) == (2, 2, [])
 
 
 async def test_nothing_is_begun_while_a_verb_is_at_work_or_memory_lacks() -> None:
-    stocker, busy = StandInStocker(), {"a verb"}
+    stocker, busy = StandInStocker(), {HOST}
     stocks = Stocks({HOST: stocker}, lambda: [QUICK])
-    running = asyncio.create_task(stocks.run(roomy, busy, lambda _: None))
+    running = asyncio.create_task(stocks.run(roomy, busy.__contains__, lambda _: None))
     await until(stocks, 0)
     assert stocker.tried == 0
     busy.clear()
@@ -89,7 +93,7 @@ async def test_nothing_is_begun_while_a_verb_is_at_work_or_memory_lacks() -> Non
     narrow = replace(roomy(None), error=Refused("no memory"))
     stocker = StandInStocker()
     stocks = Stocks({HOST: stocker}, lambda: [QUICK])
-    running = asyncio.create_task(stocks.run(lambda _: narrow, (), lambda _: None))
+    running = asyncio.create_task(stocks.run(lambda _: narrow, idle, lambda _: None))
     await until(stocks, 0)
     running.cancel()
     assert stocker.tried == 0
@@ -99,7 +103,7 @@ async def test_a_failure_is_told_once_and_rested_after() -> None:
     stocker, faults = StandInStocker(), list[BaseException]()
     stocker.failure = StorageFull("no room")
     stocks = Stocks({HOST: stocker}, lambda: [QUICK])
-    running = asyncio.create_task(stocks.run(roomy, (), faults.append))
+    running = asyncio.create_task(stocks.run(roomy, idle, faults.append))
     await asyncio.wait_for(stocker.changed.wait(), 10)
     await until(stocks, 0)
     running.cancel()
@@ -116,7 +120,7 @@ async def test_a_repository_that_cannot_be_read_is_told_once_and_hides_no_other_
     lost = replace(QUICK, name=literal("lost"), repository="/nowhere")
     depot = cast(Depot, StandInDepot())
     stocks = Stocks({HOST: stocker}, lambda: [QUICK, lost], depot)
-    running = asyncio.create_task(stocks.run(roomy, (), faults.append))
+    running = asyncio.create_task(stocks.run(roomy, idle, faults.append))
     await until(stocks, 2)
     running.cancel()
     assert [one.profile for one in stocks.seen[HOST]] == ["quick", "lost"]
