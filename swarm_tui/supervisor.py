@@ -179,7 +179,10 @@ class Supervisor:
             self._start_task(self._guests.take_turns(), "take turns")
             self._start_task(self.rules.run(), "carry out rules")
             self._start_task(self.checkpoints.run(), "make checkpoints")
-            filling = self.stocks.run(self.foresee, self._is_busy, self._faults.append)
+            is_busy, tell = self.store.is_busy, self._faults.append
+            filling = self.stocks.run(
+                self.foresee, lambda on: bool(self._verbs or is_busy(on)), tell
+            )
             self._start_task(filling, "keep agents ready")
 
     async def close(self) -> None:
@@ -462,11 +465,6 @@ class Supervisor:
         return place.lifecycle(
             claim, self.snapshots, self._inventory, self._retention, self._note_record
         )
-
-    def _is_busy(self, host: HostName) -> bool:
-        """Whether verbs are at work, here or, on that host, of others."""
-        agents = self.store.agents()
-        return bool(self._verbs) or any(one.operation and one.host == host for one in agents)
 
     def _note_record(self, record: Record) -> None:
         self._apply(Recorded(record.id, record))

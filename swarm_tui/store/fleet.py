@@ -109,6 +109,11 @@ class Store:
         known = self._known.get(agent)
         return known.agent if known else None
 
+    def is_busy(self, host: HostName) -> bool:
+        """Whether a verb is at work on an agent of it, ours or another's."""
+        agents = (known.agent for known in self._known.values() if known.operation)
+        return any(agent is not None and agent.host == host for agent in agents)
+
     def hosts(self) -> Sequence[Host]:
         return list(self._hosts.values())
 

@@ -130,7 +130,9 @@ async def test_what_another_supervisor_makes_takes_its_room(lab: Lab) -> None:
     lab.world.plans["spawn"] = Call(gate=gate)
     async with lab.make(who="ann@desk") as ann, lab.running() as bob:
         await until(lambda: lab.state(ann) is State.RUNNING)
+        assert not bob.store.is_busy(HOST)
         spawning = asyncio.create_task(ann.do(Spawn(HOST)))
         await until(lambda: len(bob.foresee(Spawn(HOST), 9).placed) == 1, "bob does not see it")
+        assert bob.store.is_busy(HOST), "he would make agents ready meanwhile"
         gate.set()
         await spawning
