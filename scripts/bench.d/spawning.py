@@ -39,6 +39,10 @@ CLAIM_S = {Mode.TCG: 1.1, Mode.KVM: 0.5}
 TWENTY = 20
 TWENTY_S = 12.0
 WAIT_S = 120.0
+AT_ONCE = (
+    "one supervisor, from the first command until the last has answered by SSH and is somebody; "
+    "their programs begin then"
+)
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 
 
@@ -110,14 +114,14 @@ def _figures(laps: Laps, count: int) -> Iterator[Figure]:
         f"{count} agents at once, from a pool",
         laps.pooled_at_once,
         "s",
-        "one supervisor, from the first command until the last has answered by SSH",
+        AT_ONCE,
         TWENTY_S if count == TWENTY else None,
     )
     yield Figure(
         f"{count} agents at once",
         laps.at_once,
         "s",
-        "one supervisor, from the first command until the last has answered by SSH",
+        AT_ONCE,
         TWENTY_S if count == TWENTY else None,
         detail={
             "each, s": spread(laps.each),
