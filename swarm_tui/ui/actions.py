@@ -22,6 +22,7 @@ from swarm_tui.ui.action import (
     RESULTS,
     REVIEW,
     STEER,
+    TIMELINE,
     WAITING,
     Action,
     Place,
@@ -288,8 +289,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
         ("c",),
         Section.VIEW,
         "compare",
-        "Compare what the two selected agents have done until now; who works goes on",
-        FLEET,
+        "Compare what the two selected agents, or an agent and its fork, have done until now",
+        (*FLEET, *TIMELINE),
     ),
     Action(
         "change-over",

@@ -40,6 +40,7 @@ _WIDE: Final = 110
 _DETAIL_LINES: Final = 4
 _DAY_S: Final = 86_400
 _OF_A_SNAPSHOT: Final = ("roll-back", "fork-from", "mark-pin", "mark-name", "discard")
+_OF_A_FORK: Final = ("show-fork", "compare")
 _LABELS: Final = {"checkpoint": "checkpoint"}
 """Of what other footers have no room for."""
 _STANDING: Final = {
@@ -303,7 +304,7 @@ class TimelineScreen(OneAgentScreen, ReadingScreen):
     def _why_not(self, action: Action) -> Safe:
         """Why it cannot be done to what is under the cursor now; empty: it can."""
         point = self._points.current
-        if action.id == "show-fork":
+        if action.id in _OF_A_FORK:
             return EMPTY if point and point.fork else literal("this line is no fork")
         if action.id not in _OF_A_SNAPSHOT:
             return EMPTY
@@ -409,6 +410,11 @@ class TimelineScreen(OneAgentScreen, ReadingScreen):
             self.app.push_screen(AgentScreen(self.context, point.fork.id))
         else:
             self.footer.say("this line is no fork")
+
+    def do_compare(self) -> None:
+        action = BY_ID["compare"]
+        if (point := self._chosen(action)) and point.fork:
+            self.context.act(action, [self.agent_id, point.fork.id], self.agent_id)
 
     def do_refresh(self) -> None:
         self.read_again()

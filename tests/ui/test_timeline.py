@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from stand_in import START, StandInSupervisor, make_app, make_fleet, running, seen, until
 from test_safety import CORPUS, check
 
 from swarm_tui.command import Checkpoint, Discard, Fork, Mark, RollBack
-from swarm_tui.errors import HostUnreachable, StoreUnreachable
+from swarm_tui.errors import HostUnreachable, NotFound, StoreUnreachable
 from swarm_tui.fact import Recorded
 from swarm_tui.inventory import Kept, Standing
 from swarm_tui.model import (
@@ -21,6 +22,8 @@ from swarm_tui.model import (
     Snapshot,
     SnapshotId,
 )
+from swarm_tui.ports import Progress
+from swarm_tui.review.comparison import Comparison
 from swarm_tui.text import sanitize
 from swarm_tui.ui.app import Settings, SwarmApp
 from swarm_tui.ui.fleet import FleetScreen
@@ -219,6 +222,28 @@ async def test_a_fork_is_a_line_that_leads_to_it_and_no_verb_is_done_there() -> 
         await pilot.press("enter")
         fern = swarm.named("fern").id
         await until(pilot, lambda: top(app).current() == fern, "the fork")
+
+
+async def test_an_agent_is_compared_with_the_fork_under_the_cursor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[tuple[AgentId, AgentId]] = []
+
+    async def comparison(
+        swarm: StandInSupervisor, a: AgentId, b: AgentId, on_progress: Progress
+    ) -> Comparison:
+        compared.append((a, b))
+        raise NotFound("Neither can be read")
+
+    monkeypatch.setattr(StandInSupervisor, "comparison", comparison)
+    app = table(swarm := past())
+    async with running(app) as pilot:
+        ember = await open_past(swarm, app, pilot)
+        await until(pilot, lambda: "before the rewrite" in seen(app), "the timeline")
+        await pilot.press("c")
+        await until(pilot, lambda: "this line is no fork" in seen(app), "the refusal")
+        await pilot.press("end", "c")
+        await until(pilot, lambda: compared == [(ember, swarm.named("fern").id)], "both")
 
 
 async def test_the_policy_refuses_with_its_reason() -> None:
