@@ -33,9 +33,7 @@ from swarm_tui.paths import locate
 HOSTS: Final = 4
 WARM_SHARE, WARM_LEAST_S = 0.25, 15.0
 """What is held only grows until everything has been used once: that much is not judged."""
-LOSE_EVERY_S: Final = 45.0
 SAMPLE_S: Final = 1.0
-COUNT_EVERY_S: Final = 10.0
 READY_S: Final = 120.0
 ANSWER_S: Final = 1.0
 QUIT_S: Final = 30.0
@@ -64,6 +62,21 @@ _BACK: Final = 4
 """So often from anywhere to the fleet, with nothing filtered."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long it goes on, and what happens how often, in seconds."""
+
+    churn_s: float
+    warm_s: float
+    count_every_s: float = 10.0
+    first_loss_s: float = 15.0
+    lose_every_s: float = 45.0
+
+
+SHORT: Final = Pace(12.0, warm_s=9.0, count_every_s=3.0, first_loss_s=1.0)
+"""The one host that is lost is back before anything is judged."""
+
+
 @dataclass
 class Findings:
     """All that was seen."""
@@ -81,18 +94,20 @@ def main() -> int:
     parser.add_argument(
         "--short",
         action="store_true",
-        help="half a minute, 200 agents, no VMs, lateness not judged",
+        help="twenty seconds, 200 agents, no VMs, lateness not judged",
     )
     parser.add_argument("--agents", type=int, help="of libvirt's test driver (1,000)")
     parser.add_argument("--real", type=int, help="real VMs (20)")
     given = parser.parse_args()
     agents = given.agents or (200 if given.short else 1_000)
     real = (0 if given.short else 20) if given.real is None else given.real
-    seconds = 40.0 if given.short else given.minutes * 60
+    seconds = given.minutes * 60
+    long = Pace(seconds, warm_s=max(WARM_LEAST_S, WARM_SHARE * seconds))
+    pace = SHORT if given.short else long
     with tempfile.TemporaryDirectory(prefix="soak-", dir="/var/tmp") as place:
         folder = Path(place)
         folder.chmod(0o755)
-        report = _soak(folder, seconds, agents, real, is_alone=not given.short)
+        report = _soak(folder, pace, agents, real, is_alone=not given.short)
     print(json.dumps(report, indent=1))
     return 0 if not report["problems"] else 1
 
@@ -101,9 +116,7 @@ def say(told: str) -> None:
     print(f"==> {told}", file=sys.stderr, flush=True)
 
 
-def _soak(
-    folder: Path, seconds: float, agents: int, real: int, *, is_alone: bool
-) -> dict[str, Any]:
+def _soak(folder: Path, pace: Pace, agents: int, real: int, *, is_alone: bool) -> dict[str, Any]:
     home = folder / "home"
     environ = swarms.environ(home)
     environ["SWARM_TUI_PATHS_CACHE"] = str(locate().cache)  # the guests' image may be there
@@ -121,7 +134,7 @@ def _soak(
             say(f"{real} real agents")
             names = _bring_up(environ, real)
         commands = Commands(environ, hosts, names)
-        report = _watch(folder, environ, seconds, hosts, commands, found, is_alone=is_alone)
+        report = _watch(folder, environ, pace, hosts, commands, found, is_alone=is_alone)
     finally:
         if real:
             churn.run(environ, "demo", "--down")
@@ -163,7 +176,7 @@ def _step_back(environ: Mapping[str, str]) -> None:
 def _watch(
     folder: Path,
     environ: Mapping[str, str],
-    seconds: float,
+    pace: Pace,
     hosts: Sequence[Host],
     commands: Commands,
     found: Findings,
@@ -173,28 +186,27 @@ def _watch(
     inside = str(Path(__file__).with_name("inside.py"))
     with Program([sys.executable, inside, str(folder)], environ) as program:
         painted = program.wait_for(_SHOWN, READY_S) - program.started
-        say(f"painted after {painted:.1f} s; {seconds:.0f} s of churn begin")
+        say(f"painted after {painted:.1f} s; {pace.churn_s:.0f} s of churn begin")
         program.drain(2)
         for host in hosts:
             host.start()
         commands.start()
         begun = time.perf_counter()
-        warm_s = max(WARM_LEAST_S, WARM_SHARE * seconds)
-        _churn(folder, program, begun, begun + warm_s + seconds, hosts, found)
+        _churn(folder, program, begun, pace, hosts, found)
         say("the churn ends")
         commands.close()
         for host in hosts:
             found.problems += host.problems[:5]
         found.problems += commands.problems[:10]
         code = _quit(program, found)
-    warm_at = begun + warm_s
+    warm_at = begun + pace.warm_s
     late, frames, longest = read_late(folder / FRAMES, warm_at)
     acts: Counter[str] = Counter()
     for host in hosts:
         acts.update(host.acts)
     return {
-        "seconds": round(seconds),
-        "warm-up, s": round(warm_s),
+        "seconds": round(pace.churn_s),
+        "warm-up, s": round(pace.warm_s),
         "agents": sum(host._agents for host in hosts),
         "real agents": len(commands._real),
         "first paint, s": round(painted, 2),
@@ -210,25 +222,26 @@ def _churn(
     folder: Path,
     program: Program,
     begun: float,
-    end: float,
+    pace: Pace,
     hosts: Sequence[Host],
     found: Findings,
 ) -> None:
     """Use the screen while everything changes, and look at the process each second."""
     draws = random.Random(5)
     next_sample = next_count = begun
-    next_loss = begun + LOSE_EVERY_S / 3
+    next_loss = begun + pace.first_loss_s
+    end = begun + pace.warm_s + pace.churn_s
     step = 0
     while (now := time.perf_counter()) < end:
         if now >= next_sample:
             next_sample = now + SAMPLE_S
             found.samples.append(look(program.pid, now))
         if now >= next_count:
-            next_count = now + COUNT_EVERY_S
+            next_count = now + pace.count_every_s
             found.counts += _read_counts(folder, now)
             os.kill(program.pid, signal.SIGUSR2)
         if now >= next_loss:
-            next_loss = now + LOSE_EVERY_S
+            next_loss = now + pace.lose_every_s
             draws.choice(hosts).lose()
         if step % (_KEYS_IN_A_ROW + 1):
             _time_key(program, "jk"[step % 2], found)
