@@ -8,13 +8,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from local.oci import make_layer, make_layout, take_busybox
+
+from swarm_tui.local.oci.shelf import remove_image
+
+from .warm import Warm
 
 DEADLINE_S = 60.0
+REST_S = 600
+"""What the shared agents think before a step: at their own pace, emulated, they take the CPU that
+the tests want.
+"""
 LIVE = {"running", "asking"}
 """States of an agent at work: the example agent asks for review now and then."""
 
@@ -25,6 +35,7 @@ class Swarm:
 
     home: Path
     environ: dict[str, str]
+    warm: Warm
 
     @property
     def program(self) -> list[str]:
@@ -33,15 +44,7 @@ class Swarm:
     def run(
         self, *arguments: str, stdin: str = "", timeout_s: float = DEADLINE_S
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self.program, *arguments],
-            env=self.environ,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        return self.warm.run(arguments, self.environ, stdin, timeout_s)
 
     def json(self, *arguments: str, timeout_s: float = DEADLINE_S) -> Any:
         """Run a command that must succeed and print JSON."""
@@ -63,6 +66,23 @@ class Swarm:
         done = self.run("shell", name, "--user", "root", "--", "cat /run/swarm/counter")
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
+
+    def set_pace(self, name: str, seconds: int) -> None:
+        """How long the example agent thinks before each step, from the next one on."""
+        said = f"echo {seconds} >/run/swarm/pace"
+        done = self.run("shell", name, "--user", "root", "--", said)
+        assert done.returncode == 0, done.stderr
+
+    def goes_on(self, name: str, before: int) -> None:
+        """Wait until the counter has gone on from a value that is not less than this.
+
+        A frozen guest's would stand still, and that of one that lost its memory begins anew.
+        """
+        told = "cat /run/swarm/counter"
+        script = f"at=$({told}); until [ $({told}) -gt $at ]; do sleep 0.1; done; echo $at"
+        done = self.run("shell", name, "--user", "root", "--", script)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) >= before, "its memory was lost"
 
     def vmm_processes(self, name: str) -> list[str]:
         """Process ids of the QEMU that runs this agent: none when its RAM is free."""
@@ -88,20 +108,75 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30
 
 
 @pytest.fixture(scope="session")
-def swarm(shared_home: Path, image_cache: Path) -> Iterator[Swarm]:
+def warm() -> Iterator[Warm]:
+    with Warm() as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def swarm(shared_home: Path, image_cache: Path, warm: Warm) -> Iterator[Swarm]:
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SWARM_TUI_")},
         "SWARM_TUI_HOME": str(shared_home),
         "SWARM_TUI_PATHS_CACHE": str(image_cache),
     }
-    it = Swarm(shared_home, environ)
+    it = Swarm(shared_home, environ, warm)
     try:
         up = it.run("demo", "--up", "--agents", "3", timeout_s=180)
         assert up.returncode == 0, up.stderr
+        for agent in it.agents():
+            it.set_pace(agent["name"], REST_S)
         yield it
     finally:
         down = it.run("demo", "--down")
         assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture(scope="session")
+def userland(
+    swarm: Swarm, image_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An image of one static program: no Python, no git, no init of its own; its name.
+
+    The name, and what it tells in /etc/who, are this swarm's: others share the cache.
+    """
+    folder = tmp_path_factory.mktemp("userland")
+    busybox = take_busybox(image_cache, folder / "busybox")
+    applets = {f"bin/{applet}": "busybox" for applet in ("cat", "echo", "sh", "sleep", "touch")}
+    own = b"#!/bin/sh\nswarm log by itself: $1 in $(pwd)"
+    layers = [
+        make_layer({"bin/busybox": busybox, **applets, "app/start": own}),
+        make_layer({"etc/who": swarm.home.name.encode()}),
+    ]
+    config = {
+        "Env": ["PATH=/bin", "GREETING=it's a $GUEST"],
+        "User": "4321:8765",
+        "WorkingDir": "/app",
+        "Entrypoint": ["./start"],
+        "Cmd": ["one word"],
+    }
+    name = image_name(swarm, "userland")
+    swarm.json("image", "build", make_layout(folder / "layout", layers, config), "--name", name)
+    yield name
+    remove_image(image_cache, name, dict, lambda _: None)
+
+
+def image_name(swarm: Swarm, suffix: str) -> str:
+    return f"{swarm.home.name.lower().replace('_', '-')}-{suffix}"
+
+
+@contextmanager
+def profile(
+    swarm: Swarm, name: str, image: str, command: Sequence[str] = (), **more: Sequence[str]
+) -> Iterator[str]:
+    """A file of the image; without a command its agents run what the image says."""
+    folder = swarm.home / "config/profiles"
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = {"image": image, **({"command": command} if command else {}), **more}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in asked.items()]
+    (folder / f"{name}.toml").write_text("".join(lines))
+    yield name
+    (folder / f"{name}.toml").unlink()
 
 
 @pytest.fixture

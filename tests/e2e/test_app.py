@@ -61,9 +61,7 @@ def test_pause_resume_shell_and_kill(swarm: Swarm, screen: Terminal) -> None:
 
     screen.press("u")
     screen.wait_for(lambda text: state_of(text) in ("running", "asking"))
-    assert swarm.counter(first) >= before
-    after = swarm.counter(first)
-    wait_until(lambda: swarm.counter(first) > after, "the counter goes on")
+    swarm.goes_on(first, before)
 
     screen.press("x")
     wait_until(lambda: screen.windows() == 2, "a window with a shell")

@@ -1,11 +1,10 @@
 """Agents by the dozen, of an OCI image, from their making to their end: only results are left.
 
-`SWARM_TUI_DOZEN` says how many there are (6, so that it is short; 20 is what is promised).
+`SWARM_TUI_DOZEN` says how many there are (5, so that it is short; 20 is what is promised).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -14,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local.oci import make_layer, make_layout, take_busybox
 
-from swarm_tui.local.oci.shelf import remove_image
-
-from .conftest import Swarm, wait_until
+from .conftest import Swarm, profile, wait_until
 
 pytestmark = pytest.mark.vm
 
-COUNT = int(os.environ.get("SWARM_TUI_DOZEN", "6"))
+COUNT = int(os.environ.get("SWARM_TUI_DOZEN", "5"))
 ASKING = 3
 ASK_S = 120.0
 MARK = "label:dozen"
@@ -33,32 +29,7 @@ COMMAND = ["sh", "-c", "echo {task} >made; swarm log did it; swarm ask review lo
 
 
 @pytest.fixture
-def profile(swarm: Swarm, image_cache: Path, tmp_path: Path) -> Iterator[str]:
-    """A userland of one static program, made here."""
-    busybox = take_busybox(image_cache, tmp_path / "busybox")
-    applets = {f"bin/{applet}": "busybox" for applet in ("cat", "echo", "sh", "sleep", "touch")}
-    own = {"etc/who": swarm.home.name.encode()}  # others share the cache
-    source = make_layout(
-        tmp_path / "layout",
-        [make_layer({"bin/busybox": busybox, **applets}), make_layer(own)],
-        {"Env": ["PATH=/bin"]},
-    )
-    image = f"{swarm.home.name.lower().replace('_', '-')}-dozen"
-    swarm.json("image", "build", source, "--name", image)
-    profiles = swarm.home / "config/profiles"
-    profiles.mkdir(parents=True, exist_ok=True)
-    for name, command in (("asking", COMMAND), ("working", WORK)):
-        (profiles / f"{name}.toml").write_text(
-            f'image = "{image}"\nlabels = ["dozen"]\ncommand = {json.dumps(command)}\n'
-        )
-    yield image
-    for name in ("asking", "working"):
-        (profiles / f"{name}.toml").unlink()
-    remove_image(image_cache, image, dict, lambda _: None)
-
-
-@pytest.fixture
-def dozen(swarm: Swarm, profile: str) -> Iterator[Sequence[dict[str, Any]]]:
+def dozen(swarm: Swarm, userland: str) -> Iterator[Sequence[dict[str, Any]]]:
     """So many agents, those that ask first; whatever is left of them goes."""
 
     def spawn(kind: str, count: int) -> list[dict[str, Any]]:
@@ -69,7 +40,11 @@ def dozen(swarm: Swarm, profile: str) -> Iterator[Sequence[dict[str, Any]]]:
         return sorted(made["agents"], key=lambda agent: str(agent["name"]))
 
     try:
-        yield [*spawn("asking", ASKING), *spawn("working", COUNT - ASKING)]
+        with (
+            profile(swarm, "asking", userland, COMMAND, labels=["dozen"]),
+            profile(swarm, "working", userland, WORK, labels=["dozen"]),
+        ):
+            yield [*spawn("asking", ASKING), *spawn("working", COUNT - ASKING)]
     finally:
         swarm.run("kill", "--filter", MARK, "--yes")
 
@@ -127,19 +102,18 @@ def test_a_dozen_from_birth_to_end(swarm: Swarm, dozen: Sequence[dict[str, Any]]
     swarm.json("reject", rejected, "--kill", "--message", "Not this way.")
 
     origin = others[0]["name"]
-    swarm.json("fork", origin, "--count", "3", "--name", "twig", timeout_s=180)
+    swarm.json("fork", origin, "--count", "2", "--name", "twig", timeout_s=180)
     known = {agent["name"]: agent for agent in swarm.json("ls")["agents"]}
-    twigs = [known[f"twig-{number}"] for number in (1, 2, 3)]
-    assert len({agent["ssh"]["host_key"] for agent in (known[origin], *twigs)}) == 4
-    for twig in twigs[:2]:
+    twigs = [known[f"twig-{number}"] for number in (1, 2)]
+    assert len({agent["ssh"]["host_key"] for agent in (known[origin], *twigs)}) == 3
+    for twig in twigs:
         assert in_guest(swarm, twig["name"], "echo $(hostname) >/workspace/made")
     compared = swarm.run("compare", twigs[0]["name"], twigs[1]["name"], "--patch")
     assert compared.returncode == 0, compared.stderr
     assert "-twig-1" in compared.stdout
     assert "+twig-2" in compared.stdout
     assert all(swarm.agent(twig["name"])["state"] != "saved" for twig in twigs)
-    for twig in twigs:
-        swarm.json("kill", twig["name"], "--yes")
+    swarm.json("kill", *(twig["name"] for twig in twigs), "--yes")
 
     rolled = others[1]["name"]
     swarm.json("checkpoint", rolled, "--name", "before")

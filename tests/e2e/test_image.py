@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local.oci import make_layer, make_layout, take_busybox, take_debian
+from local.oci import make_layer, make_layout, take_debian
 
 from swarm_tui.local.image import build_image
 from swarm_tui.local.oci.shelf import remove_image
 
-from .conftest import Swarm, wait_until
+from .conftest import Swarm, image_name, profile, wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -23,32 +21,16 @@ Build = Callable[[Sequence[bytes], Mapping[str, Any]], Mapping[str, Any]]
 
 @pytest.fixture
 def build(swarm: Swarm, image_cache: Path, tmp_path: Path) -> Iterator[Build]:
-    """Makes an image of layers, under the name of this swarm: others share the cache."""
-    name = image_name(swarm)
+    """Makes an image of layers, and tells its name, too."""
+    name = image_name(swarm, "image")
 
     def make(layers: Sequence[bytes], config: Mapping[str, Any]) -> Mapping[str, Any]:
         source = make_layout(tmp_path / "layout", layers, config)
         built: Mapping[str, Any] = swarm.json("image", "build", source, "--name", name)
-        return built
+        return {**built, "name": name}
 
     yield make
     remove_image(image_cache, name, dict, lambda _: None)
-
-
-def image_name(swarm: Swarm) -> str:
-    return swarm.home.name.lower().replace("_", "-") + "-image"
-
-
-@contextmanager
-def profile(swarm: Swarm, name: str, command: Sequence[str] = ()) -> Iterator[str]:
-    """A file of the image; without a command its agents run what the image says."""
-    profiles = swarm.home / "config/profiles"
-    profiles.mkdir(parents=True, exist_ok=True)
-    lines = [f'image = "{image_name(swarm)}"']
-    lines += [f"command = {json.dumps(command)}"] if command else []
-    (profiles / f"{name}.toml").write_text("\n".join(lines))
-    yield name
-    (profiles / f"{name}.toml").unlink()
 
 
 def spawn(swarm: Swarm, name: str, task: str) -> str:
@@ -69,35 +51,17 @@ def ask(swarm: Swarm, agent: str, script: str) -> list[str]:
 
 
 def test_agents_of_a_foreign_image_do_their_task(
-    swarm: Swarm, image_cache: Path, build: Build, tmp_path: Path
+    swarm: Swarm, image_cache: Path, userland: str
 ) -> None:
-    """A userland of one static program: no Python, no git, no init of its own."""
-    busybox = take_busybox(image_cache, tmp_path / "busybox")
-    applets = {f"bin/{applet}": "busybox" for applet in ("cat", "echo", "sh")}
-    who = swarm.home.name
-    own = b"#!/bin/sh\nswarm log by itself: $1 in $(pwd)"
-    build(
-        [
-            make_layer({"bin/busybox": busybox, **applets, "app/start": own}),
-            make_layer({"etc/who": who.encode()}),
-        ],
-        {
-            "Env": ["PATH=/bin", "GREETING=it's a $GUEST"],
-            "User": "4321:8765",
-            "WorkingDir": "/app",
-            "Entrypoint": ["./start"],
-            "Cmd": ["one word"],
-        },
-    )
     command = ["sh", "-c", 'swarm log "$GREETING" from $(cat /etc/who); echo {task} >made']
     agents = []
     try:
-        with profile(swarm, "told", command) as name:
+        with profile(swarm, "told", userland, command) as name:
             agents.append(spawn(swarm, name, "a gill"))
-        with profile(swarm, "itself") as name:
+        with profile(swarm, "itself", userland) as name:
             agents.append(spawn(swarm, name, "-"))
         told, itself = agents
-        assert f"it's a $GUEST from {who}" in finish(swarm, told)
+        assert f"it's a $GUEST from {swarm.home.name}" in finish(swarm, told)
         assert ask(swarm, told, "id -u; id -g; cat /workspace/made") == ["4321", "8765", "a gill"]
         assert "by itself: one word in /app" in finish(swarm, itself)
         base = build_image(image_cache, lambda _: None).base_commit
@@ -121,7 +85,7 @@ def test_a_debian_base_is_at_home_in_a_guest(swarm: Swarm, image_cache: Path, bu
     command = ["bash", "-c", '/srv/hello && echo {task} && date +%Z && git add . && echo "$HOME"']
     agents = []
     try:
-        with profile(swarm, "debian", command) as name:
+        with profile(swarm, "debian", built["name"], command) as name:
             agents.append(spawn(swarm, name, "a furlong"))
         logged = finish(swarm, agents[0])
         for words in ("I am /srv/hello", "a furlong", "/home/agent"):
