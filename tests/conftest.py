@@ -34,6 +34,9 @@ _ALONE: Final = (
 )
 """Files whose real VMs have a daemon of their own, or none."""
 
+_LONGEST: Final = ("libvirtd", "tests/e2e/test_remote.py", "tests/ch/test_faults.py")
+"""Groups that begin before all others: else one of them would go on when all others are done."""
+
 
 # Whoever started us in the background may have had it ignored, and a child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,11 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     But for those that share a libvirtd of this machine, and a swarm: they are one after the other.
     """
+    starts: dict[pytest.Item, int] = {}
     for item in items:
         if item.get_closest_marker("vm"):
             is_alone = item.path.stem in _ALONE or "/ch/" in item.nodeid or "[ch" in item.nodeid
             group = item.nodeid.partition("::")[0] if is_alone else "libvirtd"
             item.add_marker(pytest.mark.xdist_group(group))
+            starts[item] = _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
+    items.sort(key=lambda item: starts.get(item, 0))
 
 
 @pytest.fixture(autouse=True)
