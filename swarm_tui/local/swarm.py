@@ -372,7 +372,10 @@ class LocalSwarm:
                 await self._home.guest.forget(first)
                 raise
             # Its program waits for the end of this connection.
-            self._turns.begin_later(partial(self._home.guest.forget, first))
+            if first == address:  # later on it would be cut under the hands of others
+                await self._home.guest.forget(first)
+            else:
+                self._turns.begin_later(partial(self._home.guest.forget, first))
             return way
         except BaseException as error:
             await asyncio.wait({furnishing})
