@@ -14,6 +14,7 @@ from swarm_tui.errors import Busy, NotFound, Refused, SwarmError
 from swarm_tui.handoff import Review
 from swarm_tui.inventory import Inventory
 from swarm_tui.lifecycle import of_review
+from swarm_tui.lifecycle.ground import explain
 from swarm_tui.model import Agent, AgentId
 from swarm_tui.ports import Progress
 from swarm_tui.review.comparison import Party
@@ -61,6 +62,7 @@ class Looks:
             await self._take(agent.id, tell)
         except SwarmError as error:
             if newest is None:
+                explain(error, f"{agent.name} cannot be compared: its work was never taken before.")
                 raise
             why = join((literal("cannot be read now"), error.title, error.detail), ": ")
         newest = await asyncio.to_thread(self.shelf.last, agent.id)

@@ -171,6 +171,7 @@ async def test_who_was_never_read_and_cannot_be_is_an_error(
     with pytest.raises(GuestUnreachable) as raised:
         await look(supervisor)
     assert "It goes on; nothing was lost." in raised.value.hint
+    assert "ember cannot be compared" in raised.value.hint, "nobody says whose it is"
 
 
 async def test_a_checkpoint_between_review_and_pause_is_no_review(
