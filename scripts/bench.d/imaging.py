@@ -31,7 +31,7 @@ def images(cache: Path, folder: Path) -> Iterator[Figure]:
     begun = time.perf_counter()
     build_foreign(cache, source, _NAME, lambda step: None)
     again = time.perf_counter() - begun
-    remove_image(cache, _NAME, {}, lambda step: None)
+    remove_image(cache, _NAME, dict, lambda step: None)
     bare = _build_bare(source, folder)
     yield Figure(
         "image build from an OCI layout",
