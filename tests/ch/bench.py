@@ -7,6 +7,7 @@ is reached by its path. Needs root.
 
 from __future__ import annotations
 
+import atexit
 import fnmatch
 import os
 import re
@@ -16,10 +17,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -198,24 +201,13 @@ class Bench:
         if self.hypervisor:
             self.emulator.symlink_to(self.hypervisor)
             return
-        settings = Settings(threads=self._name_threads(), log=str(self.log))
+        settings = Settings(threads=_name_threads(), log=str(self.log))
         write_settings(self._settings, settings)
         self.emulator.write_text(
             f"#!/bin/sh\nPYTHONPATH={TESTS} exec {sys.executable} -B -m ch.program"
             f' --settings {self._settings} "$@"\n'
         )
         self.emulator.chmod(0o755)
-
-    def _name_threads(self) -> str:
-        """Compile threads.c; empty without a compiler."""
-        compiler = shutil.which("cc")
-        if compiler is None:
-            return ""
-        library = self.folder / "threads.so"
-        source = Path(__file__).with_name("threads.c")
-        options = ["-shared", "-fPIC", "-O", "-Wall"]
-        subprocess.run([compiler, *options, "-o", library, source], check=True)
-        return str(library)
 
     def _await_answer(self, reaper: subprocess.Popen[bytes]) -> None:
         def answers() -> bool:
@@ -258,6 +250,21 @@ def await_that(is_true: Any, within_s: float, what: str) -> None:
     while not is_true():
         assert time.monotonic() < deadline, f"never came true: {what}"
         time.sleep(0.02)
+
+
+@cache
+def _name_threads() -> str:
+    """Compile threads.c, for all benches of this process; empty without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return ""
+    folder = Path(tempfile.mkdtemp(prefix="ch-threads-", dir="/var/tmp"))
+    atexit.register(shutil.rmtree, folder)
+    library = folder / "threads.so"
+    source = Path(__file__).with_name("threads.c")
+    options = ["-shared", "-fPIC", "-O", "-Wall"]
+    subprocess.run([compiler, *options, "-o", library, source], check=True)
+    return str(library)
 
 
 def _comm(pid: int) -> str:
