@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from stand_in_console import StandInConsole
 from textual import events
 from textual.pilot import Pilot
+from unseen import unseen
 
 from swarm_tui.audit import Audit
 from swarm_tui.audit import Entry as Audited
@@ -472,9 +472,7 @@ def utc() -> Iterator[None]:
 
 @asynccontextmanager
 async def running(app: SwarmApp, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[Any]]:
-    # Textual's pilot waits for idleness in steps of a fiftieth of a second, several times for each
-    # key: most of the time of these tests.
-    with utc(), patch("textual._wait.SLEEP_GRANULARITY", 0.004):
+    with utc(), unseen():
         async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.pause()
             yield pilot
