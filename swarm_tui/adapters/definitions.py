@@ -8,6 +8,7 @@ What has taken long already is not waited for, and everything here may still blo
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +25,9 @@ BATCH: Final = 32
 """Domains that share one deadline."""
 LONG_MS: Final = 200
 """What a VM does within this time it will soon have done."""
+PATIENCE_MS: Final = 2000
+"""A verb waits for what has not yet taken longer: another's question, on a host with much to do."""
+POLL_S: Final = 0.05
 
 # virDomainControlState, virDomainMetadataType
 _CONTROL_OK: Final = 0
@@ -89,12 +93,13 @@ class Definitions:
             self._kept[uuid] = definition
         return definition
 
-    def read_xml(self, domain: Any, flags: int = 0) -> str:
+    def read_xml(self, domain: Any, flags: int = 0, *, patience_ms: int = LONG_MS) -> str:
         """The text of its definition. Raises Busy, libvirtError."""
-        since_ms = self._at_work_ms(domain)
-        if since_ms > LONG_MS:
-            taken = f"what its hypervisor does has taken {since_ms / 1000:.1f} s by now"
-            raise Busy("The VM is busy", taken)
+        while (since_ms := self._at_work_ms(domain)) > LONG_MS:
+            if since_ms > patience_ms:
+                taken = f"what its hypervisor does has taken {since_ms / 1000:.1f} s by now"
+                raise Busy("The VM is busy", taken)
+            time.sleep(POLL_S)
         return str(domain.XMLDesc(flags))
 
     def _at_work_ms(self, domain: Any) -> int:

@@ -23,7 +23,7 @@ from swarm_tui.adapters import memory
 from swarm_tui.adapters.calls import Tries
 from swarm_tui.adapters.connection import Connection, Deadlines, without_prompts
 from swarm_tui.adapters.console import StreamConsole
-from swarm_tui.adapters.definitions import Definitions
+from swarm_tui.adapters.definitions import PATIENCE_MS, Definitions
 from swarm_tui.adapters.domain import (
     Definition,
     check_active,
@@ -327,7 +327,7 @@ class _Domains:
     def definition(self, agent: AgentId) -> str:
         """Raises Busy."""
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-        return self.definitions.read_xml(self._domain(agent), flags)
+        return self.definitions.read_xml(self._domain(agent), flags, patience_ms=PATIENCE_MS)
 
     def statistics(self) -> Sequence[tuple[Any, str, Counters]]:
         """Active domains with their UUIDs and what is told of them; see `CALLS_AT_MOST`."""

@@ -127,6 +127,20 @@ async def test_the_definition_itself_is_not_made_up(
         await hypervisor.definition(FIRST)
 
 
+async def test_a_verb_waits_for_a_question_that_takes_a_moment(
+    hypervisor: LibvirtHypervisor, hang: Hang
+) -> None:
+    hang.since_ms = 500
+    hang.hanging.add(FIRST)
+    reading = asyncio.create_task(hypervisor.definition(FIRST))
+    asked = hang.asked["controlInfo"]
+    async with asyncio.timeout(WAIT_S):
+        while hang.asked["controlInfo"] == asked:  # noqa: ASYNC110 - a thread counts
+            await asyncio.sleep(0.001)
+    hang.hanging.clear()
+    assert FIRST in await reading
+
+
 async def test_what_is_known_is_not_asked_again(hypervisor: LibvirtHypervisor, hang: Hang) -> None:
     await hypervisor.list()
     assert hang.asked["XMLDesc"] == 4
