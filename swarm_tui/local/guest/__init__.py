@@ -68,7 +68,7 @@ if [ -n "$program" ]; then
     set -- "$@" /run/swarm/environment
     printf %b "$environment" >/run/swarm/environment
   fi
-  chown 1000:1000 "$@"
+  chown agent: "$@"
 fi
 umask 022
 
