@@ -11,7 +11,9 @@ one write, and `saving_in` the present that was given up and comes back if the c
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Final
 
@@ -121,8 +123,10 @@ class Timeline(Lifecycle):
         began = time.monotonic()
         await self.hypervisor.suspend(vm.id)
         try:
-            await self.hypervisor.dump(vm.id, scratch)
-            await in_thread(self.snapshots.copy_disks, draft)
+            await _both(
+                self.hypervisor.dump(vm.id, scratch),
+                in_thread(self.snapshots.copy_disks, draft),
+            )
         except UNKNOWN:
             raise
         except SwarmError:
@@ -314,3 +318,11 @@ class Timeline(Lifecycle):
 
 def _unheard(_step: Safe, _fraction: float | None) -> None:
     """Nobody looks on."""
+
+
+async def _both(*works: Awaitable[None]) -> None:
+    """Side by side, each to its end. Raises SwarmError, one whose outcome is unknown first."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    for failure in sorted(failures, key=lambda one: not isinstance(one, UNKNOWN)):
+        raise failure
