@@ -29,6 +29,11 @@ from swarm_tui.text import EMPTY, Safe, join, literal, sanitize
 PASSING: Final = frozenset({Verb.CHECKPOINT, Verb.FORK, Verb.ROLL_BACK, Verb.COMPARE})
 """Verbs that stop an agent only for a moment."""
 TITLE_CELLS: Final = 80
+_FATES: Final = {
+    Power.RUNNING: "It goes on; nothing was lost.",
+    Power.OFF: "Its VM has ended meanwhile; what there is of it is kept.",
+}
+"""What became of an agent whose checkpoint failed."""
 
 
 class Timeline(Lifecycle):
@@ -122,16 +127,9 @@ class Timeline(Lifecycle):
         scratch = await in_thread(self.snapshots.scratch, draft, size) if size else draft.memory
         began = time.monotonic()
         await self.hypervisor.suspend(vm.id)
-        try:
-            await _both(
-                self.hypervisor.dump(vm.id, scratch),
-                in_thread(self.snapshots.copy_disks, draft),
-            )
-        except UNKNOWN:
-            raise
-        except SwarmError:
-            await self.hypervisor.resume(vm.id)
-            raise
+        await _both(
+            self.hypervisor.dump(vm.id, scratch), in_thread(self.snapshots.copy_disks, draft)
+        )
         await self.hypervisor.resume(vm.id)
         stop_s = time.monotonic() - began
         await in_thread(self.snapshots.take_in, draft, scratch)
@@ -140,20 +138,25 @@ class Timeline(Lifecycle):
     async def _let_go(self, vm: Vm, before: Record, draft: Draft | None, error: SwarmError) -> None:
         """After a checkpoint that failed, with the VM alive: make all as it was before."""
         problems: list[SwarmError] = []
+        power = Power.UNKNOWN
         with noting(problems):
-            if await self.power(vm.id) is Power.PAUSED:
+            power = await self.power(vm.id)
+            if power is Power.PAUSED:
                 await self.hypervisor.resume(vm.id)
+                power = await self.power(vm.id)
         if draft:
             with noting(problems):
                 await in_thread(self.snapshots.discard, draft)
         with noting(problems):
             await self.write(replace(before, saving_in=None, verb=None))
-        goes_on = "It goes on; nothing was lost."
-        explain(error, goes_on, *(str(problem) for problem in problems))
+        fate = _FATES.get(power, "How it stands now is not known.")
+        explain(error, fate, *(str(problem) for problem in problems))
 
     async def _set_clock(self, vm: Vm, record: Record, progress: Progress) -> Safe:
         """Its clock stood still with it."""
         try:
+            if await self.power(vm.id) is not Power.RUNNING:
+                return literal("its VM has ended meanwhile")
             return await self.wake(vm, replace(record, is_frozen=False), progress)
         except SwarmError as error:
             return join((literal("its clock was not set:"), error.title))
