@@ -77,6 +77,15 @@ class Births:
             operation = Operation(self.verb, step, fraction, self._began)
             self._apply(OperationChanged(agent, operation))
 
+    def telling(self, on_progress: Progress) -> Progress:
+        """Tells whoever asked for them as well."""
+
+        def tell(step: Safe, fraction: float | None) -> None:
+            self.show(step, fraction)
+            on_progress(step, fraction)
+
+        return tell
+
     async def keep(self, agent: AgentId, name: Safe) -> None:
         """It is there, and answers. Raises StoreError."""
         if claim := self._claims.get(agent):
@@ -173,11 +182,7 @@ class Nursery:
         memory = spawner.needs(profile).guest
         birth = _birth(command, source.repository if source else None, memory)
         async with self.births(place, birth, Verb.SPAWN, on_known) as births:
-
-            def tell(step: Safe, fraction: float | None) -> None:
-                births.show(step, fraction)
-                on_progress(step, fraction)
-
+            tell = births.telling(on_progress)
             spawned = await spawner.spawn(order, tell, births.note)
             await births.keep(spawned.agent, spawned.name)
         return spawned
@@ -237,10 +242,7 @@ class Nursery:
         parent = Parent(agent.id, agent.name, vm.tag, definition, memory, disks, snapshot.is_frozen)
         birth = _inherited(record, chosen, vm.memory_bytes)
         async with self.births(place, birth, Verb.FORK, on_known) as births:
-
-            def tell(step: Safe, fraction: float | None) -> None:
-                births.show(step, fraction)
-                on_progress(step, fraction)
+            tell = births.telling(on_progress)
 
             async def make(name: str) -> Spawned:
                 forked = await forker.fork(parent, name, command.task, tell, births.note)
